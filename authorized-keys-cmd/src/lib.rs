@@ -1,0 +1,1 @@
+//! AuthorizedKeysCommand and AuthorizedPrincipalsCommand: one decision from the snapshot alone

@@ -1,0 +1,1 @@
+//! Issues certificates: policy, signing, batches, delivery

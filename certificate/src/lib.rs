@@ -1,0 +1,1 @@
+//! SSH certificates as bytes: parsing by range, pre-certificates, Merkle batches, the two extensions

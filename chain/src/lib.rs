@@ -1,0 +1,1 @@
+//! Talking to EVM nodes: trusted headers, proofs, logs, transactions

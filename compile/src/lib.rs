@@ -1,0 +1,1 @@
+//! Compiles a realm's effective view into one host's snapshot

@@ -1,0 +1,1 @@
+//! Sealed payloads: HPKE, CIDs, block stores

@@ -1,0 +1,1 @@
+//! The log: entry types, replay into a realm, proofs; pure

@@ -1,0 +1,1 @@
+//! The file a login is answered from: its format, its reader and its writer

@@ -1,0 +1,1 @@
+//! Scenarios against real sshd, real chain nodes, real files
