@@ -194,7 +194,7 @@ struct GrantAdd {
     uint8 approvals; // distinct approvers needed
     string forcedCommand; // empty: none
     string[] sourceAddresses; // CIDR; empty: any
-    Hours[] hours; // UTC; empty: always
+    Hours[] intervals; // UTC; empty: always
     uint64 notAfter; // 0: no end
     uint8 permits; // bits: 0 pty, 1 port forwarding, 2 agent forwarding, 3 X11 forwarding, 4 user rc
 }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+pragma solidity 0.8.37;
+
+/// @title The registry: the append-only logs of any number of realms
+/// @notice A realm is one organisation's trust domain. Its log is split into shards; each shard is a hash chain whose head is one
+/// storage slot, so that a storage proof of that slot vouches for every entry of the shard, in order, with none left out.
+///
+/// The contract decides two things only: who may write an entry of a class, and into which shard. It interprets three kinds
+/// (root set, role set, member set) because they decide who may write; all else is for readers.
+///
+/// Trust assumptions:
+/// - No owner, no proxy, no pause, no way to change or delete what was written. The runtime code is the same at every address
+///   on every chain (no immutables); readers pin its hash.
+/// - A realm is named by its first roots: `realmId(threshold, roots, salt)`. It exists without a transaction, and nobody but a
+///   threshold of these roots can give the first role. Realms share nothing.
+/// - The block producer chooses `block.timestamp` within its chain's rules; day shards and revocation periods follow it.
+/// - An actor that has code signs by ERC-1271, one without by ECDSA. An account with an EIP-7702 delegation has code.
+///   The wallet's `isValidSignature` is called statically and decides for that wallet only.
+/// - Entries of class 09 (inbox) are written by anybody: readers bound what they take from them.
+///
+/// Preimages, kinds and layouts: docs/spec/registry.md.
+interface IRegistry {
+    /// @notice One entry to be written.
+    /// @param shard Shard class << 32 | epoch. Epoch 0 for the classes with no epoch and for day shards (the contract fills in the
+    /// day); expiry time / 30 days for class 03.
+    /// @param kind Class << 8 | number.
+    /// @param data One encoding byte, then the payload.
+    struct Write {
+        uint64 shard;
+        uint16 kind;
+        bytes data;
+    }
+
+    /// @notice What the hash in the root set's slot was made from.
+    /// @param nonce Number of `appendByRoots` calls so far.
+    /// @param threshold How many roots must sign.
+    /// @param roots The roots in force.
+    /// @param salt Read only while the realm's root set slot is empty: the salt of the realm id.
+    struct RootProof {
+        uint256 nonce;
+        uint256 threshold;
+        address[] roots;
+        bytes32 salt;
+    }
+
+    /// @param index The signer's place in `RootProof.roots`.
+    /// @param signature r ‖ s ‖ v (65 bytes, low s, v 27 or 28), or what the root's ERC-1271 wallet asks for.
+    struct RootSignature {
+        uint8 index;
+        bytes signature;
+    }
+
+    /// @notice One entry was appended. Every field is in the preimage of the shard's head.
+    /// @param actor Who wrote it; zero for a threshold of roots.
+    /// @param meta kind << 96 | prevBlock << 64 | block time; prevBlock is the low 32 bits of the number of the block in which the
+    /// shard was last written, 0 for its first entry.
+    event Entry(bytes32 indexed realm, uint64 indexed shard, address indexed actor, uint256 meta, bytes data);
+
+    /// @notice No such kind class.
+    error UndefinedClass(uint16 kind);
+    /// @notice The writer may not write entries of this class. `byRoots`: the writer was a threshold of roots.
+    error NotAllowed(bytes32 realm, address actor, bool byRoots, uint16 kind);
+    /// @notice The kind's class goes to another shard.
+    error WrongShard(uint16 kind, uint64 shard, uint64 expected);
+    /// @notice Class 03: the period is more than one before or more than 13 after the current one.
+    error PeriodOutOfRange(uint64 shard, uint256 currentPeriod);
+    /// @notice The data is empty or longer than its class allows.
+    error WrongSize(uint16 kind, uint256 size, uint256 limit);
+    /// @notice Class 03: the data is not 1 + 16 + n × 8 bytes with n ≥ 1.
+    error WrongRevocationWidth(uint16 kind, uint256 size);
+    /// @notice An interpreted payload is not clear (encoding 0), or is not what `abi.encode` makes of its decoded value. Data that
+    /// the ABI decoder refuses outright reverts without a reason.
+    error NotCanonical(uint16 kind);
+    /// @notice The subject of a role set or member set is the zero address, which stands for the roots.
+    error ZeroActor(uint16 kind);
+    /// @notice A role set names bits above 15.
+    error UndefinedRoles(uint64 roles);
+    /// @notice The threshold is zero or above the number of roots, or there are more than 64 roots.
+    error WrongThreshold(uint256 threshold, uint256 roots);
+    /// @notice A root is the zero address or appears twice.
+    error WrongRoot(address root);
+    /// @notice An empty list of writes.
+    error NoWrites();
+    /// @notice The signed write's deadline has passed.
+    error DeadlinePassed(uint256 deadline, uint256 time);
+    /// @notice The nonce signed is not the next one.
+    error WrongNonce(uint256 given, uint256 expected);
+    /// @notice The signature is not one by `signer` over these writes.
+    error WrongSignature(address signer);
+    /// @notice The proof does not hash to the realm's root set (or, before its first change, to the realm id).
+    error WrongRootSet(bytes32 given, bytes32 expected);
+    /// @notice A signature's index is not that of a root.
+    error NoSuchRoot(uint8 index, uint256 roots);
+    /// @notice A root signed twice.
+    error DuplicateRoot(uint8 index);
+    /// @notice Fewer signatures than the threshold.
+    error BelowThreshold(uint256 signatures, uint256 threshold);
+
+    /// @notice Appends one entry as the caller.
+    function append(bytes32 realm, uint64 shard, uint16 kind, bytes calldata data) external;
+
+    /// @notice Appends several entries as the caller: all of them, in order, or none.
+    function appendMany(bytes32 realm, Write[] calldata writes) external;
+
+    /// @notice Appends entries that `actor` signed; anybody may send them.
+    /// @param nonce The actor's nonce in this realm: `actorOf(realm, actor) >> 64`.
+    /// @param deadline The last block time, in seconds, at which this may be included.
+    /// @param signature Over the EIP-712 hash of `Append(address actor,bytes32 realm,Write[] writes,uint256 nonce,uint256 deadline)`.
+    function appendBySig(
+        address actor,
+        bytes32 realm,
+        Write[] calldata writes,
+        uint256 nonce,
+        uint256 deadline,
+        bytes calldata signature
+    ) external;
+
+    /// @notice Appends entries that a threshold of roots signed; anybody may send them. Their actor is the zero address.
+    /// @param proof The root set in force.
+    /// @param signatures At least `proof.threshold`, by distinct roots, in any order, each over the EIP-712 hash of
+    /// `AppendByRoots(bytes32 realm,uint256 nonce,Write[] writes)`. One that does not verify refuses the call.
+    function appendByRoots(
+        bytes32 realm,
+        RootProof calldata proof,
+        Write[] calldata writes,
+        RootSignature[] calldata signatures
+    ) external;
+
+    /// @notice The shard's slot: head << 32 | low 32 bits of the last block's number; zero while it is empty.
+    function slotOf(bytes32 realm, uint64 shard) external view returns (uint256);
+
+    /// @notice keccak256(abi.encode(nonce, threshold, roots)); zero while the set in the realm id is in force.
+    function rootSetOf(bytes32 realm) external view returns (bytes32);
+
+    /// @notice nonce << 64 | role bits.
+    function actorOf(bytes32 realm, address who) external view returns (uint256);
+
+    /// @notice The id of the realm with these first roots, on this chain and contract.
+    function realmId(uint256 threshold, address[] calldata roots, bytes32 salt) external view returns (bytes32);
+}
