@@ -1,1 +1,10 @@
-//! Issues certificates: policy, signing, batches, delivery
+//! Issues certificates: policy, signing, batches, delivery.
+//!
+//! Everything that the issuer decides it decides from the realm's verified ledger, and with the very function that hosts use: before
+//! a certificate is logged, and again before it is handed out, the target host's snapshot is compiled and asked. What a host would
+//! refuse is refused here, with the same reason code.
+
+pub mod ca_key;
+pub mod duration;
+pub mod ssh_agent;
+pub mod wire;
