@@ -1,1 +1,37 @@
-//! Sealed payloads: HPKE, CIDs, block stores
+//! Sealed payloads and the blocks that carry them: what a sender seals to one recipient, the CID that names the sealed block, and
+//! a directory that keeps such blocks. Formats: `docs/spec/delivery.md`.
+//!
+//! Knows nothing of chains: realm, delivery id and recipient come in as bytes. Refuses to return a payload whose salted digest,
+//! name, kind, sender or recipient is not the one asked for, and a block whose bytes are not those that its CID names.
+//!
+//! ```
+//! use countersign_delivery::{Context, Contents, Payload, PayloadKind, SecretKey, open, open_cid, seal};
+//!
+//! # fn main() -> Result<(), countersign_delivery::DeliveryError> {
+//! let (issuer, device) = (SecretKey::generate()?, SecretKey::generate()?);
+//! let context = Context { realm: [1; 32], delivery: [2; 16], recipient: [3; 20], kind: PayloadKind::SshCertificate };
+//! let certificate = "ssh-ed25519-cert-v01@openssh.com AAAA alice/01\n".to_owned();
+//! let payload = Payload::new("alice", Contents::SshCertificate { certificate })?;
+//!
+//! let sealed = seal(&context, &issuer, &device.public(), &payload)?;
+//! // On the ledger: sealed.digest and sealed.sealed_cid. In a block store: sealed.block.
+//! let cid = open_cid(&context, &device, &issuer.public(), &sealed.digest, &sealed.sealed_cid)?;
+//! assert_eq!(cid, sealed.cid);
+//! assert_eq!(open(&context, &device, &issuer.public(), &sealed.digest, "alice", &sealed.block)?, payload);
+//! # Ok(())
+//! # }
+//! ```
+
+mod block;
+mod directory;
+mod error;
+mod key;
+mod payload;
+mod seal;
+
+pub use block::{BlockCid, MAX_BLOCK_BYTES};
+pub use directory::DirectoryStore;
+pub use error::DeliveryError;
+pub use key::{PublicKey, SecretKey};
+pub use payload::{Contents, Digest, MAX_PAYLOAD_BYTES, Payload, PayloadKind, Salt};
+pub use seal::{Context, SEALED_CID_BYTES, Sealed, open, open_cid, seal, seal_with};
