@@ -1,0 +1,221 @@
+//! One base or delta file: pages by `pread`, records by interpolation search.
+//!
+//! Refuses a page whose checksum is not that of its place, records out of order between pages, and answers "not there"
+//! only between two neighbours that stand in valid pages (a table's ends are known from the header, which is checked too).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use crate::error::{OpenError, ReadError};
+use crate::layout::{
+    Audience, DIGEST_BYTES, Digest, FileKind, Header, MAX_BLOB_BYTES, PAGE_BYTES, PAYLOAD_BYTES, Page, Table,
+    TableEntry, page_is_whole,
+};
+use crate::manifest::FileRef;
+use crate::open::Directory;
+use crate::records::{BlobRef, BlobSource};
+
+/// Probes by interpolation before the search halves. Salted digests are uniform: two or three are the rule.
+const INTERPOLATION_PROBES: u32 = 8;
+
+pub(crate) struct TableFile {
+    file: File,
+    pub(crate) header: Header,
+}
+
+/// What a file says of a key.
+pub(crate) enum Found<'a> {
+    Absent,
+    /// Only in a delta.
+    Deleted,
+    Body(&'a [u8]),
+}
+
+impl TableFile {
+    /// Opens the file that `reference` names. `None`: it is not there any more.
+    pub(crate) fn open(
+        directory: &Directory,
+        audience: Audience,
+        kind: FileKind,
+        reference: &FileRef,
+    ) -> Result<Option<Self>, OpenError> {
+        let name = file_name(kind, reference.generation);
+        let corrupt = |expected| OpenError::Corrupt { path: directory.path_of(&name), expected };
+        let Some((file, bytes)) = directory.open_file(&name)? else { return Ok(None) };
+        if bytes != reference.bytes {
+            return Err(corrupt("the length that the manifest names"));
+        }
+        let mut page = [0; PAGE_BYTES];
+        file.read_exact_at(&mut page, 0).map_err(|source| OpenError::Io { path: directory.path_of(&name), source })?;
+        if !page_is_whole(reference.generation, 0, &page) {
+            return Err(corrupt("the checksum of the header"));
+        }
+        if page.last_chunk::<4>() != Some(&reference.header_checksum.to_be_bytes()) {
+            return Err(corrupt("the header that the manifest names"));
+        }
+        let header = Header::decode(&page, audience, kind).map_err(corrupt)?;
+        if header.generation != reference.generation || header.total_bytes != bytes {
+            return Err(corrupt("the generation and length that the manifest names"));
+        }
+        Ok(Some(Self { file, header }))
+    }
+
+    /// Looks a digest up; `page` is scratch space that the answer borrows from.
+    pub(crate) fn find<'a>(&self, table: Table, wanted: &Digest, page: &'a mut Page) -> Result<Found<'a>, ReadError> {
+        let Some(entry) = self.header.tables.iter().find(|entry| entry.table == table) else {
+            return Err(self.corrupt(0, "the tables of this audience"));
+        };
+        let record_bytes = table.record_bytes(self.header.kind);
+        let Some(offset) = self.search(entry, wanted, page)? else { return Ok(Found::Absent) };
+        let page_number = entry.first_page;
+        let record = offset.checked_add(record_bytes).and_then(|end| page.get(offset..end));
+        let after_digest = record.and_then(|record| record.get(DIGEST_BYTES..));
+        let after_digest = after_digest.ok_or_else(|| self.corrupt(page_number, "a whole record"))?;
+        match (self.header.kind, after_digest.split_first()) {
+            (FileKind::Base, _) => Ok(Found::Body(after_digest)),
+            (FileKind::Delta, Some((1, body))) => Ok(Found::Body(body)),
+            (FileKind::Delta, Some((2, _))) => Ok(Found::Deleted),
+            (FileKind::Delta, _) => Err(self.corrupt(page_number, "an operation of put or delete")),
+        }
+    }
+
+    /// Offset in `page` of the record with this digest.
+    fn search(&self, entry: &TableEntry, wanted: &Digest, page: &mut Page) -> Result<Option<usize>, ReadError> {
+        let record_bytes = entry.table.record_bytes(self.header.kind);
+        let (mut low, mut high) = (0u32, entry.pages);
+        let (mut below, mut above): (Option<Digest>, Option<Digest>) = (None, None);
+        let mut probes = 0u32;
+        while low < high {
+            let probe = if probes < INTERPOLATION_PROBES {
+                interpolate(low, high, below.as_ref(), above.as_ref(), wanted)
+            } else {
+                low.midpoint(high)
+            };
+            probes = probes.saturating_add(1);
+            let page_number = entry.first_page.saturating_add(probe);
+            self.read_page(page_number, page)?;
+            let count = self.records_in(entry, probe);
+            let ends = (
+                record_digest_at(page, 0, record_bytes),
+                record_digest_at(page, count.saturating_sub(1), record_bytes),
+            );
+            let (Some(first), Some(last)) = ends else {
+                return Err(self.corrupt(page_number, "as many records as the header says"));
+            };
+            let in_order =
+                first <= last && below.is_none_or(|below| below < first) && above.is_none_or(|above| last < above);
+            if !in_order {
+                return Err(self.corrupt(page_number, "records in the order of their digests"));
+            }
+            if *wanted < first {
+                (high, above) = (probe, Some(first));
+            } else if *wanted > last {
+                (low, below) = (probe.saturating_add(1), Some(last));
+            } else {
+                return Ok(search_page(page, count, record_bytes, wanted));
+            }
+        }
+        Ok(None)
+    }
+
+    fn records_in(&self, entry: &TableEntry, page_index: u32) -> usize {
+        let per_page = entry.table.records_per_page(self.header.kind);
+        let before = u64::from(page_index).saturating_mul(u64::try_from(per_page).unwrap_or(u64::MAX));
+        let rest = entry.records.saturating_sub(before);
+        usize::try_from(rest).unwrap_or(usize::MAX).min(per_page)
+    }
+
+    fn read_page(&self, page_number: u32, page: &mut Page) -> Result<(), ReadError> {
+        let offset = u64::from(page_number).saturating_mul(4096);
+        self.file.read_exact_at(page, offset).map_err(|source| self.io(source))?;
+        if page_is_whole(self.header.generation, page_number, page) {
+            Ok(())
+        } else {
+            Err(self.corrupt(page_number, "the checksum of the page"))
+        }
+    }
+
+    pub(crate) fn corrupt(&self, page: u32, expected: &'static str) -> ReadError {
+        ReadError::Corrupt { file: self.header.kind.stem(), generation: self.header.generation, page, expected }
+    }
+
+    fn io(&self, source: std::io::Error) -> ReadError {
+        ReadError::Io { file: self.header.kind.stem(), generation: self.header.generation, source }
+    }
+}
+
+impl BlobSource for TableFile {
+    type Error = ReadError;
+
+    fn blob(&self, reference: BlobRef) -> Result<Vec<u8>, ReadError> {
+        let region = self.header.blob_first_page;
+        let misplaced = || self.corrupt(region, "a blob within the blob region");
+        if reference.length == 0 {
+            return Ok(Vec::new());
+        }
+        let end = reference.offset.checked_add(u64::from(reference.length)).ok_or_else(misplaced)?;
+        if reference.length > MAX_BLOB_BYTES || end > self.header.blob_bytes {
+            return Err(misplaced());
+        }
+        let payload = u64::try_from(PAYLOAD_BYTES).unwrap_or(1);
+        let mut page_index = reference.offset.checked_div(payload).unwrap_or(0);
+        let mut skip = usize::try_from(reference.offset.checked_rem(payload).unwrap_or(0)).unwrap_or(0);
+        let mut missing = usize::from(reference.length);
+        let mut blob = Vec::with_capacity(missing);
+        let mut page = [0; PAGE_BYTES];
+        while missing > 0 {
+            let page_number = u32::try_from(page_index).ok().and_then(|index| region.checked_add(index));
+            let page_number = page_number.ok_or_else(misplaced)?;
+            self.read_page(page_number, &mut page)?;
+            let available = page.get(skip..PAYLOAD_BYTES).unwrap_or_default();
+            let taken = available.get(..missing).unwrap_or(available);
+            blob.extend_from_slice(taken);
+            missing = missing.saturating_sub(taken.len());
+            (page_index, skip) = (page_index.saturating_add(1), 0);
+        }
+        Ok(blob)
+    }
+
+    fn malformed(&self, expected: &'static str) -> ReadError {
+        self.corrupt(0, expected)
+    }
+}
+
+pub(crate) fn file_name(kind: FileKind, generation: u64) -> String {
+    format!("{}.{generation}", kind.stem())
+}
+
+/// Where in `low..high` a digest would stand if digests between the known bounds were spread evenly.
+fn interpolate(low: u32, high: u32, below: Option<&Digest>, above: Option<&Digest>, wanted: &Digest) -> u32 {
+    let start = below.map_or(0, leading_number);
+    let end = above.map_or(u64::MAX, leading_number);
+    let span = u128::from(end.saturating_sub(start)).max(1);
+    let distance = u128::from(leading_number(wanted).saturating_sub(start)).min(span);
+    let pages = u128::from(high.saturating_sub(low));
+    let step = pages.saturating_mul(distance).checked_div(span).unwrap_or(0);
+    let probe = low.saturating_add(u32::try_from(step).unwrap_or(u32::MAX));
+    probe.min(high.saturating_sub(1)).max(low)
+}
+
+fn leading_number(digest: &Digest) -> u64 {
+    digest.first_chunk::<8>().copied().map_or(0, u64::from_be_bytes)
+}
+
+fn record_digest_at(page: &Page, index: usize, record_bytes: usize) -> Option<Digest> {
+    let offset = index.checked_mul(record_bytes)?;
+    page.get(..PAYLOAD_BYTES)?.get(offset..)?.first_chunk::<DIGEST_BYTES>().copied()
+}
+
+fn search_page(page: &Page, count: usize, record_bytes: usize, wanted: &Digest) -> Option<usize> {
+    let (mut low, mut high) = (0usize, count);
+    while low < high {
+        let middle = low.midpoint(high);
+        let digest = record_digest_at(page, middle, record_bytes)?;
+        match digest.cmp(wanted) {
+            std::cmp::Ordering::Equal => return middle.checked_mul(record_bytes),
+            std::cmp::Ordering::Less => low = middle.saturating_add(1),
+            std::cmp::Ordering::Greater => high = middle,
+        }
+    }
+    None
+}
