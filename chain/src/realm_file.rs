@@ -1,0 +1,251 @@
+//! `realm.toml`: what a host, an issuer and the command line know about a realm before they ask anybody. It pins the realm (and
+//! the id is recomputed here, so a slip in the roots or the salt is found at once), names the chain profile and says which nodes
+//! to ask and whom to believe.
+//!
+//! Refuses unknown keys with file and line, a pin whose id does not follow from its parts, `dev` on a chain of worth, a quorum
+//! of one, the same endpoint twice, and plain http to another machine unless at least two endpoints must agree.
+
+use std::{io::Write, path::Path};
+
+use countersign_registry::pin::RealmPin;
+use alloy_primitives::{Address, B256};
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+use crate::{
+    error::ChainError,
+    profile::{ChainProfile, DEV_CHAIN_IDS, ProfileName},
+};
+
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Whose word makes a header trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderTrust {
+    /// One node's; development chains only.
+    Dev,
+    /// That many nodes', agreeing on the hash.
+    Quorum(usize),
+}
+
+/// A realm file, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealmFile {
+    /// What the realm is.
+    pub pin: RealmPin,
+    /// What its chain is.
+    pub profile: ChainProfile,
+    /// Whom to believe.
+    pub trust: HeaderTrust,
+    /// Whom to ask, in order.
+    pub endpoints: Vec<Url>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Raw {
+    chain_id: u64,
+    contract: Address,
+    code_hash: B256,
+    realm: B256,
+    threshold: u64,
+    roots: Vec<Address>,
+    salt: B256,
+    deployed_block: u64,
+    genesis_hash: B256,
+    profile: ProfileName,
+    header_source: RawSource,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quorum: Option<usize>,
+    endpoints: Vec<Url>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawSource {
+    Dev,
+    Quorum,
+}
+
+impl RealmFile {
+    /// Puts a checked realm file together.
+    ///
+    /// # Errors
+    /// `Setting`, naming the key that cannot stand.
+    pub fn new(
+        pin: RealmPin,
+        profile: ProfileName,
+        trust: HeaderTrust,
+        endpoints: Vec<Url>,
+    ) -> Result<Self, ChainError> {
+        let refuse = |what: &'static str, detail: String| Err(ChainError::Setting { what, detail });
+        if let Err(error) = pin.verify() {
+            return refuse("realm", error.to_string());
+        }
+        let profile = ChainProfile::new(profile, pin.chain_id)?;
+        let needed = match trust {
+            HeaderTrust::Dev if !DEV_CHAIN_IDS.contains(&pin.chain_id) => {
+                let detail = format!("dev is for chain ids {DEV_CHAIN_IDS:?}, got {} (hint: quorum)", pin.chain_id);
+                return refuse("header-source", detail);
+            }
+            HeaderTrust::Dev => 1,
+            HeaderTrust::Quorum(k) if k < 2 => return refuse("quorum", format!("expected at least 2, got {k}")),
+            HeaderTrust::Quorum(k) => k,
+        };
+        if endpoints.len() < needed {
+            return refuse("endpoints", format!("expected at least {needed}, got {}", endpoints.len()));
+        }
+        for (index, url) in endpoints.iter().enumerate() {
+            if endpoints.iter().take(index).any(|earlier| same_node(earlier, url)) {
+                return refuse("endpoints", format!("{} is there twice: one node is one voice", shown(url)));
+            }
+            match url.scheme() {
+                "https" => {}
+                // A lying network can delay a quorum as a lying node can; it cannot make several of them agree on a lie
+                // without sitting on the way to each. One plain connection it can rewrite as it likes.
+                "http" if is_loopback(url) || needed >= 2 => {}
+                "http" => {
+                    return refuse("endpoints", format!("{}: expected https, or a quorum of 2 or more", shown(url)));
+                }
+                other => return refuse("endpoints", format!("expected an http:// or https:// URL, got {other}://")),
+            }
+        }
+        Ok(Self { pin, profile, trust, endpoints })
+    }
+
+    /// Reads and checks a realm file.
+    ///
+    /// # Errors
+    /// `File`, or `RealmFile` with the line where TOML or serde names one.
+    pub fn load(path: &Path) -> Result<Self, ChainError> {
+        let failed = |source| ChainError::File { path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let mut bounded = std::io::Read::take(file, MAX_FILE.saturating_add(1));
+        std::io::Read::read_to_string(&mut bounded, &mut text).map_err(failed)?;
+        if u64::try_from(text.len()).is_ok_and(|length| length > MAX_FILE) {
+            let detail = format!("expected at most {MAX_FILE} bytes");
+            return Err(ChainError::RealmFile { path: path.to_owned(), line: None, detail });
+        }
+        Self::parse(path, &text)
+    }
+
+    /// Checks the text of a realm file; `path` is for errors only.
+    ///
+    /// # Errors
+    /// `RealmFile`.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ChainError> {
+        let refuse = |line, detail| ChainError::RealmFile { path: path.to_owned(), line, detail };
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            let line = error.span().and_then(|span| text.get(..span.start)).map(line_of);
+            refuse(line, error.message().to_owned())
+        })?;
+        let trust = match (raw.header_source, raw.quorum) {
+            (RawSource::Dev, None) => HeaderTrust::Dev,
+            (RawSource::Dev, Some(_)) => {
+                return Err(refuse(key_line(text, "quorum"), "quorum goes with header-source = \"quorum\" only".into()));
+            }
+            (RawSource::Quorum, Some(k)) => HeaderTrust::Quorum(k),
+            (RawSource::Quorum, None) => {
+                let line = key_line(text, "header-source");
+                return Err(refuse(line, "expected quorum = how many endpoints must agree".into()));
+            }
+        };
+        let pin = RealmPin {
+            chain_id: raw.chain_id,
+            contract: raw.contract,
+            code_hash: raw.code_hash,
+            realm: raw.realm,
+            threshold: raw.threshold,
+            roots: raw.roots,
+            salt: raw.salt,
+            deployed_block: raw.deployed_block,
+            genesis_hash: raw.genesis_hash,
+        };
+        Self::new(pin, raw.profile, trust, raw.endpoints).map_err(|error| match error {
+            ChainError::Setting { what, detail } => refuse(key_line(text, what), format!("{what}: {detail}")),
+            other => other,
+        })
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// `Setting` when a number does not fit TOML's 63 bits.
+    pub fn to_toml(&self) -> Result<String, ChainError> {
+        let (header_source, quorum) = match self.trust {
+            HeaderTrust::Dev => (RawSource::Dev, None),
+            HeaderTrust::Quorum(k) => (RawSource::Quorum, Some(k)),
+        };
+        let pin = self.pin.clone();
+        let raw = Raw {
+            chain_id: pin.chain_id,
+            contract: pin.contract,
+            code_hash: pin.code_hash,
+            realm: pin.realm,
+            threshold: pin.threshold,
+            roots: pin.roots,
+            salt: pin.salt,
+            deployed_block: pin.deployed_block,
+            genesis_hash: pin.genesis_hash,
+            profile: self.profile.name,
+            header_source,
+            quorum,
+            endpoints: self.endpoints.clone(),
+        };
+        let body = toml::to_string(&raw)
+            .map_err(|error| ChainError::Setting { what: "realm file", detail: error.to_string() })?;
+        Ok(format!("# The realm as every host, issuer and person of it knows it; holds no secret. See docs/spec/realm-file.md\n{body}"))
+    }
+
+    /// Writes a new file, 0644, whole or not at all; never over another.
+    ///
+    /// # Errors
+    /// `File`, also when the file exists already.
+    pub fn create(&self, path: &Path) -> Result<(), ChainError> {
+        let failed = |source| ChainError::File { path: path.to_owned(), source };
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let text = self.to_toml()?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let mut temporary =
+            tempfile::Builder::new().permissions(mode).tempfile_in(directory).map_err(failed)?;
+        temporary.write_all(text.as_bytes()).map_err(failed)?;
+        temporary.as_file().sync_all().map_err(failed)?;
+        temporary.persist_noclobber(path).map_err(|error| failed(error.error))?;
+        std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    }
+}
+
+fn line_of(before: &str) -> usize {
+    before.matches('\n').count().saturating_add(1)
+}
+
+/// The line on which a top-level key stands, from 1.
+fn key_line(text: &str, key: &str) -> Option<usize> {
+    let position = text.lines().position(|line| {
+        line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+    })?;
+    position.checked_add(1)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        // Not every resolver keeps this name to itself, but RFC 6761 says that it must.
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn same_node(one: &Url, other: &Url) -> bool {
+    one.host() == other.host() && one.port_or_known_default() == other.port_or_known_default() && one.path() == other.path()
+}
+
+/// Scheme, host and port; the rest may carry a token.
+fn shown(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}

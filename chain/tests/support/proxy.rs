@@ -1,0 +1,152 @@
+//! A node that lies: an HTTP proxy in front of a real one that hands every JSON-RPC exchange to a closure.
+
+#![expect(clippy::unwrap_used, reason = "test support fails loudly")]
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use url::Url;
+
+/// What the proxy does with one call.
+pub enum Act {
+    /// Ask the real node and pass the answer on.
+    Pass,
+    /// Ask the real node for something else and pass that answer on.
+    Ask(Value),
+    /// Ask the real node, alter the `result`.
+    Alter(Box<dyn FnOnce(&mut Value) + Send>),
+    /// Answer this `result` without asking.
+    Say(Value),
+    /// Answer this JSON-RPC error.
+    Fail(i64, &'static str),
+    /// Take the request and never answer.
+    Silent,
+    /// Close the connection.
+    HangUp,
+    /// Answer this body, whatever it is.
+    Body(Vec<u8>),
+}
+
+/// Decides by method and parameters.
+pub type Rule = dyn Fn(&str, &Value) -> Act + Send + Sync;
+
+/// A running proxy; ends when dropped.
+pub struct Proxy {
+    pub url: Url,
+    task: JoinHandle<()>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    pub async fn start(target: &Url, rule: impl Fn(&str, &Value) -> Act + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let target = target.socket_addrs(|| None).unwrap().remove(0);
+        let rule: Arc<Rule> = Arc::new(rule);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (rule, counter) = (Arc::clone(&rule), Arc::clone(&counter));
+                tokio::spawn(async move {
+                    // A client that goes away is no failure of the test.
+                    let _ = serve(stream, target, &*rule, &counter).await;
+                });
+            }
+        });
+        Self { url, task, calls }
+    }
+
+    /// How many calls came so far.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    target: std::net::SocketAddr,
+    rule: &Rule,
+    calls: &AtomicUsize,
+) -> std::io::Result<()> {
+    while let Some(body) = read_message(&mut stream).await? {
+        calls.fetch_add(1, Ordering::SeqCst);
+        let request: Value = serde_json::from_slice(&body)?;
+        let id = request["id"].clone();
+        let method = request["method"].as_str().unwrap_or_default().to_owned();
+        let answer = |result: Value| serde_json::json!({ "jsonrpc": "2.0", "id": id, "result": result });
+        let bytes = match rule(&method, &request["params"]) {
+            Act::Pass => forward(target, &body).await?,
+            Act::Ask(params) => {
+                let mut other = request.clone();
+                other["params"] = params;
+                forward(target, other.to_string().as_bytes()).await?
+            }
+            Act::Alter(alter) => {
+                let mut response: Value = serde_json::from_slice(&forward(target, &body).await?)?;
+                alter(&mut response["result"]);
+                response.to_string().into_bytes()
+            }
+            Act::Say(result) => answer(result).to_string().into_bytes(),
+            Act::Fail(code, message) => {
+                serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
+                    .to_string()
+                    .into_bytes()
+            }
+            Act::Silent => std::future::pending().await,
+            Act::HangUp => return Ok(()),
+            Act::Body(bytes) => bytes,
+        };
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", bytes.len());
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&bytes).await?;
+    }
+    Ok(())
+}
+
+async fn forward(target: std::net::SocketAddr, body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(target).await?;
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: {target}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body).await?;
+    Ok(read_message(&mut stream).await?.unwrap_or_default())
+}
+
+/// Reads one HTTP message with a content length; `None` at the end of the connection.
+async fn read_message(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await? == 0 {
+            return Ok(None);
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(Some(body))
+}
