@@ -4,7 +4,12 @@
 //! (`bafkrei…`). So the test wraps the same bytes itself, names the wrapped block, and changes nothing but the codec: digest,
 //! multihash framing and base32 must agree to the letter.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test: a failure is its result")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test: a failure is its result"
+)]
 
 use std::process::Command;
 
