@@ -1,1 +1,14 @@
-//! The agent on a host: syncs the ledger, publishes the snapshot, receives deliveries
+//! The agent on a host: syncs the ledger, publishes the snapshot that logins are answered from, receives deliveries.
+//!
+//! Every failure keeps the old snapshot and has a stable reason code ([`reason::Reason`]); nothing that a peer says is used
+//! before it was proved against the pinned realm, and nothing is ever published that would take a known denial away.
+
+pub mod config;
+pub mod envelope;
+pub mod files;
+pub mod lock;
+pub mod log;
+pub mod notify;
+pub mod reason;
+pub mod receive;
+pub mod status;

@@ -1,0 +1,536 @@
+//! The host's configuration, `/etc/countersign/agent.toml`: parsed once at the edge into types that need no further checks. An
+//! unknown or missing field, a wrong value or an unsafe file is an error that names file, line and field; there are no silent
+//! defaults for anything that decides access.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
+use countersign_certificate::Id;
+use serde::Deserialize;
+
+use crate::files::{self, FileError, Owners, Secrecy};
+
+/// Where the configuration is, unless said otherwise.
+pub const DEFAULT_PATH: &str = "/etc/countersign/agent.toml";
+
+/// The most that is read of a configuration file, in bytes.
+const LIMIT: u64 = 1 << 20;
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The configuration file itself cannot be read safely.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Not UTF-8.
+    #[error("{}: expected UTF-8 text", .0.display())]
+    Encoding(PathBuf),
+    /// TOML that does not parse, an unknown or missing field, a wrong value.
+    #[error("{}:{line}: {message}", path.display())]
+    Syntax {
+        /// The configuration file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// Two fields, or a field and the system, do not go together.
+    #[error("{}: {field}: {problem}", path.display())]
+    Value {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field, as written in the file.
+        field: String,
+        /// What was expected.
+        problem: String,
+    },
+    /// A file that the configuration names is missing or unsafe.
+    #[error("{}: {field}: {source}", path.display())]
+    Named {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field that names the file.
+        field: String,
+        /// What is wrong with it.
+        source: FileError,
+    },
+}
+
+impl ConfigError {
+    /// What the reader can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(source) | Self::Named { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// A host's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The realm's pin, chain profile and endpoints.
+    pub realm_file: AbsolutePath,
+    /// This host's record id, as enrolment gave it; never its name.
+    #[serde(deserialize_with = "record_id")]
+    pub host: Id,
+    /// The agent's own state: replay state, status, lock.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: AbsolutePath,
+    /// Where the snapshot is published; `snapshot` in the state directory by default.
+    #[serde(default)]
+    pub snapshot_dir: Option<AbsolutePath>,
+    /// The group that may read the snapshot's `access` part.
+    #[serde(default = "default_group")]
+    pub group: String,
+    /// Milliseconds between polls, instead of the chain profile's.
+    #[serde(default)]
+    pub poll_interval_ms: Option<PollInterval>,
+    /// Seconds for which a snapshot may be used; can only lower the realm's setting.
+    #[serde(default)]
+    pub max_staleness_secs: Option<NonZeroU64>,
+    /// Whether logins with uid 0 may be granted at all.
+    #[serde(default)]
+    pub allow_root: bool,
+    /// The keys with which this device receives deliveries.
+    #[serde(default)]
+    pub device: Option<Device>,
+    /// Where blocks of deliveries are found, in order.
+    #[serde(default)]
+    pub block_store: Vec<BlockStore>,
+    /// What may be delivered here, and where it goes.
+    #[serde(default)]
+    pub payload: Vec<PayloadRule>,
+}
+
+/// The device's keys. Neither ever leaves it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Device {
+    /// Encrypted keystore of the ledger key, with which acknowledgements are logged.
+    pub ledger_key: AbsolutePath,
+    /// File whose first line is the keystore's password.
+    pub ledger_password_file: AbsolutePath,
+    /// The X25519 key to which deliveries are sealed.
+    pub sealing_key: AbsolutePath,
+}
+
+/// One place to fetch blocks from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BlockStore {
+    /// A directory of blocks named by their CIDs.
+    pub directory: AbsolutePath,
+}
+
+/// What happens to a payload of this name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PayloadRule {
+    /// The payload's name, as deliveries give it.
+    pub name: PayloadName,
+    /// The private key's path, as `ssh -i` takes it; the public key and the certificate stand beside it (`.pub`, `-cert.pub`).
+    pub path: AbsolutePath,
+    /// The user who owns the files.
+    #[serde(default = "default_owner")]
+    pub owner: String,
+    /// Their group; the owner's primary group by default.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Their permission bits.
+    #[serde(default)]
+    pub mode: FileMode,
+    /// A command to run after the files changed: program and arguments, no shell.
+    #[serde(default)]
+    pub reload: Option<Command>,
+}
+
+impl Config {
+    /// Reads and checks a configuration file; it must belong to root or the process's user and be writable by nobody else.
+    ///
+    /// # Errors
+    /// The first thing wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let bytes = files::read(path, Owners::process(), Secrecy::Public, LIMIT)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
+        Self::parse(path, text)
+    }
+
+    /// Parses a configuration; `path` is only for messages.
+    ///
+    /// # Errors
+    /// The first thing wrong with it.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.as_bytes().iter().take(start);
+            let line = before.filter(|byte| **byte == b'\n').count().saturating_add(1);
+            let message = error.message().trim_end().replace('\n', "; ");
+            ConfigError::Syntax { path: path.to_owned(), line, message }
+        })?;
+        config.check_values(path)?;
+        Ok(config)
+    }
+
+    fn check_values(&self, path: &Path) -> Result<(), ConfigError> {
+        let value = |field: String, problem: &str| ConfigError::Value {
+            path: path.to_owned(),
+            field,
+            problem: problem.to_owned(),
+        };
+        if self.host.is_zero() {
+            return Err(value("host".to_owned(), "expected the record id that enrolment gave this host, not zeros"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        let mut paths = std::collections::BTreeSet::new();
+        for rule in &self.payload {
+            if !seen.insert(&rule.name) {
+                return Err(value(format!("payload {}", rule.name), "named twice"));
+            }
+            if !paths.insert(&rule.path) {
+                return Err(value(format!("payload {}: path", rule.name), "another payload goes there too"));
+            }
+        }
+        if !self.payload.is_empty() && self.device.is_none() {
+            return Err(value("payload".to_owned(), "deliveries need a [device] table with this device's keys"));
+        }
+        if !self.payload.is_empty() && self.block_store.is_empty() {
+            return Err(value("payload".to_owned(), "deliveries need a [[block-store]] to fetch from"));
+        }
+        Ok(())
+    }
+
+    /// Where the snapshot is published.
+    pub fn snapshot_dir(&self) -> PathBuf {
+        self.snapshot_dir.as_ref().map_or_else(|| self.state_dir.0.join("snapshot"), |path| path.0.clone())
+    }
+
+    /// The rule for a payload name, if this host has one.
+    pub fn payload_rule(&self, name: &str) -> Option<&PayloadRule> {
+        self.payload.iter().find(|rule| rule.name.0 == name)
+    }
+}
+
+/// An absolute path without `.` and `..`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AbsolutePath(PathBuf);
+
+impl AbsolutePath {
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for AbsolutePath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let path = PathBuf::from(&text);
+        let plain = !text.contains("/../") && !text.ends_with("/..") && !text.contains("/./") && !text.ends_with("/.");
+        if path.is_absolute() && plain && !text.contains('\0') && path.file_name().is_some() {
+            Ok(Self(path))
+        } else {
+            Err(format!("expected an absolute path without `.` and `..`, found `{}`", text.escape_debug()))
+        }
+    }
+}
+
+/// A payload name: `[a-z0-9._-]{1,63}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PayloadName(String);
+
+impl std::fmt::Display for PayloadName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for PayloadName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+        if (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text))
+        } else {
+            Err(format!("expected a payload name of 1 to 63 of [a-z0-9._-], found `{}`", text.escape_debug()))
+        }
+    }
+}
+
+/// Permission bits of a delivered file, written as octal text; never open to others, never writable by the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct FileMode(u32);
+
+impl FileMode {
+    /// The bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for FileMode {
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+impl TryFrom<String> for FileMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        match u32::from_str_radix(&text, 8) {
+            Ok(bits) if octal && bits & !0o640 == 0 && bits & 0o400 != 0 => Ok(Self(bits)),
+            _ => Err(format!("expected \"0400\", \"0600\" or \"0640\", found `{}`", text.escape_debug())),
+        }
+    }
+}
+
+/// Milliseconds between polls: 100 to 60,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct PollInterval(u64);
+
+impl PollInterval {
+    /// The interval in milliseconds.
+    pub fn millis(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for PollInterval {
+    type Error = String;
+
+    fn try_from(millis: u64) -> Result<Self, String> {
+        if (100..=60_000).contains(&millis) {
+            Ok(Self(millis))
+        } else {
+            Err(format!("expected 100 to 60000 milliseconds, found {millis}"))
+        }
+    }
+}
+
+/// A program with its arguments; run without a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct Command {
+    /// The program's absolute path.
+    pub program: AbsolutePath,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+impl TryFrom<Vec<String>> for Command {
+    type Error = String;
+
+    fn try_from(words: Vec<String>) -> Result<Self, String> {
+        let mut words = words.into_iter();
+        let program = words.next().ok_or("expected a program and its arguments, found an empty array")?;
+        let arguments: Vec<String> = words.collect();
+        if arguments.iter().any(|word| word.contains('\0')) {
+            return Err("expected arguments without NUL bytes".to_owned());
+        }
+        Ok(Self { program: AbsolutePath::try_from(program)?, arguments })
+    }
+}
+
+/// A record id as 32 hexadecimal digits.
+fn record_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "expected a record id of 32 hexadecimal digits, found `{}`",
+            text.escape_debug()
+        ))
+    })
+}
+
+fn default_state_dir() -> AbsolutePath {
+    AbsolutePath(PathBuf::from("/var/lib/countersign"))
+}
+
+fn default_group() -> String {
+    "countersign".to_owned()
+}
+
+fn default_owner() -> String {
+    "root".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "realm-file = \"/etc/countersign/realm.toml\"\nhost = \"000102030405060708090a0b0c0d0e0f\"\n";
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("agent.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_shipped_example_parses_and_names_every_field() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/agent.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let config = parse(&text).unwrap();
+        assert_eq!(config.payload.len(), 2);
+        assert!(config.device.is_some() && config.payload.iter().any(|rule| rule.reload.is_some()));
+        for field in [
+            "realm-file",
+            "host",
+            "state-dir",
+            "snapshot-dir",
+            "group",
+            "poll-interval-ms",
+            "max-staleness-secs",
+            "allow-root",
+            "[device]",
+            "ledger-key",
+            "ledger-password-file",
+            "sealing-key",
+            "[[block-store]]",
+            "directory",
+            "[[payload]]",
+            "name",
+            "path",
+            "owner",
+            "mode",
+            "reload",
+        ] {
+            assert!(text.contains(field), "the example does not show `{field}`");
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_has_the_documented_default() {
+        let config = parse(MINIMAL).unwrap();
+        assert_eq!(config.state_dir.as_path(), Path::new("/var/lib/countersign"));
+        assert_eq!(config.snapshot_dir(), Path::new("/var/lib/countersign/snapshot"));
+        assert_eq!(config.group, "countersign");
+        assert!(!config.allow_root);
+        assert_eq!(config.max_staleness_secs, None);
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_line() {
+        let expected = "`realm-file`, `host`, `state-dir`, `snapshot-dir`, `group`, `poll-interval-ms`, \
+                        `max-staleness-secs`, `allow-root`, `device`, `block-store`, `payload`";
+        assert_eq!(
+            parse(&format!("{MINIMAL}allow-rot = true\n")),
+            Err(format!("agent.toml:3: unknown field `allow-rot`, expected one of {expected}"))
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_inside_a_table_is_named_with_its_line() {
+        let text = format!("{MINIMAL}\n[[block-store]]\ndirectory = \"/srv/blocks\"\ngateway = \"http://x\"\n");
+        assert_eq!(parse(&text), Err("agent.toml:6: unknown field `gateway`, expected `directory`".to_owned()));
+    }
+
+    #[test]
+    fn each_wrong_value_is_one_exact_message() {
+        let cases = [
+            ("", "agent.toml:1: missing field `realm-file`"),
+            ("realm-file = \"/r\"\n", "agent.toml:1: missing field `host`"),
+            (
+                "realm-file = \"realm.toml\"\n",
+                "agent.toml:1: expected an absolute path without `.` and `..`, found `realm.toml`",
+            ),
+            (
+                "realm-file = \"/etc/../realm.toml\"\n",
+                "agent.toml:1: expected an absolute path without `.` and `..`, found `/etc/../realm.toml`",
+            ),
+            (
+                "realm-file = \"/r\"\nhost = \"web1.example\"\n",
+                "agent.toml:2: expected a record id of 32 hexadecimal digits, found `web1.example`",
+            ),
+            (
+                "realm-file = \"/r\"\nhost = \"00000000000000000000000000000000\"\n",
+                "agent.toml: host: expected the record id that enrolment gave this host, not zeros",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(parse(text), Err(message.to_owned()), "{text}");
+        }
+        let cases = [
+            ("poll-interval-ms = 50\n", "agent.toml:3: expected 100 to 60000 milliseconds, found 50"),
+            ("max-staleness-secs = 0\n", "agent.toml:3: invalid value: integer `0`, expected a nonzero u64"),
+            ("allow-root = \"yes\"\n", "agent.toml:3: invalid type: string \"yes\", expected a boolean"),
+        ];
+        for (line, message) in cases {
+            assert_eq!(parse(&format!("{MINIMAL}{line}")), Err(message.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn payload_rules_refuse_shells_open_modes_bad_names_and_collisions() {
+        let device = "[device]\nledger-key = \"/k\"\nledger-password-file = \"/p\"\nsealing-key = \"/x\"\n\
+                      [[block-store]]\ndirectory = \"/b\"\n";
+        let cases = [
+            (
+                "name = \"../x\"\npath = \"/p\"\n",
+                "agent.toml:10: expected a payload name of 1 to 63 of [a-z0-9._-], found `../x`",
+            ),
+            (
+                "name = \"x\"\npath = \"/p\"\nmode = \"0644\"\n",
+                "agent.toml:12: expected \"0400\", \"0600\" or \"0640\", found `0644`",
+            ),
+            (
+                "name = \"x\"\npath = \"/p\"\nreload = \"systemctl reload x\"\n",
+                "agent.toml:12: invalid type: string \"systemctl reload x\", expected a sequence",
+            ),
+            (
+                "name = \"x\"\npath = \"/p\"\nreload = [\"systemctl\", \"reload\"]\n",
+                "agent.toml:12: expected an absolute path without `.` and `..`, found `systemctl`",
+            ),
+            (
+                "name = \"x\"\npath = \"/p\"\nreload = []\n",
+                "agent.toml:12: expected a program and its arguments, found an empty array",
+            ),
+            (
+                "name = \"x\"\npath = \"/p\"\n[[payload]]\nname = \"x\"\npath = \"/q\"\n",
+                "agent.toml: payload x: named twice",
+            ),
+            (
+                "name = \"x\"\npath = \"/p\"\n[[payload]]\nname = \"y\"\npath = \"/p\"\n",
+                "agent.toml: payload y: path: another payload goes there too",
+            ),
+        ];
+        for (rule, message) in cases {
+            assert_eq!(parse(&format!("{MINIMAL}{device}[[payload]]\n{rule}")), Err(message.to_owned()), "{rule}");
+        }
+    }
+
+    #[test]
+    fn payloads_without_keys_or_without_a_store_are_refused() {
+        let rule = "[[payload]]\nname = \"x\"\npath = \"/p\"\n";
+        assert_eq!(
+            parse(&format!("{MINIMAL}{rule}")),
+            Err("agent.toml: payload: deliveries need a [device] table with this device's keys".to_owned())
+        );
+        let device = "[device]\nledger-key = \"/k\"\nledger-password-file = \"/p\"\nsealing-key = \"/x\"\n";
+        assert_eq!(
+            parse(&format!("{MINIMAL}{device}{rule}")),
+            Err("agent.toml: payload: deliveries need a [[block-store]] to fetch from".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_configuration_that_others_may_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let path = directory.path().join("agent.toml");
+        std::fs::write(&path, MINIMAL).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let error = Config::load(&path).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} may be written by others (mode 0666)", path.display()));
+        assert_eq!(error.hint(), Some(format!("chmod go-w {}", path.display())));
+    }
+}

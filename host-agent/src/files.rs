@@ -1,0 +1,443 @@
+//! Opening and replacing files that access depends on. A path is walked from `/` one component at a time, each opened without
+//! following a symbolic link and checked on the very descriptor that is used next; directories that somebody else could change
+//! are refused, and so are keys that others can read. Files are replaced whole (temporary file, fsync, rename, fsync of the
+//! directory) and never truncated in place.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
+use zeroize::Zeroizing;
+
+/// What is wrong with a file or a directory on the way to it.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The path is relative or has `.` or `..` in it.
+    #[error("{}: expected an absolute path without `.` and `..`", .0.display())]
+    Path(PathBuf),
+    /// The system refused an operation.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A component of the path, or the file itself, is a symbolic link.
+    #[error("{} is a symbolic link; expected the thing itself", .0.display())]
+    SymbolicLink(PathBuf),
+    /// Not a directory, or not a regular file, where one is needed.
+    #[error("{} is not a {expected}", path.display())]
+    Kind {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Somebody else owns it.
+    #[error("{} belongs to uid {uid}; expected uid {expected}", path.display())]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Who may own it.
+        expected: u32,
+    },
+    /// Group or others may write it.
+    #[error("{} may be written by others (mode {mode:04o})", path.display())]
+    Writable {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Group or others may read a secret.
+    #[error("{} may be read by others (mode {mode:04o})", path.display())]
+    Readable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file is larger than anything that belongs there.
+    #[error("{} is larger than {limit} bytes", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read, in bytes.
+        limit: u64,
+    },
+}
+
+impl FileError {
+    /// What the reader can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Writable { path, .. } => Some(format!("chmod go-w {}", path.display())),
+            Self::Readable { path, .. } => Some(format!("chmod go= {}", path.display())),
+            Self::Owner { path, expected, .. } => Some(format!("chown {expected} {}", path.display())),
+            _ => None,
+        }
+    }
+
+    /// Whether the file or a directory on the way does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
+/// Who may own what is opened: root, and one more uid (the process's own, or the one that a payload is for).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owners {
+    also: u32,
+}
+
+impl Owners {
+    /// Root and the user that this process runs as.
+    pub fn process() -> Self {
+        Self { also: Uid::effective().as_raw() }
+    }
+
+    /// Root and the given user.
+    pub fn and(uid: u32) -> Self {
+        Self { also: uid }
+    }
+
+    fn check(self, path: &Path, stat: &FileStat) -> Result<(), FileError> {
+        // Root owns everything above a test directory; a file of root's is never less trustworthy than one's own.
+        if stat.st_uid == 0 || stat.st_uid == self.also {
+            return Ok(());
+        }
+        Err(FileError::Owner { path: path.to_owned(), uid: stat.st_uid, expected: self.also })
+    }
+}
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrecy {
+    /// Anybody; only writing is restricted.
+    Public,
+    /// Its owner alone.
+    Private,
+}
+
+/// Owner, group and mode of a file to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// Owner, numeric.
+    pub uid: u32,
+    /// Group, numeric.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// A directory that was walked to and found safe, held open.
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+    owners: Owners,
+}
+
+impl Directory {
+    /// Opens `path`, checking every directory from `/` on: owned by root or `owners`, writable by nobody else (a sticky directory
+    /// of root's, such as /tmp, may be passed through but not used itself).
+    ///
+    /// # Errors
+    /// The component that is missing, linked or unsafe.
+    pub fn open(path: &Path, owners: Owners) -> Result<Self, FileError> {
+        let mut walked = PathBuf::from("/");
+        let mut names = Vec::new();
+        let mut components = path.components();
+        if components.next() != Some(Component::RootDir) {
+            return Err(FileError::Path(path.to_owned()));
+        }
+        for component in components {
+            match component {
+                Component::Normal(name) => names.push(name),
+                _ => return Err(FileError::Path(path.to_owned())),
+            }
+        }
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+        let mut fd = nix::fcntl::open("/", flags, Mode::empty()).map_err(|errno| io("open", &walked, errno))?;
+        let mut stat = fstat(&fd).map_err(|errno| io("examine", &walked, errno))?;
+        check_directory(&walked, &stat, owners, names.is_empty())?;
+        let mut left = names.len();
+        for name in names {
+            left = left.saturating_sub(1);
+            walked.push(name);
+            fd = openat(&fd, name, flags, Mode::empty()).map_err(|errno| not_a_directory(&fd, name, &walked, errno))?;
+            stat = fstat(&fd).map_err(|errno| io("examine", &walked, errno))?;
+            check_directory(&walked, &stat, owners, left == 0)?;
+        }
+        Ok(Self { fd, path: walked, owners })
+    }
+
+    /// Opens the directory that holds `path` and returns it with the file's name.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; also when `path` names no file.
+    pub fn of(path: &Path, owners: Owners) -> Result<(Self, &std::ffi::OsStr), FileError> {
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Ok((Self::open(parent, owners)?, name)),
+            _ => Err(FileError::Path(path.to_owned())),
+        }
+    }
+
+    /// The directory's path, as it was walked.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads a whole regular file of this directory, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// A missing, linked, foreign, writable (or, where private, readable) or oversize file.
+    pub fn read(&self, name: &std::ffi::OsStr, secrecy: Secrecy, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
+        let path = self.path.join(name);
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::ELOOP => FileError::SymbolicLink(path.clone()),
+            errno => io("open", &path, errno),
+        })?;
+        let stat = fstat(&fd).map_err(|errno| io("examine", &path, errno))?;
+        check_file(&path, &stat, self.owners, secrecy)?;
+        let mut bytes = Zeroizing::new(Vec::new());
+        File::from(fd).take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|source| FileError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+            return Err(FileError::Size { path, limit });
+        }
+        Ok(bytes)
+    }
+
+    /// Replaces (or makes) a file of this directory in one step: a reader sees the old bytes or the new ones.
+    ///
+    /// # Errors
+    /// What the system refused; the old file is then as it was.
+    pub fn replace(&self, name: &std::ffi::OsStr, bytes: &[u8], ownership: Ownership) -> Result<(), FileError> {
+        let path = self.path.join(name);
+        let mut random = [0_u8; 8];
+        getrandom::fill(&mut random).map_err(|error| FileError::Io {
+            action: "get randomness for",
+            path: path.clone(),
+            source: std::io::Error::other(error),
+        })?;
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{:016x}", u64::from_be_bytes(random)));
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(&self.fd, temporary.as_os_str(), flags, Mode::from_bits_truncate(0o600))
+            .map_err(|errno| io("create a file beside", &path, errno))?;
+        let written = self.fill(fd, bytes, ownership, &path).and_then(|()| {
+            renameat(&self.fd, temporary.as_os_str(), &self.fd, name).map_err(|errno| io("replace", &path, errno))
+        });
+        if written.is_err() {
+            // The first error is the one to tell; a left-over temporary file is harmless.
+            let _ = unlinkat(&self.fd, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        written?;
+        fsync(&self.fd).map_err(|errno| io("sync the directory of", &path, errno))
+    }
+
+    fn fill(&self, fd: OwnedFd, bytes: &[u8], ownership: Ownership, path: &Path) -> Result<(), FileError> {
+        fchown(&fd, Some(Uid::from_raw(ownership.uid)), Some(Gid::from_raw(ownership.gid)))
+            .map_err(|errno| io("set the owner of", path, errno))?;
+        fchmod(&fd, Mode::from_bits_truncate(ownership.mode)).map_err(|errno| io("set the mode of", path, errno))?;
+        let mut file = File::from(fd);
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|source| FileError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Renames a file inside this directory.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn rename(&self, from: &std::ffi::OsStr, to: &std::ffi::OsStr) -> Result<(), FileError> {
+        let path = self.path.join(from);
+        renameat(&self.fd, from, &self.fd, to).map_err(|errno| io("rename", &path, errno))?;
+        fsync(&self.fd).map_err(|errno| io("sync the directory of", &path, errno))
+    }
+}
+
+/// Reads the file at an absolute path, after walking to it (see [`Directory`]).
+///
+/// # Errors
+/// As [`Directory::open`] and [`Directory::read`].
+pub fn read(path: &Path, owners: Owners, secrecy: Secrecy, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let (directory, name) = Directory::of(path, owners)?;
+    directory.read(name, secrecy, limit)
+}
+
+fn check_directory(path: &Path, stat: &FileStat, owners: Owners, last: bool) -> Result<(), FileError> {
+    owners.check(path, stat)?;
+    let mode = stat.st_mode & 0o7777;
+    // In a sticky directory of root's nobody can rename or remove what another owns, so it is safe to walk through.
+    let sticky = stat.st_uid == 0 && mode & 0o1000 != 0 && !last;
+    if mode & 0o022 != 0 && !sticky {
+        return Err(FileError::Writable { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+fn check_file(path: &Path, stat: &FileStat, owners: Owners, secrecy: Secrecy) -> Result<(), FileError> {
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+        return Err(FileError::Kind { path: path.to_owned(), expected: "regular file" });
+    }
+    owners.check(path, stat)?;
+    let mode = stat.st_mode & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(FileError::Writable { path: path.to_owned(), mode });
+    }
+    if secrecy == Secrecy::Private && mode & 0o077 != 0 {
+        return Err(FileError::Readable { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+/// Tells a symbolic link from something else that is no directory; `openat` answers ENOTDIR for both.
+fn not_a_directory(parent: impl AsFd, name: &std::ffi::OsStr, path: &Path, errno: Errno) -> FileError {
+    if errno != Errno::ENOTDIR && errno != Errno::ELOOP {
+        return io("open", path, errno);
+    }
+    let linked = nix::sys::stat::fstatat(parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits());
+    if linked {
+        FileError::SymbolicLink(path.to_owned())
+    } else {
+        FileError::Kind { path: path.to_owned(), expected: "directory" }
+    }
+}
+
+fn io(action: &'static str, path: &Path, errno: Errno) -> FileError {
+    FileError::Io { action, path: path.to_owned(), source: errno.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn safe_directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        chmod(directory.path(), 0o700);
+        directory
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_with_a_hint() {
+        let directory = safe_directory();
+        let key = directory.path().join("key");
+        fs::write(&key, "secret").unwrap();
+        chmod(&key, 0o640);
+        let error = read(&key, Owners::process(), Secrecy::Private, 100).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} may be read by others (mode 0640)", key.display()));
+        assert_eq!(error.hint(), Some(format!("chmod go= {}", key.display())));
+        chmod(&key, 0o600);
+        assert_eq!(read(&key, Owners::process(), Secrecy::Private, 100).unwrap().as_slice(), b"secret");
+    }
+
+    #[test]
+    fn a_file_in_a_directory_that_others_may_write_is_refused_at_any_depth() {
+        let directory = safe_directory();
+        let inner = directory.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("file"), "x").unwrap();
+        chmod(&directory.path().join("a"), 0o777);
+        let error = read(&inner.join("file"), Owners::process(), Secrecy::Public, 100).unwrap_err();
+        let path = directory.path().join("a");
+        assert_eq!(error.to_string(), format!("{} may be written by others (mode 0777)", path.display()));
+        assert_eq!(error.hint(), Some(format!("chmod go-w {}", path.display())));
+    }
+
+    #[test]
+    fn a_sticky_directory_may_be_passed_through_but_not_used() {
+        let error = Directory::open(Path::new("/tmp"), Owners::process());
+        assert!(matches!(error, Err(FileError::Writable { .. })), "{error:?}");
+        Directory::open(safe_directory().path(), Owners::process()).unwrap();
+    }
+
+    #[test]
+    fn symbolic_links_are_never_followed_neither_as_directory_nor_as_file() {
+        let directory = safe_directory();
+        fs::create_dir(directory.path().join("real")).unwrap();
+        fs::write(directory.path().join("real/file"), "x").unwrap();
+        symlink(directory.path().join("real"), directory.path().join("link")).unwrap();
+        symlink(directory.path().join("real/file"), directory.path().join("linked-file")).unwrap();
+        for path in ["link/file", "linked-file"] {
+            let error = read(&directory.path().join(path), Owners::process(), Secrecy::Public, 100).unwrap_err();
+            assert!(matches!(error, FileError::SymbolicLink(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_and_dots_are_refused() {
+        for path in ["etc/passwd", "/etc/../etc/passwd", ""] {
+            let error = read(Path::new(path), Owners::process(), Secrecy::Public, 100).unwrap_err();
+            assert!(matches!(error, FileError::Path(_)), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_fifo_does_not_block_and_is_refused() {
+        let directory = safe_directory();
+        let path = directory.path().join("fifo");
+        nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        let error = read(&path, Owners::process(), Secrecy::Public, 100).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} is not a regular file", path.display()));
+    }
+
+    #[test]
+    fn an_oversize_file_is_refused() {
+        let directory = safe_directory();
+        fs::write(directory.path().join("file"), [0; 101]).unwrap();
+        let error = read(&directory.path().join("file"), Owners::process(), Secrecy::Public, 100).unwrap_err();
+        assert!(matches!(error, FileError::Size { limit: 100, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_replaced_file_has_the_wanted_mode_and_no_temporary_file_stays() {
+        let directory = safe_directory();
+        let open = Directory::open(directory.path(), Owners::process()).unwrap();
+        let me = Ownership { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw(), mode: 0o640 };
+        open.replace("file".as_ref(), b"one", me).unwrap();
+        open.replace("file".as_ref(), b"two", me).unwrap();
+        assert_eq!(fs::read(directory.path().join("file")).unwrap(), b"two");
+        assert_eq!(fs::metadata(directory.path().join("file")).unwrap().mode() & 0o7777, 0o640);
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["file"]);
+    }
+
+    #[test]
+    fn replacing_a_symbolic_link_replaces_the_link_and_not_its_target() {
+        let directory = safe_directory();
+        fs::write(directory.path().join("target"), "untouched").unwrap();
+        symlink(directory.path().join("target"), directory.path().join("file")).unwrap();
+        let open = Directory::open(directory.path(), Owners::process()).unwrap();
+        let me = Ownership { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw(), mode: 0o600 };
+        open.replace("file".as_ref(), b"new", me).unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join("target")).unwrap(), "untouched");
+        assert!(fs::symlink_metadata(directory.path().join("file")).unwrap().is_file());
+    }
+}

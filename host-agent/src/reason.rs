@@ -1,0 +1,135 @@
+//! The agent's reason codes: one stable word for everything that can go wrong between the ledger and the snapshot, and between
+//! a delivery and a file. Logs, the status file and `docs/agent-reason-codes.md` use the same words; a code never changes its
+//! meaning, and a test compares the table with this enum.
+
+use serde::{Deserialize, Serialize};
+
+/// Declares the enum, its texts and the list of all of them in one place, so that none can be forgotten.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
+        /// Why a step of the agent failed, or what it noticed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Reason {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+        }
+
+        impl Reason {
+            /// Every code, in the order of the table in the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable text.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The wall clock is earlier than one that was seen before.
+    ClockBack = "clock-back",
+    /// The clock or the boot id could not be read.
+    ClockUnreadable = "clock-unreadable",
+    /// The state file fails its checksum, is truncated or does not parse.
+    StateCorrupt = "state-corrupt",
+    /// The state file belongs to another realm, contract or host.
+    StateOtherRealm = "state-other-realm",
+    /// The state file has a version that this agent does not know.
+    StateVersion = "state-version",
+    /// The state file could not be read or written.
+    StateIo = "state-io",
+    /// No endpoint gave a usable answer in time.
+    EndpointsSilent = "endpoints-silent",
+    /// The header source could not vouch for a header.
+    HeaderUntrusted = "header-untrusted",
+    /// The chain is not the pinned one.
+    ChainMismatch = "chain-mismatch",
+    /// The contract's code hash is not the pinned one.
+    CodeHash = "code-hash",
+    /// No endpoint gave a proof that verifies.
+    ProofInvalid = "proof-invalid",
+    /// No source gave logs that fold into the proved head.
+    LogsIncomplete = "logs-incomplete",
+    /// The final block is lower than one that was final before.
+    FinalWentBack = "final-went-back",
+    /// The newest block is older than the one already published.
+    LatestWentBack = "latest-went-back",
+    /// The newest block is too old for its snapshot to be used.
+    BlockTooOld = "block-too-old",
+    /// A critical entry that this version does not know.
+    UpgradeNeeded = "upgrade-needed",
+    /// The log could not be replayed.
+    ReplayFailed = "replay-failed",
+    /// The effective view could not be compiled for this host.
+    CompileFailed = "compile-failed",
+    /// The snapshot could not be written.
+    PublishFailed = "publish-failed",
+    /// The status file could not be written.
+    StatusIo = "status-io",
+    /// A cycle did not end within its deadline.
+    CycleTimeout = "cycle-timeout",
+    /// The device's keys could not be loaded.
+    DeviceKeys = "device-keys",
+    /// The realm lists no actor under the device's ledger key, or another sealing key than the device's.
+    DeviceUnknown = "device-unknown",
+    /// A delivery names a payload that the host's configuration does not.
+    DeliveryName = "delivery-name",
+    /// A delivery has a payload kind that this version does not know.
+    DeliveryKind = "delivery-kind",
+    /// The delivery's sender has no sealing key on the ledger.
+    DeliverySender = "delivery-sender",
+    /// The sealed CID does not open.
+    DeliveryCid = "delivery-cid",
+    /// No block store has the block.
+    DeliveryBlockMissing = "delivery-block-missing",
+    /// The sealed payload does not open.
+    DeliverySealed = "delivery-sealed",
+    /// The payload does not have the digest on the ledger.
+    DeliveryDigest = "delivery-digest",
+    /// The payload does not parse as its kind.
+    DeliveryMalformed = "delivery-malformed",
+    /// The certificate's CA is not a live CA of the realm.
+    DeliveryCaUnknown = "delivery-ca-unknown",
+    /// The CA's signature is wrong, or the certificate is outside the CA's limits.
+    DeliveryCaSignature = "delivery-ca-signature",
+    /// The certificate or key pair is for another key.
+    DeliveryNotOwnKey = "delivery-not-own-key",
+    /// The certificate has expired.
+    DeliveryExpired = "delivery-expired",
+    /// A newer delivery of the same payload name was applied before.
+    DeliverySuperseded = "delivery-superseded",
+    /// The payload's files could not be written.
+    DeliveryWrite = "delivery-write",
+    /// The reload command failed.
+    DeliveryReload = "delivery-reload",
+    /// The acknowledgement could not be logged.
+    DeliveryAcknowledge = "delivery-acknowledge",
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn the_table_in_the_documentation_lists_every_code_in_order_and_no_other() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/agent-reason-codes.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let documented: Vec<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(code, _)| code)).collect();
+        let declared: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(documented, declared);
+    }
+
+    #[test]
+    fn a_code_is_written_to_json_as_its_stable_text() {
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_string(reason).unwrap(), format!("\"{}\"", reason.as_str()));
+        }
+    }
+}

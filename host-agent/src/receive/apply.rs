@@ -1,0 +1,73 @@
+//! Writes a checked payload: each file whole or not at all, with the owner and mode that the host's configuration says, in a
+//! directory that nobody else can change, through no symbolic link. What was there stays when a check or a write fails.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{Checked, ReceiveError, public_key_blob};
+use crate::files::{Directory, FileError, Owners, Ownership, Secrecy};
+
+/// The most that is read of a public key file, in bytes.
+const PUBLIC_KEY_LIMIT: u64 = 64 << 10;
+
+/// Where a payload goes; from the host's configuration or the user's command line, never from the payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputRule {
+    /// The private key's path, as `ssh -i` takes it. The public key and the certificate stand beside it.
+    pub path: PathBuf,
+    /// Owner, group and mode of all files.
+    pub ownership: Ownership,
+}
+
+impl OutputRule {
+    /// The plain blob of the key that the device made for this payload: what `PATH.pub` holds. None when there is no such file.
+    ///
+    /// # Errors
+    /// A file that is unsafe or does not parse.
+    pub fn own_key(&self) -> Result<Option<Vec<u8>>, ReceiveError> {
+        let (directory, name) = self.directory()?;
+        match directory.read(&beside(&name, ".pub"), Secrecy::Public, PUBLIC_KEY_LIMIT) {
+            Ok(bytes) => {
+                let text = std::str::from_utf8(&bytes)
+                    .map_err(|error| ReceiveError::Malformed { part: "public key", problem: error.to_string() })?;
+                public_key_blob(text).map(Some)
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn directory(&self) -> Result<(Directory, OsString), FileError> {
+        let (directory, name) = Directory::of(&self.path, Owners::and(self.ownership.uid))?;
+        Ok((directory, name.to_owned()))
+    }
+}
+
+/// Writes what was checked. The private key goes first and the certificate last: a crash in between leaves files that the next
+/// attempt replaces, never a certificate without its key. Returns the paths written.
+///
+/// # Errors
+/// [`ReceiveError::Write`]; files not yet reached are as they were.
+pub fn apply(checked: &Checked, rule: &OutputRule) -> Result<Vec<PathBuf>, ReceiveError> {
+    let (directory, name) = rule.directory()?;
+    let parts = [
+        ("", checked.private_key.as_ref().map(|text| text.as_bytes())),
+        (".pub", checked.public_key.as_ref().map(String::as_bytes)),
+        ("-cert.pub", checked.certificate.as_ref().map(String::as_bytes)),
+    ];
+    let mut written = Vec::new();
+    for (suffix, bytes) in parts {
+        if let Some(bytes) = bytes {
+            let file = beside(&name, suffix);
+            directory.replace(&file, bytes, rule.ownership)?;
+            written.push(directory.path().join(Path::new(&file)));
+        }
+    }
+    Ok(written)
+}
+
+fn beside(name: &std::ffi::OsStr, suffix: &str) -> OsString {
+    let mut file = name.to_owned();
+    file.push(suffix);
+    file
+}

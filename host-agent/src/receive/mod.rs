@@ -1,0 +1,217 @@
+//! Receiving what was sealed to this device: find the deliveries of a ledger key, fetch and open each, check it against the
+//! realm, write it, acknowledge it. The agent and `countersign fetch` share these functions.
+//!
+//! Nothing is believed because it was delivered: the sender must hold its role and its published sealing key, the block must
+//! be the one that the sealed CID names, the payload the one that the salted digest names, a certificate must be by a live CA
+//! of the realm and for a key of this device. Where a payload goes, who owns it and what runs afterwards never comes from it.
+
+mod apply;
+mod check;
+
+pub use apply::{OutputRule, apply};
+pub use check::{Checked, certificate_blob, check, public_key_blob};
+
+use alloy_primitives::Address;
+use countersign_certificate::{CertificateError, Id};
+use countersign_delivery::{Context, DeliveryError, DirectoryStore, Payload, PayloadKind, PublicKey, SecretKey};
+use countersign_registry::Effective;
+use countersign_registry::realm::Delivery;
+
+use crate::files::FileError;
+use crate::reason::Reason;
+
+/// Why a delivery was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The ledger does not list the recipient, or lists another sealing key.
+    #[error("ledger key {recipient}: {problem}")]
+    Recipient {
+        /// The device's ledger key.
+        recipient: Address,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A payload kind of a later version.
+    #[error("payload kind {0} is not known to this version")]
+    Kind(u8),
+    /// The sender has no usable sealing key.
+    #[error("sender {sender} has no usable sealing key on the ledger")]
+    Sender {
+        /// The sender's ledger key.
+        sender: Address,
+    },
+    /// The sealed CID does not open.
+    #[error("sealed cid: {0}")]
+    SealedCid(#[source] DeliveryError),
+    /// No block store has the block; the last store's answer.
+    #[error("block {cid}: {problem}")]
+    Block {
+        /// The block's name.
+        cid: String,
+        /// What the stores said.
+        problem: String,
+    },
+    /// The block does not open.
+    #[error("sealed payload: {0}")]
+    Sealed(#[source] DeliveryError),
+    /// The payload is not the one that the ledger names.
+    #[error("payload: {0}")]
+    Digest(#[source] DeliveryError),
+    /// A part of the payload does not parse.
+    #[error("{part}: {problem}")]
+    Malformed {
+        /// `certificate`, `private key` or `public key`.
+        part: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The certificate breaks its format.
+    #[error("certificate: {0}")]
+    Certificate(#[from] CertificateError),
+    /// The CA is not a live CA of the realm.
+    #[error("certificate: its CA {fingerprint} is {problem}")]
+    Ca {
+        /// SHA-256 fingerprint of the CA's key, as OpenSSH prints it.
+        fingerprint: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The CA's signature does not verify, or the certificate is beyond the CA's limits.
+    #[error("certificate: {0}")]
+    CaSignature(&'static str),
+    /// For somebody else's key.
+    #[error("{0}")]
+    NotOwnKey(&'static str),
+    /// Already over.
+    #[error("certificate: expired at {valid_before}, now is {now}")]
+    Expired {
+        /// First second after validity, Unix time.
+        valid_before: u64,
+        /// Unix time.
+        now: u64,
+    },
+    /// The files could not be written.
+    #[error(transparent)]
+    Write(#[from] FileError),
+}
+
+impl ReceiveError {
+    /// The stable code.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Recipient { .. } => Reason::DeviceUnknown,
+            Self::Kind(_) => Reason::DeliveryKind,
+            Self::Sender { .. } => Reason::DeliverySender,
+            Self::SealedCid(_) => Reason::DeliveryCid,
+            Self::Block { .. } => Reason::DeliveryBlockMissing,
+            Self::Sealed(_) => Reason::DeliverySealed,
+            Self::Digest(_) => Reason::DeliveryDigest,
+            Self::Malformed { .. } | Self::Certificate(_) => Reason::DeliveryMalformed,
+            Self::Ca { .. } => Reason::DeliveryCaUnknown,
+            Self::CaSignature(_) => Reason::DeliveryCaSignature,
+            Self::NotOwnKey(_) => Reason::DeliveryNotOwnKey,
+            Self::Expired { .. } => Reason::DeliveryExpired,
+            Self::Write(_) => Reason::DeliveryWrite,
+        }
+    }
+
+    /// Whether the same delivery can never succeed later, whatever changes on the ledger, in the stores or on this host.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::SealedCid(_)
+            | Self::Sealed(_)
+            | Self::Digest(_)
+            | Self::Malformed { .. }
+            | Self::Certificate(_)
+            | Self::Expired { .. } => true,
+            Self::Recipient { .. }
+            | Self::Kind(_)
+            | Self::Sender { .. }
+            | Self::Block { .. }
+            | Self::Ca { .. }
+            | Self::CaSignature(_)
+            | Self::NotOwnKey(_)
+            | Self::Write(_) => false,
+        }
+    }
+}
+
+/// Who receives: a ledger key and the sealing key that belongs to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipient<'a> {
+    /// The device's ledger key.
+    pub address: Address,
+    /// The device's sealing key.
+    pub sealing_key: &'a SecretKey,
+}
+
+impl Recipient<'_> {
+    /// Checks that the ledger knows this device by these two keys, so that a mix-up is told as such and not as a failed
+    /// decryption.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Recipient`].
+    pub fn check(&self, effective: &Effective) -> Result<(), ReceiveError> {
+        let fail = |problem| Err(ReceiveError::Recipient { recipient: self.address, problem });
+        match effective.actors.get(&self.address) {
+            None => fail("not listed in the realm"),
+            Some(actor) if actor.locked => fail("locked in the realm"),
+            Some(actor) if actor.x25519.is_none_or(|key| key.0 != self.sealing_key.public().to_bytes()) => {
+                fail("listed with another sealing key than this device's")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// The deliveries to `recipient` that it has not acknowledged, oldest first.
+pub fn waiting(effective: &Effective, recipient: Address) -> Vec<(Id, &Delivery)> {
+    let mut found: Vec<(Id, &Delivery)> = effective
+        .deliveries
+        .iter()
+        .filter(|(id, delivery)| delivery.recipient == recipient && !effective.acknowledgements.contains_key(*id))
+        .map(|(id, delivery)| (*id, delivery))
+        .collect();
+    found.sort_by_key(|(id, delivery)| (delivery.at, *id));
+    found
+}
+
+/// Opens a delivery's sealed CID, fetches the block from the first store that has it, and opens that. The payload's digest,
+/// name and kind are the ledger's when this returns.
+///
+/// # Errors
+/// Everything up to [`ReceiveError::Digest`].
+pub fn open(
+    effective: &Effective,
+    id: Id,
+    delivery: &Delivery,
+    recipient: Recipient<'_>,
+    stores: &[DirectoryStore],
+) -> Result<Payload, ReceiveError> {
+    let kind = PayloadKind::try_from(delivery.payload_kind).map_err(|_| ReceiveError::Kind(delivery.payload_kind))?;
+    let sender = effective
+        .actors
+        .get(&delivery.actor)
+        .filter(|actor| !actor.locked)
+        .and_then(|actor| PublicKey::from_bytes(actor.x25519?.0).ok())
+        .ok_or(ReceiveError::Sender { sender: delivery.actor })?;
+    let context = Context { realm: effective.realm.0, delivery: id.0, recipient: recipient.address.into_array(), kind };
+    let digest = &delivery.digest.0;
+    let cid = countersign_delivery::open_cid(&context, recipient.sealing_key, &sender, digest, &delivery.sealed_cid)
+        .map_err(ReceiveError::SealedCid)?;
+    let mut problem = "no block store is configured".to_owned();
+    for store in stores {
+        match store.get(&cid) {
+            Ok(block) => {
+                let name = &delivery.payload_name;
+                return countersign_delivery::open(&context, recipient.sealing_key, &sender, digest, name, &block)
+                    .map_err(|error| match error {
+                        DeliveryError::Digest { .. } | DeliveryError::Mismatch { .. } => ReceiveError::Digest(error),
+                        error => ReceiveError::Sealed(error),
+                    });
+            }
+            Err(error) => problem = error.to_string(),
+        }
+    }
+    Err(ReceiveError::Block { cid: cid.to_string(), problem })
+}

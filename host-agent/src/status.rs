@@ -1,0 +1,343 @@
+//! What the agent says about itself: one JSON file in the state directory, replaced whole after every cycle, and its rendering by
+//! `countersign-agent status`. The JSON is stable: fields are added, never renamed. It holds no secret and is world readable.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use countersign_certificate::Id;
+use countersign_registry::{B256, BlockRef};
+use serde::{Deserialize, Serialize};
+
+use crate::files::{self, Directory, FileError, Owners, Ownership, Secrecy};
+use crate::reason::Reason;
+
+/// The file's name in the state directory.
+pub const FILE: &str = "status.json";
+
+/// The number in `format`.
+pub const FORMAT: u32 = 1;
+
+const LIMIT: u64 = 4 << 20;
+
+/// The agent's account of itself. Times are Unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// Always [`FORMAT`].
+    pub format: u32,
+    /// The agent's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The realm.
+    pub realm: B256,
+    /// This host's record id.
+    pub host: Id,
+    /// When this was written.
+    pub at: u64,
+    /// The newest block that was synced and published.
+    pub latest: Option<BlockRef>,
+    /// The final block that went with it.
+    #[serde(rename = "final")]
+    pub final_block: Option<BlockRef>,
+    /// The snapshot that is there.
+    pub published: Option<Published>,
+    /// When a cycle last ended with a fresh snapshot published.
+    pub last_success: Option<u64>,
+    /// The last failure, also after it was overcome (`failures` is 0 then).
+    pub last_failure: Option<Failure>,
+    /// Failed cycles since the last success.
+    pub failures: u64,
+    /// How much the realm holds.
+    pub counts: BTreeMap<String, u64>,
+    /// Deliveries to this device that were seen lately, newest last.
+    pub deliveries: Vec<DeliveryStatus>,
+}
+
+/// The snapshot that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Published {
+    /// Its generation.
+    pub generation: u64,
+    /// When it was published.
+    pub at: u64,
+    /// Time of the block that it was made from.
+    pub block_time: u64,
+    /// The last second in which logins are answered from it.
+    pub valid_until: u64,
+    /// How old its facts may become, seconds.
+    pub max_staleness: u64,
+}
+
+/// A failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Failure {
+    /// The stable code.
+    pub reason: Reason,
+    /// In words.
+    pub message: String,
+    /// When.
+    pub at: u64,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeliveryStatus {
+    /// The delivery's record id.
+    pub id: Id,
+    /// The payload's name.
+    pub payload_name: String,
+    /// How far it came.
+    pub stage: Stage,
+    /// Why it came no further, if it failed.
+    pub reason: Option<Reason>,
+    /// In words.
+    pub message: Option<String>,
+    /// When it last changed.
+    pub at: u64,
+}
+
+/// How far a delivery came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Failed; tried again at each poll.
+    Waiting,
+    /// Failed for good; not tried again.
+    Refused,
+    /// The files are in place; the acknowledgement is not on the ledger yet.
+    Applied,
+    /// Acknowledged on the ledger.
+    Acknowledged,
+}
+
+impl Stage {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Refused => "refused",
+            Self::Applied => "applied",
+            Self::Acknowledged => "acknowledged",
+        }
+    }
+}
+
+/// Why a status cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The file is missing or unsafe.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file is not a status.
+    #[error("{path}: expected the agent's status: {source}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
+
+impl Status {
+    /// Replaces the status file in `directory`.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn write(&self, directory: &Directory) -> Result<(), StatusError> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|source| StatusError::Parse { path: directory.path().join(FILE).display().to_string(), source })?;
+        bytes.push(b'\n');
+        let ownership =
+            Ownership { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mode: 0o644 };
+        directory.replace(FILE.as_ref(), &bytes, ownership)?;
+        Ok(())
+    }
+
+    /// Reads the status file of the agent whose state directory this is. The agent may run as another user.
+    ///
+    /// # Errors
+    /// A missing or unsafe file, or one that does not parse.
+    pub fn read(state_dir: &Path) -> Result<Self, StatusError> {
+        let path = state_dir.join(FILE);
+        let bytes = files::read(&path, Owners::process(), Secrecy::Public, LIMIT)?;
+        serde_json::from_slice(&bytes).map_err(|source| StatusError::Parse { path: path.display().to_string(), source })
+    }
+
+    /// Whether logins are answered at Unix time `now`, as far as the wall clock tells.
+    pub fn is_fresh(&self, now: u64) -> bool {
+        self.published.is_some_and(|published| now <= published.valid_until)
+    }
+
+    /// The JSON of `status --format json`: the file's fields, and `fresh` and `age` (seconds since the block) at `now`.
+    ///
+    /// # Errors
+    /// None in practice: every field has a JSON form.
+    pub fn to_json(&self, now: u64) -> Result<String, serde_json::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Shown<'a> {
+            fresh: bool,
+            age: Option<u64>,
+            #[serde(flatten)]
+            status: &'a Status,
+        }
+        let age = self.published.map(|published| now.saturating_sub(published.block_time));
+        serde_json::to_string_pretty(&Shown { fresh: self.is_fresh(now), age, status: self })
+    }
+
+    /// The lines of `status`, at Unix time `now`.
+    pub fn to_text(&self, now: u64) -> String {
+        let mut out = String::new();
+        let ago = |time: u64| format!("{} s ago", now.saturating_sub(time));
+        // Writing to a String cannot fail.
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(out, "{name:<14}{value}");
+        };
+        line("realm", self.realm.to_string());
+        line("host", self.host.to_string());
+        match self.published {
+            Some(published) => {
+                let state = if self.is_fresh(now) {
+                    format!("fresh for {} s", published.valid_until.saturating_sub(now))
+                } else {
+                    format!("stale since {} s", now.saturating_sub(published.valid_until))
+                };
+                line("snapshot", format!("generation {}, {state}", published.generation));
+            }
+            None => line("snapshot", "none published".to_owned()),
+        }
+        let block = |block: Option<BlockRef>| match block {
+            Some(block) => format!("{} ({})", block.number, ago(block.time)),
+            None => "none".to_owned(),
+        };
+        line("latest block", block(self.latest));
+        line("final block", block(self.final_block));
+        line("last success", self.last_success.map_or_else(|| "never".to_owned(), ago));
+        match &self.last_failure {
+            Some(failure) if self.failures > 0 => {
+                let Failure { reason, message, at } = failure;
+                line(
+                    "failing",
+                    format!("{} times, last {}: {reason}: {}", self.failures, ago(*at), printable(message)),
+                );
+            }
+            Some(failure) => line("last failure", format!("{}: {} (overcome)", ago(failure.at), failure.reason)),
+            None => line("last failure", "never".to_owned()),
+        }
+        let counts: Vec<String> = self.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        if !counts.is_empty() {
+            line("realm holds", counts.join(", "));
+        }
+        for delivery in &self.deliveries {
+            let mut text = format!("{} {} {}", delivery.id, printable(&delivery.payload_name), delivery.stage.as_str());
+            if let Some(reason) = delivery.reason {
+                // Writing to a String cannot fail.
+                let _ = write!(text, " ({reason}: {})", printable(delivery.message.as_deref().unwrap_or_default()));
+            }
+            line("delivery", text);
+        }
+        out
+    }
+}
+
+/// Text from outside, fit for a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            format: FORMAT,
+            version: "0.1.0".to_owned(),
+            pid: 7,
+            realm: B256::repeat_byte(0xaa),
+            host: Id([1; 16]),
+            at: 1000,
+            latest: Some(BlockRef { number: 50, time: 990 }),
+            final_block: Some(BlockRef { number: 48, time: 988 }),
+            published: Some(Published {
+                generation: 3,
+                at: 995,
+                block_time: 990,
+                valid_until: 1290,
+                max_staleness: 300,
+            }),
+            last_success: Some(995),
+            last_failure: Some(Failure {
+                reason: Reason::EndpointsSilent,
+                message: "none of 2 endpoints answered\u{1b}[2J".to_owned(),
+                at: 999,
+            }),
+            failures: 2,
+            counts: BTreeMap::from([("users".to_owned(), 4), ("cas".to_owned(), 1)]),
+            deliveries: vec![DeliveryStatus {
+                id: Id([2; 16]),
+                payload_name: "deploy".to_owned(),
+                stage: Stage::Refused,
+                reason: Some(Reason::DeliveryDigest),
+                message: Some("payload: digest".to_owned()),
+                at: 998,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_text_says_how_long_logins_go_on_and_why_the_agent_fails() {
+        let expected = "\
+realm         0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+host          01010101010101010101010101010101
+snapshot      generation 3, fresh for 280 s
+latest block  50 (20 s ago)
+final block   48 (22 s ago)
+last success  15 s ago
+failing       2 times, last 11 s ago: endpoints-silent: none of 2 endpoints answered\u{fffd}[2J
+realm holds   1 cas, 4 users
+delivery      02020202020202020202020202020202 deploy refused (delivery-digest: payload: digest)
+";
+        assert_eq!(status().to_text(1010), expected);
+        assert!(status().to_text(1300).contains("snapshot      generation 3, stale since 10 s\n"));
+    }
+
+    #[test]
+    fn the_json_has_stable_names_and_reads_back() {
+        let json = status().to_json(1010).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["fresh"], true);
+        assert_eq!(value["age"], 20);
+        assert_eq!(value["final"]["number"], 48);
+        assert_eq!(value["last-failure"]["reason"], "endpoints-silent");
+        assert_eq!(value["deliveries"][0]["stage"], "refused");
+        assert_eq!(value["published"]["valid-until"], 1290);
+        let read: Status = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, status());
+    }
+
+    #[test]
+    fn a_status_is_replaced_whole_and_read_back() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(Status::read(directory.path()), Err(StatusError::File(error)) if error.is_not_found()));
+        let open = Directory::open(directory.path(), Owners::process()).unwrap();
+        status().write(&open).unwrap();
+        assert_eq!(Status::read(directory.path()).unwrap(), status());
+        std::fs::write(directory.path().join(FILE), "{").unwrap();
+        assert!(matches!(Status::read(directory.path()), Err(StatusError::Parse { .. })));
+    }
+
+    #[test]
+    fn a_host_without_a_snapshot_is_never_fresh() {
+        let mut status = status();
+        status.published = None;
+        assert!(!status.is_fresh(0));
+        assert!(status.to_text(1000).contains("snapshot      none published\n"));
+    }
+}
