@@ -29,6 +29,9 @@ contract Registry is IRegistry {
 
     uint256 private constant MAX_ROOTS = 64;
 
+    /// @dev The part of a shard's slot that holds the number of the block it was last written in.
+    uint256 private constant LAST_BLOCK = 0xffffffff;
+
     /// @dev Half of secp256k1's order: of the two signatures (r, s) and (r, n − s) only the lower is taken.
     uint256 private constant HALF_ORDER = 0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0;
 
@@ -71,6 +74,7 @@ contract Registry is IRegistry {
         uint256 deadline,
         bytes calldata signature
     ) external {
+        // forge-lint: disable-next-line(block-timestamp) -- a deadline of minutes; a producer's seconds do not matter
         if (block.timestamp > deadline) revert DeadlinePassed(deadline, block.timestamp);
         uint256 record = actors[realm][actor];
         if (nonce != record >> 64) revert WrongNonce(nonce, record >> 64);
@@ -129,15 +133,10 @@ contract Registry is IRegistry {
     }
 
     /// @dev `byRoots` rather than `actor == address(0)`: a simulated call may come from the zero address.
-    function _append(
-        bytes32 realm,
-        address actor,
-        bool byRoots,
-        uint64 shard,
-        uint16 kind,
-        bytes calldata data
-    ) private {
-        (uint256 writers, uint256 shardClass, bool daily) = _rule(kind);
+    function _append(bytes32 realm, address actor, bool byRoots, uint64 shard, uint16 kind, bytes calldata data)
+        private
+    {
+        (uint256 writers, uint64 shardClass, bool daily) = _rule(kind);
         if (!_isAmong(writers, realm, actor, byRoots)) revert NotAllowed(realm, actor, byRoots, kind);
         _requireSize(kind, data.length);
         shard = _targetShard(kind, shard, shardClass, daily);
@@ -150,7 +149,7 @@ contract Registry is IRegistry {
 
     function _chain(bytes32 realm, uint64 shard, address actor, uint16 kind, bytes calldata data) private {
         uint256 slot = heads[realm][shard];
-        uint256 meta = (uint256(kind) << 96) | (uint256(uint32(slot)) << 64) | uint64(block.timestamp);
+        uint256 meta = (uint256(kind) << 96) | ((slot & LAST_BLOCK) << 64) | uint64(block.timestamp);
         if (slot == 0) {
             slot = uint256(keccak256(abi.encode("countersign.head.v1", block.chainid, address(this), realm, shard)));
         }
@@ -164,8 +163,8 @@ contract Registry is IRegistry {
     /// @return writers Role bits, ROOTS, or ANYBODY.
     /// @return shardClass The upper half of the shard.
     /// @return daily Whether the shard's epoch is the day.
-    function _rule(uint16 kind) private pure returns (uint256 writers, uint256 shardClass, bool daily) {
-        uint256 class = kind >> 8;
+    function _rule(uint16 kind) private pure returns (uint256 writers, uint64 shardClass, bool daily) {
+        uint16 class = kind >> 8;
         if (class == 0x00) return (ROOTS, 0, false);
         if (class == 0x01) return (ROOTS | Roles.ADMIN, 1, false);
         if (class == 0x02) return (ROOTS | Roles.REVOKER, 2, false);
@@ -177,7 +176,7 @@ contract Registry is IRegistry {
         if (class == 0x08) return (Roles.ADMIN | Roles.ISSUER, 6, true);
         if (class == 0x09) return (ANYBODY, 7, true);
         // Spare: class 10 belongs to role bit 8 and shard class 8, and so on to class 17.
-        if (class >= 0x10 && class <= 0x17) return (1 << (class - 8), class - 8, true);
+        if (class >= 0x10 && class <= 0x17) return (uint256(1) << (class - 8), class - 8, true);
         revert UndefinedClass(kind);
     }
 
@@ -200,12 +199,12 @@ contract Registry is IRegistry {
     }
 
     /// @dev The shard that the entry goes to. The epochs are 32 bits wide until the years 355,000 (periods) and 11 million (days).
-    function _targetShard(uint16 kind, uint64 shard, uint256 shardClass, bool daily) private view returns (uint64) {
-        uint64 expected = uint64(shardClass << 32);
+    function _targetShard(uint16 kind, uint64 shard, uint64 shardClass, bool daily) private view returns (uint64) {
+        uint64 expected = shardClass << 32;
         if (kind >> 8 == CLASS_REVOCATION) {
-            uint256 period = uint32(shard);
+            if (shard >> 32 != shardClass) revert WrongShard(kind, shard, expected);
+            uint256 period = shard - expected;
             uint256 current = block.timestamp / REVOCATION_PERIOD;
-            if (shard != expected | period) revert WrongShard(kind, shard, uint64(expected | period));
             if (period + PERIODS_BACK < current || period > current + PERIODS_AHEAD) {
                 revert PeriodOutOfRange(shard, current);
             }
@@ -263,7 +262,9 @@ contract Registry is IRegistry {
 
     function _requireWellFormed(RootSet memory set) private pure {
         uint256 count = set.roots.length;
-        if (set.threshold == 0 || set.threshold > count || count > MAX_ROOTS) revert WrongThreshold(set.threshold, count);
+        if (set.threshold == 0 || set.threshold > count || count > MAX_ROOTS) {
+            revert WrongThreshold(set.threshold, count);
+        }
         for (uint256 i = 0; i < count; ++i) {
             address root = set.roots[i];
             if (root == address(0)) revert WrongRoot(root);
@@ -289,22 +290,25 @@ contract Registry is IRegistry {
         }
     }
 
-    function _requireThreshold(RootProof calldata proof, bytes32 digest, RootSignature[] calldata signatures) private view {
+    function _requireThreshold(RootProof calldata proof, bytes32 digest, RootSignature[] calldata signatures)
+        private
+        view
+    {
         if (signatures.length < proof.threshold) revert BelowThreshold(signatures.length, proof.threshold);
         uint256 seen = 0;
         for (uint256 i = 0; i < signatures.length; ++i) {
             uint8 index = signatures[i].index;
             if (index >= proof.roots.length) revert NoSuchRoot(index, proof.roots.length);
-            if (seen & (1 << index) != 0) revert DuplicateRoot(index);
-            seen |= 1 << index;
+            uint256 bit = uint256(1) << index;
+            if (seen & bit != 0) revert DuplicateRoot(index);
+            seen |= bit;
             _requireSignature(proof.roots[index], digest, signatures[i].signature);
         }
     }
 
     function _requireSignature(address signer, bytes32 digest, bytes calldata signature) private view {
-        bool valid = signer.code.length == 0
-            ? _isByKey(signer, digest, signature)
-            : _isByWallet(signer, digest, signature);
+        bool valid =
+            signer.code.length == 0 ? _isByKey(signer, digest, signature) : _isByWallet(signer, digest, signature);
         if (!valid) revert WrongSignature(signer);
     }
 
@@ -324,8 +328,7 @@ contract Registry is IRegistry {
     }
 
     function _digest(bytes32 message) private view returns (bytes32) {
-        bytes32 domain =
-            keccak256(abi.encode(DOMAIN_TYPEHASH, NAME_HASH, VERSION_HASH, block.chainid, address(this)));
+        bytes32 domain = keccak256(abi.encode(DOMAIN_TYPEHASH, NAME_HASH, VERSION_HASH, block.chainid, address(this)));
         return keccak256(abi.encodePacked(hex"1901", domain, message));
     }
 

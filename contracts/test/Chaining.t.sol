@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+pragma solidity 0.8.37;
+
+import {Kinds, Roles} from "../src/Entries.sol";
+import {IRegistry} from "../src/IRegistry.sol";
+import {RegistryTest} from "./RegistryTest.sol";
+import {Log} from "./Test.sol";
+
+/// @dev Heads, events and storage, against a fold of the events that shares no code with the contract.
+contract ChainingTest is RegistryTest {
+    address internal admin = member("admin");
+    mapping(bytes32 => mapping(uint64 => uint256)) internal folded;
+
+    function setUp() public override {
+        super.setUp();
+        grantRoles(admin, 0xffff);
+        vm.recordLogs();
+    }
+
+    /// @dev Folds what was logged since the last call, all of it in the present block; returns the number of entries.
+    function foldLogs() internal returns (uint256) {
+        Log[] memory logs = vm.getRecordedLogs();
+        for (uint256 i = 0; i < logs.length; ++i) {
+            vm.assertEq(logs[i].emitter, address(registry), "only the registry logs");
+            vm.assertEq(
+                logs[i].topics[0], keccak256("Entry(bytes32,uint64,address,uint256,bytes)"), "the one event there is"
+            );
+            bytes32 ofRealm = logs[i].topics[1];
+            uint64 shard = uint64(uint256(logs[i].topics[2]));
+            uint256 slot = folded[ofRealm][shard];
+            (uint256 meta,) = abi.decode(logs[i].data, (uint256, bytes));
+            vm.assertEq(uint256(uint64(meta)), block.timestamp, "the low 64 bits of meta are the block's time");
+            vm.assertEq((meta >> 64) & type(uint32).max, slot & type(uint32).max, "then the shard's last block");
+            vm.assertEq(meta >> 112, 0, "nothing above the kind");
+            folded[ofRealm][shard] = fold(slot, logs[i], block.number);
+        }
+        return logs.length;
+    }
+
+    function assertFolded(bytes32 ofRealm, uint64 shard) internal view {
+        vm.assertEq(registry.slotOf(ofRealm, shard), folded[ofRealm][shard], "the slot is the fold of the log");
+    }
+
+    function test_the_first_entry_starts_from_the_shards_genesis_and_hops_to_zero() public {
+        vm.prank(admin);
+        registry.append(realm, shardOf(1, 0), Kinds.USER_ADD, anything());
+        Log[] memory logs = vm.getRecordedLogs();
+        vm.assertEq(logs.length, 1, "one event");
+        vm.assertEq(logs[0].topics.length, 4, "three indexed fields");
+        vm.assertEq(logs[0].topics[1], realm, "realm");
+        vm.assertEq(uint256(logs[0].topics[2]), uint256(1) << 32, "shard");
+        vm.assertEq(address(uint160(uint256(logs[0].topics[3]))), admin, "actor");
+        (uint256 meta, bytes memory data) = abi.decode(logs[0].data, (uint256, bytes));
+        vm.assertEq(meta, (uint256(Kinds.USER_ADD) << 96) | block.timestamp, "meta with no previous block");
+        vm.assertEq(data, anything(), "data");
+        vm.assertEq(registry.slotOf(realm, shardOf(1, 0)), fold(0, logs[0], block.number), "slot");
+    }
+
+    function test_entries_of_one_block_and_shard_fold_in_log_order() public {
+        IRegistry.Write[] memory writes = new IRegistry.Write[](5);
+        for (uint256 i = 0; i < 5; ++i) {
+            writes[i] =
+                IRegistry.Write(shardOf(1 + (i % 2), 0), i % 2 == 0 ? Kinds.USER_ADD : Kinds.KEY_LOCK, abi.encode(i));
+        }
+        vm.prank(admin);
+        registry.appendMany(realm, writes);
+        vm.prank(admin);
+        registry.append(realm, shardOf(1, 0), Kinds.USER_ADD, hex"00");
+        vm.assertEq(foldLogs(), 6, "entries");
+        assertFolded(realm, shardOf(1, 0));
+        assertFolded(realm, shardOf(2, 0));
+    }
+
+    function test_the_order_of_two_entries_is_in_the_head() public {
+        uint64 shard = shardOf(7, block.timestamp / 1 days);
+        bytes32 other = keccak256("other");
+        registry.append(realm, shardOf(7, 0), Kinds.ENROL, hex"0001");
+        registry.append(realm, shardOf(7, 0), Kinds.ENROL, hex"0002");
+        registry.append(other, shardOf(7, 0), Kinds.ENROL, hex"0002");
+        registry.append(other, shardOf(7, 0), Kinds.ENROL, hex"0001");
+        vm.assertEq(foldLogs(), 4, "entries");
+        assertFolded(realm, shard);
+        assertFolded(other, shard);
+    }
+
+    function test_an_appendMany_with_one_bad_write_writes_nothing() public {
+        IRegistry.Write[] memory writes = new IRegistry.Write[](2);
+        writes[0] = IRegistry.Write(shardOf(1, 0), Kinds.USER_ADD, hex"00");
+        writes[1] = IRegistry.Write(shardOf(0, 0), Kinds.SETTINGS, hex"00");
+        vm.prank(admin);
+        vm.expectRevert(
+            abi.encodeWithSelector(IRegistry.NotAllowed.selector, realm, admin, false, uint16(Kinds.SETTINGS))
+        );
+        registry.appendMany(realm, writes);
+        vm.assertEq(registry.slotOf(realm, shardOf(1, 0)), 0, "nothing written");
+    }
+
+    function test_an_empty_list_of_writes_is_refused() public {
+        vm.expectRevert(abi.encodeWithSelector(IRegistry.NoWrites.selector));
+        registry.appendMany(realm, new IRegistry.Write[](0));
+    }
+
+    function test_the_block_number_wraps_without_harm() public {
+        uint64 shard = shardOf(1, 0);
+        uint256[4] memory numbers = [uint256(2 ** 32 - 1), 2 ** 32, 2 ** 32 + 1, 3 * 2 ** 32 + 9];
+        for (uint256 i = 0; i < 4; ++i) {
+            vm.roll(numbers[i]);
+            vm.prank(admin);
+            registry.append(realm, shard, Kinds.USER_ADD, hex"00");
+            vm.assertEq(foldLogs(), 1, "entries");
+            assertFolded(realm, shard);
+            vm.assertEq(registry.slotOf(realm, shard) & type(uint32).max, numbers[i] % 2 ** 32, "low 32 bits");
+        }
+    }
+
+    function test_slots_lie_where_readers_prove_them() public {
+        byRoots(one(0, Kinds.SETTINGS, hex"00"));
+        vm.prank(admin);
+        registry.append(realm, shardOf(1, 0), Kinds.USER_ADD, hex"00");
+        bytes32 outer = keccak256(abi.encode(realm, uint256(0)));
+        vm.assertEq(
+            uint256(vm.load(address(registry), keccak256(abi.encode(shardOf(1, 0), outer)))),
+            registry.slotOf(realm, shardOf(1, 0)),
+            "heads are mapping 0"
+        );
+        vm.assertEq(
+            vm.load(address(registry), keccak256(abi.encode(realm, uint256(1)))),
+            registry.rootSetOf(realm),
+            "root sets are mapping 1"
+        );
+        vm.assertEq(
+            registry.rootSetOf(realm), keccak256(abi.encode(rootNonce, threshold, roots)), "the root set's preimage"
+        );
+        outer = keccak256(abi.encode(realm, uint256(2)));
+        vm.assertEq(
+            uint256(vm.load(address(registry), keccak256(abi.encode(admin, outer)))), 0xffff, "actors are mapping 2"
+        );
+        vm.assertEq(registry.actorOf(realm, admin), 0xffff, "the actor's roles");
+    }
+
+    function testFuzz_heads_equal_the_fold_of_the_events(uint256 seed, uint8 count) public {
+        uint16[8] memory kinds = [
+            Kinds.USER_ADD,
+            Kinds.KEY_LOCK,
+            Kinds.BATCH,
+            Kinds.COUNTERSIGN,
+            Kinds.REQUEST,
+            Kinds.DELIVERY,
+            Kinds.ENROL,
+            0x1234
+        ];
+        uint8[8] memory classes = [1, 2, 4, 4, 5, 6, 7, 10];
+        uint256 written = 0;
+        for (uint256 i = 0; i < count % 24; ++i) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            if (seed % 3 == 0) {
+                written += foldLogs();
+                vm.roll(block.number + 1 + ((seed >> 8) % 1000));
+                vm.warp(block.timestamp + 1 + ((seed >> 24) % 1 days));
+            }
+            bytes memory data = new bytes(1 + ((seed >> 64) % 300));
+            data[data.length / 2] = bytes1(uint8(seed >> 80));
+            vm.prank(admin);
+            registry.append(
+                seed & 1 << 100 == 0 || classes[(seed >> 96) % 8] != 7 ? realm : keccak256("other"),
+                shardOf(classes[(seed >> 96) % 8], 0),
+                kinds[(seed >> 96) % 8],
+                data
+            );
+        }
+        written += foldLogs();
+        vm.assertEq(written, count % 24, "every entry was logged");
+        uint256 first = START / 1 days;
+        for (uint256 shardClass = 1; shardClass <= 10; ++shardClass) {
+            assertFolded(realm, shardOf(shardClass, 0));
+            for (uint256 day = first; day <= block.timestamp / 1 days; ++day) {
+                assertFolded(realm, shardOf(shardClass, day));
+                assertFolded(keccak256("other"), shardOf(shardClass, day));
+            }
+        }
+    }
+
+    function testFuzz_the_realm_id_is_the_hash_of_its_first_roots(uint256 m, address[] memory set, bytes32 salt)
+        public
+    {
+        vm.assertEq(registry.realmId(m, set, salt), realmOf(m, set, salt), "realm id");
+        vm.chainId(block.chainid + 1);
+        vm.assertEq(registry.realmId(m, set, salt), realmOf(m, set, salt), "on another chain");
+    }
+
+    function test_reading_what_was_never_written_gives_zero() public view {
+        vm.assertEq(registry.slotOf(keccak256("no realm"), 0), 0, "slot");
+        vm.assertEq(registry.rootSetOf(keccak256("no realm")), 0, "root set");
+        vm.assertEq(registry.actorOf(realm, member("nobody")), 0, "actor");
+        vm.assertTrue(Roles.ADMIN == 1 && Roles.MEMBER == 32, "role bits as in the table");
+    }
+}
