@@ -118,6 +118,57 @@ impl TableFile {
         Ok(None)
     }
 
+    /// Reads every page and checks checksums, order, padding and operations. For the publisher and for `verify`, not for
+    /// a login.
+    pub(crate) fn verify(&self) -> Result<(), ReadError> {
+        let mut page = [0; PAGE_BYTES];
+        for entry in &self.header.tables {
+            let mut before: Option<Digest> = None;
+            for index in 0..entry.pages {
+                let page_number = entry.first_page.saturating_add(index);
+                self.read_page(page_number, &mut page)?;
+                before = Some(self.verify_page(entry, index, &page, before)?);
+            }
+        }
+        let blob_end = self.header.blob_first_page.saturating_add(self.header.blob_pages);
+        for page_number in self.header.blob_first_page..blob_end {
+            self.read_page(page_number, &mut page)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the digest of the page's last record.
+    fn verify_page(
+        &self,
+        entry: &TableEntry,
+        index: u32,
+        page: &Page,
+        mut before: Option<Digest>,
+    ) -> Result<Digest, ReadError> {
+        let corrupt = |expected| self.corrupt(entry.first_page.saturating_add(index), expected);
+        let record_bytes = entry.table.record_bytes(self.header.kind);
+        let used = self.records_in(entry, index).saturating_mul(record_bytes);
+        let (records, padding) = page
+            .get(..PAYLOAD_BYTES)
+            .and_then(|payload| payload.split_at_checked(used))
+            .ok_or_else(|| corrupt("as many records as the header says"))?;
+        for record in records.chunks(record_bytes) {
+            let digest = record.first_chunk::<DIGEST_BYTES>().copied();
+            if digest.is_none() || before >= digest {
+                return Err(corrupt("records in the order of their digests"));
+            }
+            before = digest;
+            let operation = record.get(DIGEST_BYTES);
+            if self.header.kind == FileKind::Delta && !matches!(operation, Some(1 | 2)) {
+                return Err(corrupt("an operation of put or delete"));
+            }
+        }
+        if padding.iter().any(|byte| *byte != 0) {
+            return Err(corrupt("zeros after the records"));
+        }
+        before.ok_or_else(|| corrupt("at least one record in a page"))
+    }
+
     fn records_in(&self, entry: &TableEntry, page_index: u32) -> usize {
         let per_page = entry.table.records_per_page(self.header.kind);
         let before = u64::from(page_index).saturating_mul(u64::try_from(per_page).unwrap_or(u64::MAX));

@@ -15,7 +15,6 @@ pub(crate) const FORMAT_VERSION: u16 = 1;
 
 const HEADER_MAGIC: &[u8; 8] = b"CSIGNSNP";
 const TABLE_DIRECTORY_OFFSET: usize = 128;
-const TABLE_ENTRY_BYTES: usize = 24;
 
 pub(crate) type Page = [u8; PAGE_BYTES];
 pub(crate) type Digest = [u8; DIGEST_BYTES];

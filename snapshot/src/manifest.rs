@@ -3,8 +3,6 @@
 //! Replacing it is what publishes. It refuses reserved bytes that are not zero and a validity longer than the staleness
 //! that it announces.
 
-use std::num::NonZeroU64;
-
 use countersign_certificate::{Id, RealmId};
 
 use crate::clock::{BootId, Freshness};
@@ -50,8 +48,8 @@ pub struct Facts {
     pub allow_root: bool,
     /// Seconds between an approval and the latest start of what it approves.
     pub pickup_secs: u64,
-    /// The realm's longest life of a certificate, seconds; none: no limit of the realm's own.
-    pub max_ttl_secs: Option<NonZeroU64>,
+    /// The realm's longest life of a certificate, seconds.
+    pub max_ttl_secs: u64,
     /// The block up to which denials count.
     pub latest_block: BlockRef,
     /// The block up to which new authority counts.
@@ -110,7 +108,7 @@ impl Manifest {
         out.extend_from_slice(&[0; 5]);
         for number in [
             self.facts.pickup_secs,
-            self.facts.max_ttl_secs.map_or(0, NonZeroU64::get),
+            self.facts.max_ttl_secs,
             self.facts.latest_block.number,
             self.facts.latest_block.time_secs,
             self.facts.final_block.number,
@@ -166,7 +164,7 @@ impl Manifest {
             require_logged,
             allow_root,
             pickup_secs: number()?,
-            max_ttl_secs: NonZeroU64::new(number()?),
+            max_ttl_secs: number()?,
             latest_block: BlockRef { number: number()?, time_secs: number()? },
             final_block: BlockRef { number: number()?, time_secs: number()? },
         };

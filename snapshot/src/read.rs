@@ -14,7 +14,7 @@ use crate::layout::{Audience, Fields, FileKind, PAGE_BYTES, Table};
 use crate::manifest::{Facts, MANIFEST_BYTES, Manifest};
 use crate::open::{Directory, Trust};
 use crate::records::{
-    Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, MemberName, Record, Request, Uid, User,
+    Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, MemberName, ReadRecord, Request, Uid, User,
     record_digest,
 };
 
@@ -56,6 +56,14 @@ impl Snapshot {
     /// Why it does not.
     pub fn fresh(&self, clock: &Clock) -> Result<(), Stale> {
         self.files.fresh(clock)
+    }
+
+    /// Reads every page of every file: for the publisher and for people, never during a login.
+    ///
+    /// # Errors
+    /// The first page that is not as the format says.
+    pub fn verify(&self) -> Result<(), ReadError> {
+        self.files.verify()
     }
 
     /// The ledger user that a login name belongs to.
@@ -215,6 +223,14 @@ impl Accounts {
         self.files.fresh(clock)
     }
 
+    /// As [`Snapshot::verify`].
+    ///
+    /// # Errors
+    /// The first page that is not as the format says.
+    pub fn verify(&self) -> Result<(), ReadError> {
+        self.files.verify()
+    }
+
     /// A user by name.
     ///
     /// # Errors
@@ -323,6 +339,11 @@ impl Files {
         Ok(Ok(Self { manifest, base, delta }))
     }
 
+    fn verify(&self) -> Result<(), ReadError> {
+        self.base.verify()?;
+        self.delta.as_ref().map_or(Ok(()), TableFile::verify)
+    }
+
     fn fresh(&self, clock: &Clock) -> Result<(), Stale> {
         self.manifest.freshness.check(self.manifest.facts.latest_block.time_secs, clock)
     }
@@ -331,7 +352,7 @@ impl Files {
         self.get::<()>(table, key).map(|found| found.is_some())
     }
 
-    fn get<R: Record>(&self, table: Table, key: &[&[u8]]) -> Result<Option<R>, ReadError> {
+    fn get<R: ReadRecord>(&self, table: Table, key: &[&[u8]]) -> Result<Option<R>, ReadError> {
         let digest = record_digest(&self.manifest.salt, table, key);
         let mut page = [0; PAGE_BYTES];
         for file in [self.delta.as_ref(), Some(&self.base)].into_iter().flatten() {

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU64;
 
-use countersign_certificate::{Fingerprint20, Id};
+use countersign_certificate::Id;
 use sha2::{Digest as _, Sha256};
 
 use crate::layout::{DIGEST_BYTES, Digest, Fields, Table};
@@ -178,8 +178,8 @@ pub struct Ca {
     pub id: Id,
     /// Whether it counts.
     pub state: CaState,
-    /// Longest life of a certificate, seconds; none: the realm's.
-    pub max_ttl_secs: Option<NonZeroU64>,
+    /// Longest life of a certificate, seconds.
+    pub max_ttl_secs: u64,
     /// Whether it may certify only the logins listed for it.
     pub logins_restricted: bool,
     /// Its public key in SSH wire form.
@@ -410,21 +410,32 @@ fn read_text(fields: &mut Fields<'_>) -> Option<String> {
     std::str::from_utf8(fields.bytes(length)?).ok().map(str::to_owned)
 }
 
-/// A record with a body: how it is written behind its digest, and read back.
-pub(crate) trait Record: Sized {
+/// A record's body as it is written behind its digest.
+pub(crate) trait WriteRecord {
     /// Appends exactly the table's body bytes; the error names the field that is too long.
     fn write(&self, out: &mut Vec<u8>, blobs: &mut dyn BlobSink) -> Result<(), &'static str>;
+}
 
+/// A record's body as it is read back.
+pub(crate) trait ReadRecord: Sized {
     /// Reads exactly the table's body bytes.
     fn read<S: BlobSource>(fields: &mut Fields<'_>, blobs: &S) -> Result<Self, S::Error>;
 }
 
+impl<R: WriteRecord> WriteRecord for &R {
+    fn write(&self, out: &mut Vec<u8>, blobs: &mut dyn BlobSink) -> Result<(), &'static str> {
+        (*self).write(out, blobs)
+    }
+}
+
 /// Presence is all it says.
-impl Record for () {
+impl WriteRecord for () {
     fn write(&self, _: &mut Vec<u8>, _: &mut dyn BlobSink) -> Result<(), &'static str> {
         Ok(())
     }
+}
 
+impl ReadRecord for () {
     fn read<S: BlobSource>(_: &mut Fields<'_>, _: &S) -> Result<Self, S::Error> {
         Ok(())
     }
@@ -433,13 +444,15 @@ impl Record for () {
 /// A fixed-layout record: written and read without blobs.
 macro_rules! plain_record {
     ($type:ty, $expected:literal, |$value:ident, $out:ident| $write:block, |$fields:ident| $read:block) => {
-        impl Record for $type {
+        impl WriteRecord for $type {
             fn write(&self, $out: &mut Vec<u8>, _: &mut dyn BlobSink) -> Result<(), &'static str> {
                 let $value = self;
                 $write
                 Ok(())
             }
+        }
 
+        impl ReadRecord for $type {
             fn read<S: BlobSource>(fields: &mut Fields<'_>, blobs: &S) -> Result<Self, S::Error> {
                 let read = |$fields: &mut Fields<'_>| -> Option<Self> { $read };
                 read(fields).ok_or_else(|| blobs.malformed($expected))
@@ -610,7 +623,7 @@ plain_record!(
     |fields| { read_name(fields).map(Self) }
 );
 
-impl Record for Grant {
+impl WriteRecord for Grant {
     fn write(&self, out: &mut Vec<u8>, blobs: &mut dyn BlobSink) -> Result<(), &'static str> {
         let (tag, subject) = match self.subject {
             Subject::User(id) => (0, id),
@@ -627,7 +640,9 @@ impl Record for Grant {
         blobs.put(&options).ok_or("options")?.write(out);
         Ok(())
     }
+}
 
+impl ReadRecord for Grant {
     fn read<S: BlobSource>(fields: &mut Fields<'_>, blobs: &S) -> Result<Self, S::Error> {
         let fixed = |fields: &mut Fields<'_>| -> Option<(Self, BlobRef)> {
             let tag = fields.u8()?;
@@ -707,7 +722,7 @@ impl Grant {
     }
 }
 
-impl Record for Ca {
+impl WriteRecord for Ca {
     fn write(&self, out: &mut Vec<u8>, blobs: &mut dyn BlobSink) -> Result<(), &'static str> {
         let (state, retired_at_secs) = match self.state {
             CaState::Active => (0, 0),
@@ -718,12 +733,14 @@ impl Record for Ca {
         out.extend_from_slice(&self.id.0);
         out.push(state);
         out.extend_from_slice(&u64::to_be_bytes(retired_at_secs));
-        write_limit(out, self.max_ttl_secs);
+        out.extend_from_slice(&self.max_ttl_secs.to_be_bytes());
         out.push(u8::from(self.logins_restricted));
         blobs.put(&self.key_blob).ok_or("public key")?.write(out);
         Ok(())
     }
+}
 
+impl ReadRecord for Ca {
     fn read<S: BlobSource>(fields: &mut Fields<'_>, blobs: &S) -> Result<Self, S::Error> {
         let fixed = |fields: &mut Fields<'_>| -> Option<(Self, BlobRef)> {
             let id = Id(fields.array()?);
@@ -736,7 +753,7 @@ impl Record for Ca {
                 (3, 0) => CaState::Revoked,
                 _ => return None,
             };
-            let max_ttl_secs = read_limit(fields)?;
+            let max_ttl_secs = fields.u64()?;
             let logins_restricted = fields.flag()?;
             let reference = BlobRef::read(fields)?;
             Some((Self { id, state, max_ttl_secs, logins_restricted, key_blob: Vec::new() }, reference))
@@ -747,7 +764,7 @@ impl Record for Ca {
     }
 }
 
-impl Record for Account {
+impl WriteRecord for Account {
     fn write(&self, out: &mut Vec<u8>, blobs: &mut dyn BlobSink) -> Result<(), &'static str> {
         out.extend_from_slice(&self.uid.0.to_be_bytes());
         out.extend_from_slice(&self.gid.0.to_be_bytes());
@@ -756,7 +773,9 @@ impl Record for Account {
         blobs.put(self.display_name.as_bytes()).ok_or("display name")?.write(out);
         Ok(())
     }
+}
 
+impl ReadRecord for Account {
     fn read<S: BlobSource>(fields: &mut Fields<'_>, blobs: &S) -> Result<Self, S::Error> {
         let fixed = |fields: &mut Fields<'_>| -> Option<(Self, BlobRef)> {
             let account = Self {

@@ -1,8 +1,18 @@
 //! What is published: typed tables, complete ([`AccessTables`], [`AccountsTables`]) or as changes ([`AccessDelta`]).
+//!
+//! Each table's key fields stand here once, for complete tables and for deletions alike. Refuses more answers to one
+//! request than an ordinal can number.
+
+use std::collections::BTreeMap;
 
 use countersign_certificate::{Fingerprint20, Id, Serial};
+use sha2::{Digest as _, Sha256};
 
-use crate::records::{Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, Request, User};
+use crate::layout::{Digest, Table};
+use crate::records::{
+    Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, MemberName, Request, User, WriteRecord,
+};
+use crate::write::{FileWriter, Rows, WriteError};
 
 /// Counts publications in one directory. Never falls.
 pub type Generation = u64;
@@ -110,4 +120,177 @@ pub struct AccessDelta {
     pub put: AccessTables,
     /// Records that are not there, whatever the base says.
     pub delete: Vec<AccessKey>,
+}
+
+impl AccessKey {
+    const fn table(&self) -> Table {
+        match self {
+            Self::Login(_) => Table::Login,
+            Self::User(_) => Table::User,
+            Self::Grant(_) => Table::Grant,
+            Self::GrantLogin(..) => Table::GrantLogin,
+            Self::Membership(..) => Table::Membership,
+            Self::Key(_) => Table::Key,
+            Self::KeyGrant(..) => Table::KeyGrant,
+            Self::Ca(_) => Table::Ca,
+            Self::CaLogin(..) => Table::CaLogin,
+            Self::Batch(_) => Table::Batch,
+            Self::Serial(..) => Table::Serial,
+            Self::GrantElsewhere(_) => Table::GrantElsewhere,
+            Self::RevokedKey(_) => Table::RevokedKey,
+            Self::Request(_) => Table::Request,
+            Self::Approval(..) => Table::Approval,
+            Self::Label(_) => Table::Label,
+        }
+    }
+
+    fn digest(&self, file: &FileWriter) -> Digest {
+        let table = self.table();
+        match self {
+            Self::Login(login) => file.digest(table, &[login.as_bytes()]),
+            Self::User(id) | Self::Grant(id) | Self::Batch(id) | Self::GrantElsewhere(id) | Self::Request(id) => {
+                file.digest(table, &[&id.0])
+            }
+            Self::GrantLogin(id, login) | Self::KeyGrant(id, login) | Self::CaLogin(id, login) => {
+                file.digest(table, &[&id.0, login.as_bytes()])
+            }
+            Self::Membership(group, user) => file.digest(table, &[&group.0, &user.0]),
+            Self::Key(key) | Self::RevokedKey(key) => file.digest(table, &[&key.0]),
+            Self::Ca(sha256) | Self::Label(sha256) => file.digest(table, &[sha256]),
+            Self::Serial(ca, serial) => file.digest(table, &[&ca.0, &serial.0.to_be_bytes()]),
+            Self::Approval(request, ordinal) => file.digest(table, &[&request.0, &[*ordinal]]),
+        }
+    }
+}
+
+impl AccessTables {
+    pub(crate) fn write(&self, file: &mut FileWriter) -> Result<(), WriteError> {
+        self.write_with(file, &[])
+    }
+
+    fn write_with(&self, file: &mut FileWriter, delete: &[AccessKey]) -> Result<(), WriteError> {
+        let mut writer = AccessWriter { file, delete };
+        writer
+            .table(Table::Login, self.logins.iter().map(|(login, value)| (AccessKey::Login(login.clone()), value)))?;
+        writer.table(Table::User, self.users.iter().map(|(id, user)| (AccessKey::User(*id), user)))?;
+        writer.table(Table::Grant, self.grants.iter().map(|(id, grant)| (AccessKey::Grant(*id), grant)))?;
+        writer.table(
+            Table::GrantLogin,
+            self.grant_logins.iter().map(|(grant, login)| (AccessKey::GrantLogin(*grant, login.clone()), ())),
+        )?;
+        writer.table(
+            Table::Membership,
+            self.memberships.iter().map(|(group, user)| (AccessKey::Membership(*group, *user), ())),
+        )?;
+        writer.table(Table::Key, self.keys.iter().map(|(fingerprint, key)| (AccessKey::Key(*fingerprint), key)))?;
+        writer.table(
+            Table::KeyGrant,
+            self.key_grants.iter().map(|way| (AccessKey::KeyGrant(way.user, way.login.clone()), &way.grant)),
+        )?;
+        writer.table(Table::Ca, self.cas.iter().map(|ca| (AccessKey::Ca(sha256(&ca.key_blob)), ca)))?;
+        writer.table(
+            Table::CaLogin,
+            self.ca_logins.iter().map(|(ca, login)| (AccessKey::CaLogin(*ca, login.clone()), ())),
+        )?;
+        writer.table(Table::Batch, self.batches.iter().map(|(id, batch)| (AccessKey::Batch(*id), batch)))?;
+        let serials = self.serials.iter().flat_map(|(ca, serials)| serials.iter().map(move |serial| (ca, serial)));
+        writer.table(Table::Serial, serials.map(|(ca, serial)| (AccessKey::Serial(*ca, *serial), ())))?;
+        writer.table(
+            Table::GrantElsewhere,
+            self.grants_elsewhere.iter().map(|id| (AccessKey::GrantElsewhere(*id), ())),
+        )?;
+        writer.table(
+            Table::RevokedKey,
+            self.revoked_keys.iter().map(|(fingerprint, denial)| (AccessKey::RevokedKey(*fingerprint), denial)),
+        )?;
+        writer.table(Table::Request, self.requests.iter().map(|(id, request)| (AccessKey::Request(*id), request)))?;
+        if self.approvals.iter().any(|(_, answers)| answers.len() > MAX_ANSWERS) {
+            return Err(WriteError::TooLong { table: Table::Approval.name(), field: "ordinal" });
+        }
+        let answers = self.approvals.iter().flat_map(|(request, answers)| {
+            (0..=u8::MAX).zip(answers).map(|(ordinal, answer)| (AccessKey::Approval(*request, ordinal), answer))
+        });
+        writer.table(Table::Approval, answers)?;
+        writer.table(Table::Label, self.labels.iter().map(|label| (AccessKey::Label(*label), ())))
+    }
+}
+
+impl AccessDelta {
+    pub(crate) fn write(&self, file: &mut FileWriter) -> Result<(), WriteError> {
+        self.put.write_with(file, &self.delete)
+    }
+}
+
+struct AccessWriter<'a> {
+    file: &'a mut FileWriter,
+    delete: &'a [AccessKey],
+}
+
+impl AccessWriter<'_> {
+    fn table<V: WriteRecord>(
+        &mut self,
+        table: Table,
+        put: impl Iterator<Item = (AccessKey, V)>,
+    ) -> Result<(), WriteError> {
+        let deleted = self.delete.iter().filter(|key| key.table() == table);
+        let mut rows: Rows<V> = deleted.map(|key| (key.digest(self.file), None)).collect();
+        rows.extend(put.map(|(key, value)| (key.digest(self.file), Some(value))));
+        self.file.table(table, rows)
+    }
+}
+
+impl AccountsTables {
+    pub(crate) fn write(&self, file: &mut FileWriter) -> Result<(), WriteError> {
+        let rows = self
+            .accounts
+            .iter()
+            .map(|account| (file.digest(Table::AccountName, &[account.login.as_bytes()]), Some(account)));
+        let rows: Rows<_> = rows.collect();
+        file.table(Table::AccountName, rows)?;
+        let rows: Rows<_> = self
+            .accounts
+            .iter()
+            .map(|account| (file.digest(Table::AccountUid, &[&account.uid.0.to_be_bytes()]), Some(account)))
+            .collect();
+        file.table(Table::AccountUid, rows)?;
+        let rows: Rows<_> = self
+            .groups
+            .iter()
+            .map(|group| (file.digest(Table::GroupName, &[group.name.as_bytes()]), Some(group)))
+            .collect();
+        file.table(Table::GroupName, rows)?;
+        let rows: Rows<_> = self
+            .groups
+            .iter()
+            .map(|group| (file.digest(Table::GroupGid, &[&group.gid.0.to_be_bytes()]), Some(group)))
+            .collect();
+        file.table(Table::GroupGid, rows)?;
+
+        let mut of_login: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut of_group: BTreeMap<Gid, u32> = BTreeMap::new();
+        let mut groups: Rows<&Gid> = Vec::with_capacity(self.members.len());
+        let mut members: Rows<MemberName> = Vec::with_capacity(self.members.len());
+        for (gid, login) in &self.members {
+            let ordinal = next(of_login.entry(login).or_default())?.to_be_bytes();
+            groups.push((file.digest(Table::GroupOf, &[&ordinal, login.as_bytes()]), Some(gid)));
+            let ordinal = next(of_group.entry(*gid).or_default())?.to_be_bytes();
+            let digest = file.digest(Table::GroupMember, &[&gid.0.to_be_bytes(), &ordinal]);
+            members.push((digest, Some(MemberName(login.clone()))));
+        }
+        file.table(Table::GroupOf, groups)?;
+        file.table(Table::GroupMember, members)
+    }
+}
+
+/// Answers to one request that a byte can number.
+const MAX_ANSWERS: usize = 256;
+
+fn next(counter: &mut u32) -> Result<u32, WriteError> {
+    let ordinal = *counter;
+    *counter = ordinal.checked_add(1).ok_or(WriteError::TooLarge)?;
+    Ok(ordinal)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }

@@ -1,0 +1,368 @@
+//! Publishing: files first, synced and read back, then the manifest that names them, by rename.
+//!
+//! Whatever fails or dies in between, readers keep what was published before. Accounts go before access, so that whoever
+//! is let in has a name. It refuses to publish beside another publisher, into a directory that others can change, and to
+//! build on a base other than the one that the caller means.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use crate::clock::Freshness;
+use crate::error::{OpenError, PublishError};
+use crate::file::{TableFile, file_name};
+use crate::layout::{Audience, FileKind};
+use crate::manifest::{Facts, FileRef, Manifest, check_times};
+use crate::open::{Directory, Trust};
+use crate::read::{Files, MANIFEST_NAME};
+use crate::records::{Gid, Salt};
+use crate::tables::{AccessDelta, AccessTables, AccountsTables, Generation};
+use crate::write::{FileIdentity, FileWriter, WriteError};
+
+/// How long a file stays after another has taken its place, for readers that have just read the old manifest.
+const KEEP_SUPERSEDED_SECS: u64 = 60;
+
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// What holds for the whole publication.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PublishInfo {
+    /// What holds for the whole snapshot.
+    pub facts: Facts,
+    /// What its age is told by.
+    pub freshness: Freshness,
+    /// This host's salt: made once, kept by the publisher.
+    pub salt: Salt,
+    /// The group that may read `access`; none: the process's own.
+    pub access_group: Option<Gid>,
+    /// Wall clock, Unix seconds: decides which superseded files go.
+    pub now_unix_secs: u64,
+}
+
+/// Publishes complete tables, as a new base for both audiences. Returns their generation, which is also the base's.
+///
+/// # Errors
+/// Where anything is refused or fails; what was published before is then still there, at most with newer accounts.
+pub fn publish(
+    directory: &Path,
+    access: &AccessTables,
+    accounts: &AccountsTables,
+    info: &PublishInfo,
+) -> Result<Generation, PublishError> {
+    let publisher = Publisher::begin(directory, info)?;
+    publisher.base(Audience::Accounts, |file| accounts.write(file))?;
+    publisher.base(Audience::Access, |file| access.write(file))?;
+    Ok(publisher.generation)
+}
+
+/// Publishes how `access` differs from the base of generation `base`; accounts stay as they are.
+///
+/// # Errors
+/// As [`publish`]; also where that base is not the one in place.
+pub fn publish_delta(
+    directory: &Path,
+    base: Generation,
+    delta: &AccessDelta,
+    info: &PublishInfo,
+) -> Result<Generation, PublishError> {
+    let publisher = Publisher::begin(directory, info)?;
+    let accounts = publisher.current(Audience::Accounts)?;
+    let access = publisher.current(Audience::Access)?;
+    if access.base.generation != base {
+        return Err(PublishError::Base { expected: "the base of the generation named" });
+    }
+    publisher.replace_manifest(Audience::Accounts, accounts.base, accounts.delta)?;
+    let file = publisher.file(Audience::Access, FileKind::Delta, base, |file| delta.write(file))?;
+    publisher.replace_manifest(Audience::Access, access.base, Some(file))?;
+    Ok(publisher.generation)
+}
+
+/// Publishes newer facts and freshness for the tables of generation `since`, which must be the one in place for both
+/// audiences: so that a publication that failed half-way is never declared fresh.
+///
+/// # Errors
+/// As [`publish`]; also where another generation is in place.
+pub fn refresh(directory: &Path, since: Generation, info: &PublishInfo) -> Result<Generation, PublishError> {
+    let publisher = Publisher::begin(directory, info)?;
+    let accounts = publisher.current(Audience::Accounts)?;
+    let access = publisher.current(Audience::Access)?;
+    if accounts.generation != since || access.generation != since {
+        return Err(PublishError::Base { expected: "the generation named, for both audiences" });
+    }
+    publisher.replace_manifest(Audience::Accounts, accounts.base, accounts.delta)?;
+    publisher.replace_manifest(Audience::Access, access.base, access.delta)?;
+    Ok(publisher.generation)
+}
+
+struct Publisher<'a> {
+    directory: &'a Path,
+    info: &'a PublishInfo,
+    generation: Generation,
+    trust: Trust,
+    /// Held while publishing: `flock` on the directory.
+    _lock: File,
+}
+
+impl<'a> Publisher<'a> {
+    fn begin(directory: &'a Path, info: &'a PublishInfo) -> Result<Self, PublishError> {
+        check_times(&info.facts, &info.freshness).map_err(|expected| PublishError::Times { expected })?;
+        let trust = Trust::owner(geteuid().as_raw());
+        make_directory(directory, 0o755, None)?;
+        make_directory(&directory.join("accounts"), 0o755, None)?;
+        make_directory(&directory.join("access"), 0o750, info.access_group)?;
+        let root = Directory::open(directory, trust).map_err(PublishError::Open)?;
+        let lock = File::open(directory).map_err(at(directory))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(PublishError::Busy { path: directory.to_owned() }),
+            Err(fs::TryLockError::Error(source)) => return Err(at(directory)(source)),
+        }
+        let mut highest = 0;
+        for audience in [Audience::Accounts, Audience::Access] {
+            root.open_child(audience.directory()).map_err(PublishError::Open)?;
+            let published = published_generation(directory, trust, audience);
+            remove_leftovers(&directory.join(audience.directory()), published)?;
+            let files = list(&directory.join(audience.directory()))?;
+            let of_files = files.iter().map(|file| file.generation).max().unwrap_or(0);
+            highest = highest.max(of_files).max(published.unwrap_or(0));
+        }
+        let generation = highest.checked_add(1).ok_or(PublishError::TooLarge { generation: highest })?;
+        Ok(Self { directory, info, generation, trust, _lock: lock })
+    }
+
+    /// The manifest in place, which must be of this salt, realm and host.
+    fn current(&self, audience: Audience) -> Result<Manifest, PublishError> {
+        let manifest = match Files::open(self.directory, self.trust, audience) {
+            Ok(files) => files.manifest,
+            Err(OpenError::Absent { .. }) => return Err(PublishError::Base { expected: "a published base" }),
+            Err(error) => return Err(PublishError::Open(error)),
+        };
+        let facts = &self.info.facts;
+        let same =
+            manifest.salt == self.info.salt && manifest.facts.realm == facts.realm && manifest.facts.host == facts.host;
+        if same { Ok(manifest) } else { Err(PublishError::Base { expected: "the same salt, realm and host" }) }
+    }
+
+    fn base(
+        &self,
+        audience: Audience,
+        fill: impl FnOnce(&mut FileWriter) -> Result<(), WriteError>,
+    ) -> Result<(), PublishError> {
+        let base = self.file(audience, FileKind::Base, self.generation, fill)?;
+        self.replace_manifest(audience, base, None)
+    }
+
+    /// Writes a file, syncs it, gives it its name and reads all of it back. Nothing names it yet.
+    fn file(
+        &self,
+        audience: Audience,
+        kind: FileKind,
+        base_generation: Generation,
+        fill: impl FnOnce(&mut FileWriter) -> Result<(), WriteError>,
+    ) -> Result<FileRef, PublishError> {
+        let identity = FileIdentity {
+            audience,
+            kind,
+            generation: self.generation,
+            base_generation,
+            salt: self.info.salt,
+            realm: self.info.facts.realm,
+            host: self.info.facts.host,
+        };
+        let name = file_name(kind, self.generation);
+        let temporary = Temporary::create(&self.path(audience).join(format!("{name}{TEMPORARY_SUFFIX}")))?;
+        self.set_owner_and_mode(audience, &temporary)?;
+        let failed = |error| self.write_failed(error, &temporary.path);
+        let file = temporary.file.try_clone().map_err(at(&temporary.path))?;
+        let mut writer = FileWriter::new(file, identity).map_err(failed)?;
+        fill(&mut writer).map_err(failed)?;
+        let reference = writer.finish().map_err(failed)?;
+        temporary.rename(&self.path(audience).join(&name))?;
+        sync_directory(&self.path(audience))?;
+        self.read_back(audience, kind, &reference)?;
+        Ok(reference)
+    }
+
+    fn read_back(&self, audience: Audience, kind: FileKind, reference: &FileRef) -> Result<(), PublishError> {
+        let directory = Directory::open(self.directory, self.trust)
+            .and_then(|directory| directory.open_child(audience.directory()))
+            .map_err(PublishError::Open)?;
+        let file = TableFile::open(&directory, audience, kind, reference).map_err(PublishError::Open)?;
+        let name = file_name(kind, reference.generation);
+        let file = file.ok_or_else(|| PublishError::Open(OpenError::Vanished { path: directory.path_of(&name) }))?;
+        file.verify().map_err(PublishError::Verify)
+    }
+
+    fn replace_manifest(&self, audience: Audience, base: FileRef, delta: Option<FileRef>) -> Result<(), PublishError> {
+        let manifest = Manifest {
+            generation: self.generation,
+            base,
+            delta,
+            salt: self.info.salt,
+            facts: self.info.facts.clone(),
+            freshness: self.info.freshness,
+        };
+        let folder = self.path(audience);
+        let path = folder.join(MANIFEST_NAME);
+        let mut temporary = Temporary::create(&folder.join(format!("{MANIFEST_NAME}{TEMPORARY_SUFFIX}")))?;
+        self.set_owner_and_mode(audience, &temporary)?;
+        temporary.file.write_all(&manifest.encode(audience)).map_err(at(&temporary.path))?;
+        temporary.file.sync_all().map_err(at(&temporary.path))?;
+        temporary.rename(&path)?;
+        sync_directory(&folder)?;
+        self.remove_superseded(audience, &manifest)
+    }
+
+    fn set_owner_and_mode(&self, audience: Audience, temporary: &Temporary) -> Result<(), PublishError> {
+        let (group, mode) = match audience {
+            Audience::Access => (self.info.access_group, 0o640),
+            Audience::Accounts => (None, 0o644),
+        };
+        if let Some(group) = group {
+            fchown(&temporary.file, None, Some(group.0)).map_err(at(&temporary.path))?;
+        }
+        temporary.file.set_permissions(Permissions::from_mode(mode)).map_err(at(&temporary.path))
+    }
+
+    /// Removes files that the manifest does not name and whose successor has been there long enough.
+    fn remove_superseded(&self, audience: Audience, manifest: &Manifest) -> Result<(), PublishError> {
+        let folder = self.path(audience);
+        let files = list(&folder)?;
+        for file in &files {
+            let named = match file.kind {
+                FileKind::Base => Some(manifest.base.generation),
+                FileKind::Delta => manifest.delta.map(|delta| delta.generation),
+            };
+            let is_old = |successor: &Listed| {
+                successor.generation > file.generation
+                    && successor.modified_secs.saturating_add(KEEP_SUPERSEDED_SECS) <= self.info.now_unix_secs
+            };
+            if named != Some(file.generation) && files.iter().any(is_old) {
+                remove(&folder.join(file_name(file.kind, file.generation)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, audience: Audience) -> PathBuf {
+        self.directory.join(audience.directory())
+    }
+
+    fn write_failed(&self, error: WriteError, path: &Path) -> PublishError {
+        match error {
+            WriteError::Duplicate { table } => PublishError::Duplicate { table },
+            WriteError::TooLong { table, field } => PublishError::TooLong { table, field },
+            WriteError::TooLarge => PublishError::TooLarge { generation: self.generation },
+            WriteError::Io(source) => at(path)(source),
+        }
+    }
+}
+
+/// A file under a name that no reader opens; removed again unless it is renamed.
+struct Temporary {
+    file: File,
+    path: PathBuf,
+    renamed: bool,
+}
+
+impl Temporary {
+    fn create(path: &Path) -> Result<Self, PublishError> {
+        remove(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options.open(path).map_err(at(path))?;
+        Ok(Self { file, path: path.to_owned(), renamed: false })
+    }
+
+    fn rename(mut self, target: &Path) -> Result<(), PublishError> {
+        fs::rename(&self.path, target).map_err(at(target))?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // A leftover does no harm, and the next publication removes it.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// A base or delta file by its name.
+struct Listed {
+    kind: FileKind,
+    generation: Generation,
+    modified_secs: u64,
+}
+
+fn list(folder: &Path) -> Result<Vec<Listed>, PublishError> {
+    let mut listed = Vec::new();
+    for entry in fs::read_dir(folder).map_err(at(folder))? {
+        let entry = entry.map_err(at(folder))?;
+        let Some((kind, generation)) = entry.file_name().to_str().and_then(parse_name) else { continue };
+        let metadata = entry.metadata().map_err(at(&entry.path()))?;
+        let modified_secs = u64::try_from(metadata.mtime()).unwrap_or(0);
+        listed.push(Listed { kind, generation, modified_secs });
+    }
+    Ok(listed)
+}
+
+fn parse_name(name: &str) -> Option<(FileKind, Generation)> {
+    let (stem, generation) = name.split_once('.')?;
+    let kind = [FileKind::Base, FileKind::Delta].into_iter().find(|kind| kind.stem() == stem)?;
+    let generation = generation.parse().ok()?;
+    (file_name(kind, generation) == name).then_some((kind, generation))
+}
+
+/// Removes what a publication that died has left: temporary files, and files newer than the manifest in place.
+fn remove_leftovers(folder: &Path, published: Option<Generation>) -> Result<(), PublishError> {
+    for entry in fs::read_dir(folder).map_err(at(folder))? {
+        let entry = entry.map_err(at(folder))?;
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let orphan = published.is_some_and(|published| parse_name(name).is_some_and(|(_, file)| file > published));
+        if orphan || name.ends_with(TEMPORARY_SUFFIX) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn published_generation(directory: &Path, trust: Trust, audience: Audience) -> Option<Generation> {
+    Files::open(directory, trust, audience).ok().map(|files| files.manifest.generation)
+}
+
+fn make_directory(path: &Path, mode: u32, group: Option<Gid>) -> Result<(), PublishError> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(at(path)(error)),
+    }
+    // The umask may have taken bits away.
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(at(path))?;
+    if let Some(group) = group {
+        std::os::unix::fs::lchown(path, None, Some(group.0)).map_err(at(path))?;
+    }
+    Ok(())
+}
+
+fn sync_directory(path: &Path) -> Result<(), PublishError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(at(path))
+}
+
+fn remove(path: &Path) -> Result<(), PublishError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> PublishError {
+    let path = path.to_owned();
+    move |source| PublishError::Io { path, source }
+}
