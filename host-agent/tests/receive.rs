@@ -1,0 +1,446 @@
+//! Receiving, against keys and certificates that ssh-keygen made and payloads that the delivery crate sealed: what passes is
+//! written with the configured owner and mode, what does not leaves every file as it was, each with its own reason code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use alloy_primitives::{Address, B256, Bytes};
+use countersign_agent::files::Ownership;
+use countersign_agent::reason::Reason;
+use countersign_agent::receive::{self, OutputRule, ReceiveError, Recipient, public_key_blob};
+use countersign_certificate::Id;
+use countersign_delivery::{Contents, Context, DirectoryStore, Payload, PayloadKind, SecretKey, seal};
+use countersign_registry::effective::Settings;
+use countersign_registry::realm::{Acknowledgement, Actor, Ca, CaLimits, CaPurpose, CaState, Delivery, EntryRef};
+use countersign_registry::{BlockRef, Effective};
+use zeroize::Zeroizing;
+
+const NOW: u64 = 1_800_000_000;
+const DELIVERY: Id = Id([7; 16]);
+const SENDER: Address = Address::repeat_byte(0xaa);
+const DEVICE: Address = Address::repeat_byte(0xdd);
+
+/// A device, a CA, a sender and a block store, all of them real files and keys.
+struct Bed {
+    directory: tempfile::TempDir,
+    sender: SecretKey,
+    device: SecretKey,
+    store: DirectoryStore,
+    effective: Effective,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        for name in ["ca", "other-ca", "own", "other"] {
+            ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"], &directory.path().join(name));
+        }
+        std::fs::create_dir(directory.path().join("keys")).unwrap();
+        let store = DirectoryStore::open(&directory.path().join("blocks")).unwrap();
+        let (sender, device) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
+        let mut effective = empty();
+        let actor = |key: &SecretKey| Actor { x25519: Some(B256::from(key.public().to_bytes())), ..Actor::default() };
+        effective.actors.insert(SENDER, actor(&sender));
+        effective.actors.insert(DEVICE, actor(&device));
+        let ca = public_key_blob(&std::fs::read_to_string(directory.path().join("ca.pub")).unwrap()).unwrap();
+        effective.cas.insert(
+            Id([9; 16]),
+            Ca {
+                at: EntryRef::default(),
+                state: CaState::Active,
+                purpose: CaPurpose::User,
+                name: "users".to_owned(),
+                public_key: Bytes::from(ca),
+                limits: CaLimits { max_ttl: 300, logins: None, issuers: BTreeSet::new() },
+            },
+        );
+        let bed = Self { directory, sender, device, store, effective };
+        std::fs::copy(bed.path("own.pub"), bed.path("keys/deploy.pub")).unwrap();
+        bed
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// A certificate for `key` by `ca`, from 30 s before to `ttl` s after [`NOW`].
+    fn certificate(&self, ca: &str, key: &str, ttl: u64) -> String {
+        let validity = format!("{:#x}:{:#x}", NOW - 30, NOW + ttl);
+        let ca = self.path(ca).display().to_string();
+        let arguments = ["-q", "-s", &ca, "-I", "alice/1", "-n", "deploy", "-z", "5", "-V", &validity];
+        ssh_keygen(&arguments, &self.path(&format!("{key}.pub")));
+        self.read(&format!("{key}-cert.pub"))
+    }
+
+    /// Seals a payload, puts its block into the store and its entry into the realm.
+    fn deliver(&mut self, name: &str, contents: Contents) {
+        let kind = contents.kind();
+        let payload = Payload::new(name, contents).unwrap();
+        let sealed = seal(&self.context(kind), &self.sender, &self.device.public(), &payload).unwrap();
+        assert_eq!(self.store.put(&sealed.block).unwrap(), sealed.cid);
+        let delivery = Delivery {
+            at: EntryRef { block: 5, shard: 6 << 32, index: 0, time: NOW },
+            actor: SENDER,
+            recipient: DEVICE,
+            payload_name: name.to_owned(),
+            payload_kind: kind.number(),
+            digest: B256::from(sealed.digest),
+            sealed_cid: Bytes::from(sealed.sealed_cid),
+        };
+        self.effective.deliveries.insert(DELIVERY, delivery);
+    }
+
+    fn context(&self, kind: PayloadKind) -> Context {
+        Context {
+            realm: self.effective.realm.0,
+            delivery: DELIVERY.0,
+            recipient: DEVICE.into_array(),
+            kind,
+        }
+    }
+
+    fn rule(&self) -> OutputRule {
+        let ownership = Ownership {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            mode: 0o600,
+        };
+        OutputRule { path: self.path("keys/deploy"), ownership }
+    }
+
+    fn recipient(&self) -> Recipient<'_> {
+        Recipient { address: DEVICE, sealing_key: &self.device }
+    }
+
+    /// The whole way of the one delivery that waits.
+    fn receive(&self) -> Result<Vec<PathBuf>, ReceiveError> {
+        self.recipient().check(&self.effective)?;
+        let found = receive::waiting(&self.effective, DEVICE);
+        let [(id, delivery)] = found.as_slice() else { panic!("expected one delivery, found {found:?}") };
+        let stores = [self.store.clone()];
+        let payload = receive::open(&self.effective, *id, delivery, self.recipient(), &stores)?;
+        let rule = self.rule();
+        let checked = receive::check(&self.effective, &payload, rule.own_key()?.as_deref(), NOW)?;
+        receive::apply(&checked, &rule)
+    }
+
+    fn refused(&self) -> (Reason, String) {
+        let before = self.keys();
+        let error = self.receive().unwrap_err();
+        assert_eq!(self.keys(), before, "a refused delivery must leave every file as it was");
+        (error.reason(), error.to_string())
+    }
+
+    /// Names and contents of the files beside the device's key.
+    fn keys(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        std::fs::read_dir(self.path("keys"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect()
+    }
+
+    fn ca(&mut self) -> &mut Ca {
+        self.effective.cas.get_mut(&Id([9; 16])).unwrap()
+    }
+}
+
+fn ssh_keygen(arguments: &[&str], file: &Path) {
+    let output = Command::new("ssh-keygen").args(arguments).arg(file).output();
+    let output = output.expect("ssh-keygen is needed: run .ci/tools");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn empty() -> Effective {
+    Effective {
+        realm: B256::repeat_byte(1),
+        final_block: BlockRef { number: 8, time: NOW },
+        latest_block: BlockRef { number: 10, time: NOW },
+        settings: Settings {
+            require_logged: false,
+            max_ttl: 86_400,
+            countersign_quorum: 0,
+            max_staleness: 300,
+            directory_delay: 0,
+            directory_quorum: 1,
+            pickup: 600,
+            uid_base: 1_900_000_000,
+        },
+        users: BTreeMap::new(),
+        groups: BTreeMap::new(),
+        group_members: BTreeSet::new(),
+        hosts: BTreeMap::new(),
+        keys: Vec::new(),
+        grants: BTreeMap::new(),
+        cas: BTreeMap::new(),
+        batches: BTreeMap::new(),
+        requests: BTreeMap::new(),
+        approvals: BTreeMap::new(),
+        refusals: BTreeMap::new(),
+        locked_keys: BTreeSet::new(),
+        revoked_keys: BTreeSet::new(),
+        revoked_serials: BTreeMap::new(),
+        locked_batches: BTreeSet::new(),
+        actors: BTreeMap::new(),
+        deliveries: BTreeMap::new(),
+        acknowledgements: BTreeMap::new(),
+        payload_names: BTreeMap::new(),
+        public_data: BTreeMap::new(),
+        removed: BTreeMap::new(),
+        waiting: Vec::new(),
+        ignored: Vec::new(),
+        newest: None,
+    }
+}
+
+// row: D10
+#[test]
+fn a_delivered_certificate_is_written_beside_the_devices_own_key() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate: certificate.clone() });
+    assert_eq!(bed.receive().unwrap(), [bed.path("keys/deploy-cert.pub")]);
+    assert_eq!(bed.read("keys/deploy-cert.pub"), certificate);
+    assert_eq!(std::fs::metadata(bed.path("keys/deploy-cert.pub")).unwrap().mode() & 0o7777, 0o600);
+}
+
+// row: D8 D26
+#[test]
+fn a_delivered_key_pair_is_written_0600_as_openssh_reads_it() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "other", 60);
+    let private_key = Zeroizing::new(bed.read("other"));
+    bed.deliver("deploy", Contents::SshKeyPair { private_key, certificate: Some(certificate.clone()) });
+    let expected = ["keys/deploy", "keys/deploy.pub", "keys/deploy-cert.pub"].map(|name| bed.path(name));
+    assert_eq!(bed.receive().unwrap(), expected);
+    assert_eq!(bed.read("keys/deploy"), bed.read("other"));
+    assert_eq!(bed.read("keys/deploy.pub"), bed.read("other.pub"));
+    assert_eq!(bed.read("keys/deploy-cert.pub"), certificate);
+    for path in expected {
+        assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o7777, 0o600);
+    }
+    // ssh-keygen derives the same public key from what was written.
+    let output = Command::new("ssh-keygen").arg("-y").arg("-f").arg(bed.path("keys/deploy")).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), bed.read("other.pub"));
+}
+
+#[test]
+fn a_certificate_for_another_key_is_refused() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "other", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    let (reason, message) = bed.refused();
+    assert_eq!(reason, Reason::DeliveryNotOwnKey);
+    assert_eq!(message, "the certificate is for another key than this device's");
+}
+
+#[test]
+fn a_certificate_without_a_key_of_the_devices_own_is_refused() {
+    let mut bed = Bed::new();
+    std::fs::remove_file(bed.path("keys/deploy.pub")).unwrap();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(bed.refused().0, Reason::DeliveryNotOwnKey);
+}
+
+#[test]
+fn a_certificate_by_a_ca_that_the_ledger_does_not_list_is_refused() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("other-ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    let (reason, message) = bed.refused();
+    assert_eq!(reason, Reason::DeliveryCaUnknown);
+    assert!(message.starts_with("certificate: its CA SHA256:") && message.ends_with("is not a CA of this realm"), "{message}");
+}
+
+#[test]
+fn a_certificate_by_a_locked_revoked_retired_or_host_ca_is_refused() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    for (state, purpose, problem) in [
+        (CaState::Locked, CaPurpose::User, "is locked"),
+        (CaState::Revoked, CaPurpose::User, "is revoked"),
+        (CaState::Retired { at: NOW - 31 }, CaPurpose::User, "is retired, and the certificate is newer"),
+        (CaState::Active, CaPurpose::Host, "is not a CA for user certificates"),
+    ] {
+        bed.ca().state = state;
+        bed.ca().purpose = purpose;
+        let (reason, message) = bed.refused();
+        assert_eq!(reason, Reason::DeliveryCaUnknown);
+        assert!(message.ends_with(problem), "{message}");
+    }
+    bed.ca().state = CaState::Retired { at: NOW };
+    bed.ca().purpose = CaPurpose::User;
+    bed.receive().unwrap();
+}
+
+#[test]
+fn a_certificate_whose_signature_was_changed_is_refused() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    let words: Vec<&str> = certificate.split(' ').collect();
+    let mut blob = STANDARD.decode(words[1]).unwrap();
+    *blob.last_mut().unwrap() ^= 1;
+    let certificate = format!("{} {} x\n", words[0], STANDARD.encode(blob));
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(
+        bed.refused(),
+        (Reason::DeliveryCaSignature, "certificate: the CA's signature does not verify".to_owned())
+    );
+}
+
+#[test]
+fn a_certificate_beyond_the_cas_ttl_is_refused() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 301);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(
+        bed.refused(),
+        (Reason::DeliveryCaSignature, "certificate: valid for longer than the CA's limit".to_owned())
+    );
+    let certificate = bed.certificate("ca", "own", 300);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    bed.receive().unwrap();
+}
+
+#[test]
+fn an_expired_certificate_is_refused() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 0);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(
+        bed.refused(),
+        (Reason::DeliveryExpired, format!("certificate: expired at {NOW}, now is {NOW}"))
+    );
+}
+
+#[test]
+fn a_host_certificate_is_refused_where_a_user_certificate_is_due() {
+    let mut bed = Bed::new();
+    let ca = bed.path("ca").display().to_string();
+    ssh_keygen(&["-q", "-s", &ca, "-h", "-I", "x", "-n", "web1", "-V", "+1m"], &bed.path("own.pub"));
+    let certificate = bed.read("own-cert.pub");
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(bed.refused().0, Reason::DeliveryMalformed);
+}
+
+#[test]
+fn a_key_pair_whose_certificate_is_for_another_key_is_refused() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    let private_key = Zeroizing::new(bed.read("other"));
+    bed.deliver("deploy", Contents::SshKeyPair { private_key, certificate: Some(certificate) });
+    assert_eq!(bed.refused().0, Reason::DeliveryNotOwnKey);
+}
+
+#[test]
+fn a_private_key_that_does_not_parse_is_refused() {
+    let mut bed = Bed::new();
+    let key = bed.read("other");
+    let middle = key.len() / 2;
+    let spoiled = format!("{}{}{}", &key[..middle], if &key[middle..=middle] == "A" { "B" } else { "A" }, &key[middle + 1..]);
+    bed.deliver("deploy", Contents::SshKeyPair { private_key: Zeroizing::new(spoiled), certificate: None });
+    assert_eq!(bed.refused().0, Reason::DeliveryMalformed);
+}
+
+#[test]
+fn a_missing_or_altered_block_is_refused_and_may_be_tried_again() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    let block = std::fs::read_dir(bed.path("blocks")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&block).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&block, &bytes).unwrap();
+    assert_eq!(bed.refused().0, Reason::DeliveryBlockMissing);
+    std::fs::remove_file(&block).unwrap();
+    assert_eq!(bed.refused().0, Reason::DeliveryBlockMissing);
+    assert!(!bed.receive().unwrap_err().is_final());
+    bytes[100] ^= 1;
+    std::fs::write(&block, &bytes).unwrap();
+    bed.receive().unwrap();
+}
+
+#[test]
+fn a_delivery_with_another_digest_name_or_sender_on_the_ledger_is_refused() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    let good = bed.effective.deliveries[&DELIVERY].clone();
+    let mut change = |change: fn(&mut Delivery)| {
+        let mut changed = good.clone();
+        change(&mut changed);
+        bed.effective.deliveries.insert(DELIVERY, changed);
+        bed.refused().0
+    };
+    // The digest is bound into the sealed CID, so a changed one already keeps that from opening.
+    assert_eq!(change(|delivery| delivery.digest = B256::ZERO), Reason::DeliveryCid);
+    assert_eq!(change(|delivery| delivery.payload_name = "backup".to_owned()), Reason::DeliveryDigest);
+    assert_eq!(change(|delivery| delivery.payload_kind = 2), Reason::DeliveryCid);
+    assert_eq!(change(|delivery| delivery.payload_kind = 3), Reason::DeliveryKind);
+    assert_eq!(change(|delivery| delivery.actor = Address::ZERO), Reason::DeliverySender);
+    assert_eq!(change(|delivery| delivery.actor = DEVICE), Reason::DeliveryCid);
+}
+
+#[test]
+fn a_delivery_to_another_device_or_already_acknowledged_is_not_even_found() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(receive::waiting(&bed.effective, Address::ZERO), []);
+    assert_eq!(receive::waiting(&bed.effective, DEVICE).len(), 1);
+    let acknowledgement = Acknowledgement { at: EntryRef::default(), actor: DEVICE, digest: B256::ZERO };
+    bed.effective.acknowledgements.insert(DELIVERY, acknowledgement);
+    assert_eq!(receive::waiting(&bed.effective, DEVICE), []);
+}
+
+#[test]
+fn a_device_that_the_realm_knows_by_other_keys_is_told_so() {
+    let mut bed = Bed::new();
+    bed.effective.actors.get_mut(&DEVICE).unwrap().x25519 = Some(B256::repeat_byte(9));
+    let error = bed.recipient().check(&bed.effective).unwrap_err();
+    assert_eq!(error.reason(), Reason::DeviceUnknown);
+    assert!(error.to_string().ends_with("listed with another sealing key than this device's"), "{error}");
+    bed.effective.actors.remove(&DEVICE);
+    assert!(bed.recipient().check(&bed.effective).unwrap_err().to_string().ends_with("not listed in the realm"));
+}
+
+#[test]
+fn a_link_in_the_way_is_never_followed_out_of_the_configured_place() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate: certificate.clone() });
+    std::fs::write(bed.path("victim"), "untouched").unwrap();
+    symlink(bed.path("victim"), bed.path("keys/deploy-cert.pub")).unwrap();
+    bed.receive().unwrap();
+    assert_eq!(bed.read("victim"), "untouched");
+    assert_eq!(bed.read("keys/deploy-cert.pub"), certificate);
+
+    std::fs::create_dir(bed.path("elsewhere")).unwrap();
+    std::fs::copy(bed.path("own.pub"), bed.path("elsewhere/deploy.pub")).unwrap();
+    std::fs::remove_dir_all(bed.path("keys")).unwrap();
+    symlink(bed.path("elsewhere"), bed.path("keys")).unwrap();
+    let error = bed.receive().unwrap_err();
+    assert_eq!(error.reason(), Reason::DeliveryWrite);
+    assert_eq!(error.to_string(), format!("{} is a symbolic link; expected the thing itself", bed.path("keys").display()));
+    assert!(!bed.path("elsewhere/deploy-cert.pub").exists());
+}
+
+#[test]
+fn a_directory_that_others_can_change_is_refused() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    std::fs::set_permissions(bed.path("keys"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(bed.refused().0, Reason::DeliveryWrite);
+}
