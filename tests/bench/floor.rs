@@ -1,0 +1,2 @@
+//! The floor of every process: does nothing.
+fn main() {}

@@ -1,0 +1,80 @@
+//! What the benchmarks share: figures as lines, and timing of whole processes in pairs.
+//!
+//! A figure stands beside a floor or a peer from the same run, because the machines they run on differ and are shared: the ratio
+//! is what to quote. There is no pass or fail here.
+
+use std::{
+    io::{self, Write as _},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Prints `figure<TAB>value<TAB>unit<TAB>ratio<TAB>against what`.
+///
+/// # Errors
+/// Where standard output cannot be written.
+pub fn figure(name: &str, value: f64, unit: &str, ratio: Option<f64>, against: &str) -> io::Result<()> {
+    let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+    writeln!(io::stdout(), "{name}\t{value:.1}\t{unit}\t{ratio}\t{against}")
+}
+
+/// The middle of some durations, in microseconds; zero where there are none.
+#[must_use]
+pub fn median_micros(samples: &mut [Duration]) -> f64 {
+    samples.sort_unstable();
+    samples.get(samples.len() / 2).map_or(0.0, |middle| middle.as_secs_f64() * 1e6)
+}
+
+/// Spawns the commands in turn, `rounds` times, and returns each one's median from spawn to exit in microseconds. In turn, so that
+/// whatever else the machine does falls on all of them alike.
+///
+/// # Errors
+/// Where a command cannot be spawned, or exits with anything but 0: a refusal would be measured as a fast answer.
+pub fn spawn_to_exit(commands: &mut [Command], rounds: usize) -> io::Result<Vec<f64>> {
+    let mut samples = vec![Vec::with_capacity(rounds); commands.len()];
+    for round in 0..rounds.saturating_add(rounds / 10) {
+        for (command, samples) in commands.iter_mut().zip(&mut samples) {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let begun = Instant::now();
+            let status = command.status()?;
+            let took = begun.elapsed();
+            if !status.success() {
+                return Err(io::Error::other(format!("{command:?} ended with {status}")));
+            }
+            // The first tenth warms caches up.
+            if round >= rounds / 10 {
+                samples.push(took);
+            }
+        }
+    }
+    Ok(samples.iter_mut().map(|samples| median_micros(samples)).collect())
+}
+
+/// Peak resident memory of a command, in KiB, as the kernel accounts it.
+///
+/// # Errors
+/// Where it cannot be spawned.
+pub fn peak_memory_kib(command: &mut Command) -> io::Result<u64> {
+    // The largest of all children so far cannot be told apart by child, hence a process of its own: GNU time's figure without
+    // needing GNU time.
+    let script = "import os,resource,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],os.environ)\n_,_,usage=os.wait4(pid,0)\n\
+                  print(usage.ru_maxrss,file=sys.stderr)";
+    let output = Command::new("python3")
+        .args(["-c", script])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .output()?;
+    String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .last()
+        .and_then(|line| line.trim().parse().ok())
+        .ok_or_else(|| io::Error::other(format!("{command:?}: no memory figure")))
+}
+
+/// Whether a small run was asked for (`--quick`).
+#[must_use]
+pub fn quick() -> bool {
+    std::env::args().any(|argument| argument == "--quick")
+}
