@@ -14,8 +14,8 @@ pragma solidity 0.8.37;
 /// - A realm is named by its first roots: `realmId(threshold, roots, salt)`. It exists without a transaction, and nobody but a
 ///   threshold of these roots can give the first role. Realms share nothing.
 /// - The block producer chooses `block.timestamp` within its chain's rules; day shards and revocation periods follow it.
-/// - An actor that has code signs by ERC-1271, one without by ECDSA. An account with an EIP-7702 delegation has code.
-///   The wallet's `isValidSignature` is called statically and decides for that wallet only.
+/// - Who signs for an address: its key (ECDSA), or, where it has code, its own `isValidSignature` (ERC-1271), called statically.
+///   An account with an EIP-7702 delegation has both; either signs.
 /// - Entries of class 09 (inbox) are written by anybody: readers bound what they take from them.
 ///
 /// Preimages, kinds and layouts: docs/spec/registry.md.

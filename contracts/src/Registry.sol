@@ -236,16 +236,16 @@ contract Registry is IRegistry {
     }
 
     /// @dev The root set's hash after these writes; of several new sets the last counts.
-    function _nextRootSet(RootProof calldata proof, Write[] calldata writes) private pure returns (bytes32) {
-        RootSet memory set = RootSet(proof.threshold, proof.roots);
+    function _nextRootSet(RootProof calldata proof, Write[] calldata writes) private pure returns (bytes32 next) {
+        next = keccak256(abi.encode(proof.nonce + 1, proof.threshold, proof.roots));
         for (uint256 i = 0; i < writes.length; ++i) {
             if (writes[i].kind != Kinds.ROOT_SET) continue;
             bytes calldata payload = _clear(Kinds.ROOT_SET, writes[i].data);
-            set = abi.decode(payload, (RootSet));
+            RootSet memory set = abi.decode(payload, (RootSet));
             _requireCanonical(Kinds.ROOT_SET, payload, abi.encode(set));
             _requireWellFormed(set);
+            next = keccak256(abi.encode(proof.nonce + 1, set.threshold, set.roots));
         }
-        return keccak256(abi.encode(proof.nonce + 1, set.threshold, set.roots));
     }
 
     /// @dev The payload after an encoding byte that must be 0 (clear).
@@ -306,10 +306,12 @@ contract Registry is IRegistry {
         }
     }
 
+    /// @dev The key is tried first: to ask whether an account has code costs as much as its signature. Where both a key and
+    /// code can answer for an address (EIP-7702), either does; the holder of the key could replace the code anyway.
     function _requireSignature(address signer, bytes32 digest, bytes calldata signature) private view {
-        bool valid =
-            signer.code.length == 0 ? _isByKey(signer, digest, signature) : _isByWallet(signer, digest, signature);
-        if (!valid) revert WrongSignature(signer);
+        if (_isByKey(signer, digest, signature)) return;
+        if (signer.code.length != 0 && _isByWallet(signer, digest, signature)) return;
+        revert WrongSignature(signer);
     }
 
     function _isByKey(address signer, bytes32 digest, bytes calldata signature) private pure returns (bool) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {Kinds, MemberSet, Roles, RootSet} from "../src/Entries.sol";
+import {Approve, Batch, Countersign, Delivery, Kinds, MemberSet, Roles, RootSet} from "../src/Entries.sol";
 import {IRegistry} from "../src/IRegistry.sol";
 import {RegistryTest} from "./RegistryTest.sol";
 
-/// @dev Whole-transaction gas of the shipped artefact in steady state: run by script/gas with FOUNDRY_PROFILE=gas, where every
+/// @dev Whole-transaction gas of the shipped artefact in steady state: run by script/check in the profile `gas`, where every
 /// call is a transaction of its own. Results go to snapshots/.
 contract GasTest is RegistryTest {
     uint256 internal constant KEY = 0xb0b;
@@ -45,10 +45,27 @@ contract GasTest is RegistryTest {
         registry.appendBySig(actor, realm, writes, nonce, START + 60, signature);
     }
 
-    function measure(string memory name, uint64 shard, uint16 kind, uint256 size) internal {
+    function measure(string memory name, uint64 shard, uint16 kind, bytes memory data) internal {
         vm.prank(actor);
-        registry.append(realm, shard, kind, random(size));
+        registry.append(realm, shard, kind, data);
         vm.snapshotGasLastCall("registry", name);
+    }
+
+    function clear(bytes memory payload) internal pure returns (bytes memory) {
+        return bytes.concat(hex"00", payload);
+    }
+
+    function batch(uint256 cidSize) internal pure returns (bytes memory) {
+        bytes memory cid = random(cidSize);
+        return clear(abi.encode(Batch(id("r"), id("ca"), keccak256("root"), 4096, uint64(START + 3600), cid)));
+    }
+
+    function delivery() internal view returns (bytes memory) {
+        return clear(abi.encode(Delivery(id("r"), actor, "ssh-cert", 1, keccak256("digest"), random(80))));
+    }
+
+    function id(string memory name) internal pure returns (bytes16) {
+        return bytes16(keccak256(bytes(name)));
     }
 
     /// @dev An encoding byte, then bytes of which hardly any is zero.
@@ -60,25 +77,27 @@ contract GasTest is RegistryTest {
     }
 
     function test_gas_of_revocations() public {
-        measure("revoke one key, 21 bytes", shardOf(2, 0), Kinds.KEY_LOCK, 21);
-        measure("one entry of 48 bytes", shardOf(2, 0), Kinds.KEY_LOCK, 48);
-        uint64 shard = shardOf(3, START / 30 days);
-        measure("revoke one certificate", shard, Kinds.CERT_REVOKE, 25);
-        measure("revoke 500 certificates in one entry", shard, Kinds.CERT_REVOKE, 17 + 500 * 8);
-        measure("lock 200 keys in one entry", shardOf(2, 0), Kinds.KEY_LOCK, 1 + 200 * 20);
-        measure("first write of a fresh shard", shard + 1, Kinds.CERT_REVOKE, 25);
+        measure("one entry of 48 random bytes", shardOf(2, 0), Kinds.KEY_LOCK, random(48));
         bySignature(1, random(48));
-        vm.snapshotGasLastCall("registry", "one entry of 48 bytes by signature");
+        vm.snapshotGasLastCall("registry", "one entry of 48 random bytes by signature");
+        measure("lock a key", shardOf(2, 0), Kinds.KEY_LOCK, random(21));
+        measure("lock 200 keys in one entry", shardOf(2, 0), Kinds.KEY_LOCK, random(1 + 200 * 20));
+        uint64 shard = shardOf(3, START / 30 days);
+        measure("revoke a certificate", shard, Kinds.CERT_REVOKE, random(25));
+        measure("revoke 500 certificates in one entry", shard, Kinds.CERT_REVOKE, random(17 + 500 * 8));
+        measure("revoke a certificate, first write of its shard", shard + 1, Kinds.CERT_REVOKE, random(25));
     }
 
     function test_gas_of_batches_and_deliveries() public {
-        measure("batch, 193 bytes", shardOf(4, 0), Kinds.BATCH, 1 + 6 * 32);
-        measure("countersignature, 65 bytes", shardOf(4, 0), Kinds.COUNTERSIGN, 65);
-        measure("approval, 65 bytes", shardOf(4, 0), Kinds.APPROVE, 65);
-        measure("delivery, 100 bytes", shardOf(6, 0), Kinds.DELIVERY, 100);
+        measure("batch", shardOf(4, 0), Kinds.BATCH, batch(0));
+        measure("batch with the leaves' CID", shardOf(4, 0), Kinds.BATCH, batch(36));
+        bytes memory countersign = clear(abi.encode(Countersign(id("batch"), keccak256("entry"))));
+        measure("countersignature", shardOf(4, 0), Kinds.COUNTERSIGN, countersign);
+        measure("approval", shardOf(4, 0), Kinds.APPROVE, clear(abi.encode(Approve(id("request"), keccak256("hash")))));
+        measure("delivery", shardOf(6, 0), Kinds.DELIVERY, delivery());
         IRegistry.Write[] memory writes = new IRegistry.Write[](2);
-        writes[0] = IRegistry.Write(shardOf(4, 0), Kinds.BATCH, random(193));
-        writes[1] = IRegistry.Write(shardOf(6, 0), Kinds.DELIVERY, random(100));
+        writes[0] = IRegistry.Write(shardOf(4, 0), Kinds.BATCH, batch(0));
+        writes[1] = IRegistry.Write(shardOf(6, 0), Kinds.DELIVERY, delivery());
         vm.prank(actor);
         registry.appendMany(realm, writes);
         vm.snapshotGasLastCall("registry", "batch and delivery in one call");
@@ -88,7 +107,7 @@ contract GasTest is RegistryTest {
         byRoots(one(0, Kinds.ROLE_SET, roleSet(member("new"), Roles.ISSUER)));
         vm.snapshotGasLastCall("registry", "role set, new actor, by two roots");
         byRoots(one(0, Kinds.SETTINGS, random(48)));
-        vm.snapshotGasLastCall("registry", "one entry of 48 bytes by two roots");
+        vm.snapshotGasLastCall("registry", "one entry of 48 random bytes by two roots");
         byRoots(one(0, Kinds.ROOT_SET, bytes.concat(hex"00", abi.encode(RootSet(2, roots)))));
         vm.snapshotGasLastCall("registry", "root set, by two roots");
         bytes memory data = abi.encode(MemberSet(member("device"), true, bytes16(uint128(5)), keccak256("x25519")));

@@ -34,8 +34,7 @@ contract RootsTest is RegistryTest {
         IRegistry.RootSignature[] memory signatures
     ) internal {
         bytes32 before = registry.rootSetOf(realm);
-        vm.expectRevert(refusal);
-        registry.appendByRoots(realm, proof, writes, signatures);
+        expectRefusal(refusal, abi.encodeCall(IRegistry.appendByRoots, (realm, proof, writes, signatures)));
         vm.assertEq(registry.rootSetOf(realm), before, "a refused call leaves the root set");
         vm.assertEq(registry.slotOf(realm, 0), 0, "and writes nothing");
     }

@@ -6,7 +6,7 @@ import {IRegistry} from "../src/IRegistry.sol";
 import {Registry} from "../src/Registry.sol";
 import {RegistryTest} from "./RegistryTest.sol";
 import {Log} from "./Test.sol";
-import {MAGIC, ParrotWallet, RevertingWallet, TwoOfTwoWallet, WritingWallet} from "./Wallets.sol";
+import {AgreeingWallet, MAGIC, ParrotWallet, RevertingWallet, TwoOfTwoWallet, WritingWallet} from "./Wallets.sol";
 
 /// @dev appendBySig: what one actor signed, sent by anybody.
 contract SignaturesTest is RegistryTest {
@@ -267,9 +267,13 @@ contract SignaturesTest is RegistryTest {
         vm.assertEq(wallet.asked(), 0, "nothing written");
     }
 
-    function test_the_key_behind_an_address_with_code_no_longer_signs() public {
-        bytes memory signature = sign(lock(), 0);
-        vm.etch(actor, address(new RevertingWallet()).code);
-        refuse(wrongSignature(), 0, signature);
+    function test_an_account_with_a_key_and_code_signs_by_either() public {
+        vm.etch(actor, address(new ParrotWallet("")).code);
+        refuse(wrongSignature(), 0, "anything");
+        registry.appendBySig(actor, realm, lock(), 0, deadline, sign(lock(), 0));
+        vm.assertEq(nonceOf(actor), 1, "by the key");
+        vm.etch(actor, address(new AgreeingWallet()).code);
+        registry.appendBySig(actor, realm, lock(), 1, deadline, "anything");
+        vm.assertEq(nonceOf(actor), 2, "by the code");
     }
 }

@@ -37,6 +37,12 @@ contract ParrotWallet {
     }
 }
 
+contract AgreeingWallet {
+    function isValidSignature(bytes32, bytes calldata) external pure returns (bytes4) {
+        return MAGIC;
+    }
+}
+
 contract RevertingWallet {
     function isValidSignature(bytes32, bytes calldata) external pure returns (bytes4) {
         revert("no");
