@@ -1,0 +1,73 @@
+//! A chain of its own: anvil with a block a second, which ends an epoch with every block, so that the final view follows.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::{process, process::Background, tools, wait};
+
+/// anvil's first test account (mnemonic `test test … junk`), which has coins.
+pub const FUNDED_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+
+const PORT: u16 = 8545;
+
+/// A running anvil.
+pub struct Anvil {
+    process: Background,
+}
+
+impl Anvil {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        let mut command = Command::new(tools::foundry("anvil"));
+        command
+            .args(["--block-time", "1", "--slots-in-an-epoch", "1", "--hardfork", "osaka", "--port"])
+            .arg(PORT.to_string());
+        let mut process = Background::start("anvil", &mut command);
+        process.wait_line("Listening on 127.0.0.1");
+        Self { process }
+    }
+
+    /// Its JSON-RPC endpoint.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{PORT}")
+    }
+
+    /// One call by `cast`, which shares no code with ours.
+    ///
+    /// # Panics
+    /// Where it is answered with an error.
+    #[must_use]
+    pub fn call(&self, method: &str, parameters: &Value) -> Value {
+        let mut command = Command::new(tools::foundry("cast"));
+        command.args(["rpc", "--rpc-url", &self.url(), method, "--raw"]).arg(parameters.to_string());
+        serde_json::from_str(&process::success(&mut command)).expect("an answer in JSON")
+    }
+
+    /// The number of the block that `tag` (`latest`, `finalized`) names.
+    #[must_use]
+    pub fn block_number(&self, tag: &str) -> u64 {
+        let block = self.call("eth_getBlockByNumber", &json!([tag, false]));
+        let number = block.get("number").and_then(Value::as_str).and_then(|number| number.strip_prefix("0x"));
+        u64::from_str_radix(number.expect("a block number"), 16).expect("a block number")
+    }
+
+    /// Waits until what is in the latest block now is final.
+    pub fn wait_final(&self) {
+        let latest = self.block_number("latest");
+        wait::until(&format!("block {latest} to be final"), || {
+            (self.block_number("finalized") >= latest).then_some(())
+        });
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+}

@@ -1,0 +1,134 @@
+//! The bed as a machine: accounts, files with owner and mode, keys.
+
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::Write as _,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{bed, process, tools};
+
+/// Where the helper is installed: root-owned all the way up, as sshd demands.
+pub const HELPER: &str = "/usr/lib/countersign/countersign-sshd";
+
+/// The user that sshd runs the helper as; `countersign` is its primary group.
+pub const HELPER_USER: &str = "countersign";
+
+const HELPER_ID: u32 = 979;
+
+/// Adds a local account with a home, a shell, and no password (`*`: not locked, but no password fits).
+///
+/// # Panics
+/// Outside a bed.
+pub fn add_user(login: &str, uid: u32) {
+    assert!(bed::is_inside(), "accounts are added to a bed only");
+    let home = format!("/home/{login}");
+    append("/etc/group", &format!("{login}:x:{uid}:\n"));
+    append("/etc/passwd", &format!("{login}:x:{uid}:{uid}::{home}:/bin/sh\n"));
+    append("/etc/shadow", &format!("{login}:*:20000:0:99999:7:::\n"));
+    fs::create_dir_all(&home).expect("a home");
+    chown(&home, Some(uid), Some(uid)).expect("the home's owner");
+}
+
+/// Adds the user that sshd runs the helper as, without whom sshd does not start.
+pub fn add_helper_user() {
+    add_user(HELPER_USER, HELPER_ID);
+}
+
+/// Installs the helper and its user.
+///
+/// # Panics
+/// Outside a bed, or where the helper is not built.
+pub fn install_helper() {
+    add_helper_user();
+    install(&tools::binary("countersign-sshd"), HELPER);
+}
+
+/// The group id that may read the snapshot.
+#[must_use]
+pub fn helper_group() -> u32 {
+    HELPER_ID
+}
+
+/// Copies a program to a path, owner root, mode 0755.
+///
+/// # Panics
+/// Outside a bed.
+pub fn install(program: &Path, to: &str) {
+    assert!(bed::is_inside(), "programs are installed in a bed only");
+    let to = Path::new(to);
+    fs::create_dir_all(to.parent().expect("a folder")).expect("a folder for the program");
+    fs::copy(program, to).expect("copying the program");
+    chown(to, Some(0), Some(0)).expect("the program's owner");
+    fs::set_permissions(to, Permissions::from_mode(0o755)).expect("the program's mode");
+}
+
+/// Writes a file of root's, with its folders.
+///
+/// # Panics
+/// Outside a bed.
+pub fn write(path: impl AsRef<Path>, text: &str, mode: u32) {
+    assert!(bed::is_inside(), "files are written in a bed only");
+    let path = path.as_ref();
+    fs::create_dir_all(path.parent().expect("a folder")).expect("a folder for the file");
+    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("the file's mode");
+}
+
+fn append(path: &str, line: &str) {
+    let mut file = OpenOptions::new().append(true).open(path).expect("an account file");
+    file.write_all(line.as_bytes()).expect("adding an account");
+}
+
+/// An OpenSSH key on disk, made by `ssh-keygen`.
+#[derive(Clone, Debug)]
+pub struct KeyFile {
+    /// The private half; the public one stands beside it with `.pub`.
+    pub path: PathBuf,
+}
+
+impl KeyFile {
+    /// Makes an Ed25519 key without a passphrase.
+    ///
+    /// # Panics
+    /// Where `ssh-keygen` fails.
+    #[must_use]
+    pub fn generate(name: &str) -> Self {
+        let path = bed::folder("keys").join(name);
+        process::success(
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&path),
+        );
+        Self { path }
+    }
+
+    /// The key of that name, made where there is none yet.
+    ///
+    /// # Panics
+    /// As [`KeyFile::generate`].
+    #[must_use]
+    pub fn keep(name: &str) -> Self {
+        let path = bed::folder("keys").join(name);
+        if path.exists() { Self { path } } else { Self::generate(name) }
+    }
+
+    /// The public key file.
+    #[must_use]
+    pub fn public_path(&self) -> PathBuf {
+        self.path.with_added_extension("pub")
+    }
+
+    /// The public key's line.
+    #[must_use]
+    pub fn public_line(&self) -> String {
+        fs::read_to_string(self.public_path()).expect("a public key").trim_end().to_owned()
+    }
+
+    /// `SHA256:…`, as sshd logs it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let line = process::success(Command::new("ssh-keygen").arg("-lf").arg(self.public_path()));
+        line.split(' ').nth(1).expect("a fingerprint").to_owned()
+    }
+}
