@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,7 @@ impl Default for Limits {
 /// One node.
 #[derive(Clone)]
 pub struct Endpoint {
+    index: usize,
     url: Url,
     name: Arc<str>,
     client: reqwest::Client,
@@ -57,10 +58,11 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// The nodes of a realm, in the order in which they are asked.
+/// The nodes of a realm. Calls that need one good answer begin with the node that gave the last one.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
     list: Vec<Endpoint>,
+    preferred: Arc<AtomicUsize>,
 }
 
 #[derive(Deserialize)]
@@ -95,12 +97,14 @@ impl Endpoints {
         let next_id = Arc::new(AtomicU64::new(1));
         let list = urls
             .iter()
-            .map(|url| {
+            .enumerate()
+            .map(|(index, url)| {
                 let name = Arc::from(display_name(url)?);
-                Ok(Endpoint { url: url.clone(), name, client: client.clone(), limits, next_id: Arc::clone(&next_id) })
+                let (client, next_id) = (client.clone(), Arc::clone(&next_id));
+                Ok(Endpoint { index, url: url.clone(), name, client, limits, next_id })
             })
             .collect::<Result<_, ChainError>>()?;
-        Ok(Self { list })
+        Ok(Self { list, preferred: Arc::new(AtomicUsize::new(0)) })
     }
 
     /// The nodes, in order.
@@ -114,33 +118,62 @@ impl Endpoints {
         self.list.len()
     }
 
+    /// The nodes, beginning with the one that answered well last.
+    pub(crate) fn by_preference(&self) -> impl Iterator<Item = &Endpoint> {
+        let (before, from) =
+            self.list.split_at_checked(self.preferred.load(Ordering::Relaxed)).unwrap_or((&[], &self.list));
+        from.iter().chain(before)
+    }
+
+    pub(crate) fn prefer(&self, endpoint: &Endpoint) {
+        self.preferred.store(endpoint.index, Ordering::Relaxed);
+    }
+
     /// Calls `ask` for one endpoint after the other until one succeeds. `what` names the aim in the error.
     ///
     /// # Errors
     /// The only endpoint's error, or `NoEndpoint` with the last of several.
-    pub async fn first<'a, T, F>(&'a self, what: &'static str, mut ask: impl FnMut(&'a Endpoint) -> F) -> Result<T, ChainError>
+    pub async fn first<'a, T, F>(
+        &'a self,
+        what: &'static str,
+        mut ask: impl FnMut(&'a Endpoint) -> F,
+    ) -> Result<T, ChainError>
     where
         F: Future<Output = Result<T, ChainError>>,
     {
         let mut last = None;
-        for endpoint in &self.list {
+        for endpoint in self.by_preference() {
             match ask(endpoint).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.prefer(endpoint);
+                    return Ok(answer);
+                }
                 Err(error) => {
                     tracing::debug!(%error, what, "endpoint passed over");
                     last = Some(error);
                 }
             }
         }
-        Err(match last {
+        Err(self.gave_up(what, last))
+    }
+
+    /// The error after every node was asked.
+    pub(crate) fn gave_up(&self, what: &'static str, last: Option<ChainError>) -> ChainError {
+        match last {
             Some(error) if self.list.len() == 1 => error,
             Some(error) => ChainError::NoEndpoint { count: self.list.len(), what, last: Box::new(error) },
             None => ChainError::Setting { what: "endpoints", detail: "expected at least one URL".into() },
-        })
+        }
     }
 }
 
 impl Endpoint {
+    /// Its place in the list.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Scheme, host and port: safe to print.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -176,14 +209,20 @@ impl Endpoint {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
             if bytes.len().saturating_add(chunk.len()) > self.limits.answer {
-                return Err(ChainError::TooLarge { endpoint: self.name.to_string(), method, limit: self.limits.answer });
+                return Err(ChainError::TooLarge {
+                    endpoint: self.name.to_string(),
+                    method,
+                    limit: self.limits.answer,
+                });
             }
             bytes.extend_from_slice(&chunk);
         }
         // Several nodes send a JSON-RPC error with a status of 4xx or 5xx; the error says more than the status does.
         let answer: Answer<'_> = match serde_json::from_slice(&bytes) {
             Ok(answer) => answer,
-            Err(_) if status != 200 => return Err(ChainError::Status { endpoint: self.name.to_string(), method, status }),
+            Err(_) if status != 200 => {
+                return Err(ChainError::Status { endpoint: self.name.to_string(), method, status });
+            }
             Err(error) => return Err(self.malformed(method, format!("expected a JSON-RPC answer: {error}"))),
         };
         if let Some(error) = answer.error {

@@ -121,10 +121,10 @@ pub enum ChainError {
         detail: String,
     },
     /// Too few endpoints agree on a block.
-    #[error("{what} block: {agreed} of {asked} endpoints agree, {needed} are needed{}", hint(.reasons))]
+    #[error("block {what}: {agreed} of {asked} endpoints agree, {needed} are needed{}", hint(.reasons))]
     NoQuorum {
-        /// `latest` or `final`.
-        what: &'static str,
+        /// `latest`, `finalized` or a number.
+        what: String,
         /// The largest number that agreed on one hash.
         agreed: usize,
         /// How many were asked.
@@ -281,7 +281,11 @@ impl ChainError {
     pub(crate) fn may_be_a_size_limit(&self) -> bool {
         matches!(
             self,
-            Self::Rpc { .. } | Self::TooLarge { .. } | Self::Deadline { .. } | Self::Status { .. } | Self::Malformed { .. }
+            Self::Rpc { .. }
+                | Self::TooLarge { .. }
+                | Self::Deadline { .. }
+                | Self::Status { .. }
+                | Self::Malformed { .. }
         )
     }
 }

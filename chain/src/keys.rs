@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy_primitives::{Address, B256, Signature, U256, hex, keccak256};
 use aes::cipher::{KeyIvInit, StreamCipher};
+use alloy_primitives::{Address, B256, Signature, U256, hex, keccak256};
 use k256::ecdsa::SigningKey;
 use nix::{libc, unistd::geteuid};
 use serde::{Deserialize, Serialize};
@@ -73,8 +73,10 @@ impl ActorKey {
     /// # Errors
     /// `Setting` when it is zero or not below the group order.
     pub fn from_secret(secret: &[u8; 32]) -> Result<Self, ChainError> {
-        let key = SigningKey::from_slice(secret)
-            .map_err(|_| ChainError::Setting { what: "key", detail: "expected a number between 1 and the group order".into() })?;
+        let key = SigningKey::from_slice(secret).map_err(|_| ChainError::Setting {
+            what: "key",
+            detail: "expected a number between 1 and the group order".into(),
+        })?;
         let address = Address::from_public_key(key.verifying_key());
         Ok(Self { key, address })
     }
@@ -126,8 +128,10 @@ impl ActorKey {
         };
         match source {
             KeySource::Environment => {
-                let key = text(KEY_VARIABLE)?
-                    .ok_or_else(|| ChainError::Setting { what: KEY_VARIABLE, detail: "expected a key, it is not set".into() })?;
+                let key = text(KEY_VARIABLE)?.ok_or_else(|| ChainError::Setting {
+                    what: KEY_VARIABLE,
+                    detail: "expected a key, it is not set".into(),
+                })?;
                 Self::from_hex(&key)
             }
             KeySource::File(path) => {
@@ -264,7 +268,8 @@ fn decrypt(path: &Path, file: &[u8], password: &[u8]) -> Result<ActorKey, ChainE
         return Err(refuse("scrypt parameters: expected dklen 32, n a power of two, at most 1 GiB, p at most 64"));
     }
     let log_n = u8::try_from(params.n.trailing_zeros()).map_err(|_| refuse("scrypt parameters: n"))?;
-    let bytes = |what: &str, text: &str| hex::decode(text).map_err(|_| refuse(&format!("{what}: expected hexadecimal digits")));
+    let bytes =
+        |what: &str, text: &str| hex::decode(text).map_err(|_| refuse(&format!("{what}: expected hexadecimal digits")));
     let derived = derive(password, &bytes("salt", &params.salt)?, log_n, params.r, params.p)
         .ok_or_else(|| refuse("scrypt parameters out of range"))?;
     let mut secret = Zeroizing::new([0u8; 32]);
@@ -276,8 +281,7 @@ fn decrypt(path: &Path, file: &[u8], password: &[u8]) -> Result<ActorKey, ChainE
         return Err(refuse("ciphertext: expected 32 bytes"));
     }
     secret.copy_from_slice(&ciphertext);
-    let iv: [u8; 16] =
-        bytes("iv", &crypto.cipherparams.iv)?.try_into().map_err(|_| refuse("iv: expected 16 bytes"))?;
+    let iv: [u8; 16] = bytes("iv", &crypto.cipherparams.iv)?.try_into().map_err(|_| refuse("iv: expected 16 bytes"))?;
     apply_cipher(&derived, &iv, secret.as_mut_slice());
     let key = ActorKey::from_secret(&secret)?;
     let named: Option<Address> = keystore.address.and_then(|text| text.parse().ok());

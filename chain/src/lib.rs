@@ -1,9 +1,21 @@
-//! Talking to EVM nodes: trusted headers, proofs, logs, transactions
+//! Talking to EVM nodes: headers to trust, proofs of the registry's storage, the entries behind them, and transactions.
+//!
+//! What is read is verified here or refused here: a caller gets entries whose hash chain ends at a slot proved under a header
+//! that its [`source`](source::HeaderSource) trusts, never a node's bare word. Nodes that lie, lag, omit or fall silent cost
+//! time. Whether entries *mean* anything is the business of `countersign-registry`.
 
+pub mod contract;
 pub mod endpoints;
 pub mod keys;
+pub mod logs;
 pub mod profile;
+pub mod proofs;
+pub mod realm_file;
+pub mod send;
+pub mod source;
+pub mod sync;
 
 mod error;
+mod transaction;
 
 pub use error::ChainError;

@@ -73,15 +73,8 @@ pub const DEV_CHAIN_IDS: [u64; 2] = [31337, 1337];
 
 impl ProfileName {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Dev,
-        Self::Ethereum,
-        Self::Optimism,
-        Self::Base,
-        Self::Lisk,
-        Self::PrivateGeth,
-        Self::PrivateBesu,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Dev, Self::Ethereum, Self::Optimism, Self::Base, Self::Lisk, Self::PrivateGeth, Self::PrivateBesu];
 
     /// As written in the realm file.
     #[must_use]
@@ -150,7 +143,15 @@ impl ChainProfile {
             ProfileName::PrivateGeth => (Finality::Depth(64), 128, 120, 6, 60),
             ProfileName::PrivateBesu => (Finality::Instant, 512, 120, 6, 60),
         };
-        Ok(Self { name, header_rule: HeaderRule::Ethereum, finality, proof_window, longest_gap_secs, poll_secs, stuck_secs })
+        Ok(Self {
+            name,
+            header_rule: HeaderRule::Ethereum,
+            finality,
+            proof_window,
+            longest_gap_secs,
+            poll_secs,
+            stuck_secs,
+        })
     }
 }
 

@@ -7,8 +7,8 @@
 
 use std::{io::Write, path::Path};
 
-use countersign_registry::pin::RealmPin;
 use alloy_primitives::{Address, B256};
+use countersign_registry::pin::RealmPin;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
@@ -143,7 +143,10 @@ impl RealmFile {
         let trust = match (raw.header_source, raw.quorum) {
             (RawSource::Dev, None) => HeaderTrust::Dev,
             (RawSource::Dev, Some(_)) => {
-                return Err(refuse(key_line(text, "quorum"), "quorum goes with header-source = \"quorum\" only".into()));
+                return Err(refuse(
+                    key_line(text, "quorum"),
+                    "quorum goes with header-source = \"quorum\" only".into(),
+                ));
             }
             (RawSource::Quorum, Some(k)) => HeaderTrust::Quorum(k),
             (RawSource::Quorum, None) => {
@@ -195,7 +198,9 @@ impl RealmFile {
         };
         let body = toml::to_string(&raw)
             .map_err(|error| ChainError::Setting { what: "realm file", detail: error.to_string() })?;
-        Ok(format!("# The realm as every host, issuer and person of it knows it; holds no secret. See docs/spec/realm-file.md\n{body}"))
+        Ok(format!(
+            "# The realm as every host, issuer and person of it knows it; holds no secret. See docs/spec/realm-file.md\n{body}"
+        ))
     }
 
     /// Writes a new file, 0644, whole or not at all; never over another.
@@ -210,8 +215,7 @@ impl RealmFile {
         };
         let text = self.to_toml()?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        let mut temporary =
-            tempfile::Builder::new().permissions(mode).tempfile_in(directory).map_err(failed)?;
+        let mut temporary = tempfile::Builder::new().permissions(mode).tempfile_in(directory).map_err(failed)?;
         temporary.write_all(text.as_bytes()).map_err(failed)?;
         temporary.as_file().sync_all().map_err(failed)?;
         temporary.persist_noclobber(path).map_err(|error| failed(error.error))?;
@@ -225,9 +229,9 @@ fn line_of(before: &str) -> usize {
 
 /// The line on which a top-level key stands, from 1.
 fn key_line(text: &str, key: &str) -> Option<usize> {
-    let position = text.lines().position(|line| {
-        line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
-    })?;
+    let position = text
+        .lines()
+        .position(|line| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')))?;
     position.checked_add(1)
 }
 
@@ -242,7 +246,9 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn same_node(one: &Url, other: &Url) -> bool {
-    one.host() == other.host() && one.port_or_known_default() == other.port_or_known_default() && one.path() == other.path()
+    one.host() == other.host()
+        && one.port_or_known_default() == other.port_or_known_default()
+        && one.path() == other.path()
 }
 
 /// Scheme, host and port; the rest may carry a token.

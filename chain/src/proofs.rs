@@ -1,0 +1,111 @@
+//! Storage of the registry contract under a trusted header, by `eth_getProof`. The account proof carries the code hash, which
+//! must be the pinned one; every slot asked for is proved with its value or proved absent. A node that declines or proves
+//! something else is passed over for the next.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::{Address, B256, U256};
+use countersign_registry::{pin::RealmPin, proof::AccountProof, sign};
+use serde_json::{Value, json};
+
+use crate::{
+    endpoints::{Endpoint, Endpoints},
+    error::ChainError,
+    source::TrustedHeader,
+};
+
+/// Slots in one request: nodes refuse more than 1024, some providers fewer.
+const SLOTS_PER_REQUEST: usize = 256;
+
+/// An actor's slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActorSlot {
+    /// Role bits.
+    pub roles: u64,
+    /// Next nonce for `appendBySig`.
+    pub nonce: U256,
+}
+
+/// The slots of these shards; zero for a shard that is proved empty.
+///
+/// # Errors
+/// The last endpoint's error when none proves them.
+pub async fn prove(
+    endpoints: &Endpoints,
+    pin: &RealmPin,
+    header: &TrustedHeader,
+    shards: &[u64],
+) -> Result<BTreeMap<u64, U256>, ChainError> {
+    let slots: Vec<B256> = shards.iter().map(|shard| sign::head_slot(pin.realm, *shard)).collect();
+    let proved = prove_slots(endpoints, pin.contract, pin.code_hash, header, &slots).await?;
+    Ok(shards.iter().zip(&slots).filter_map(|(shard, slot)| Some((*shard, *proved.get(slot)?))).collect())
+}
+
+/// The hash of the realm's root set; zero while the one in the realm id is in force.
+///
+/// # Errors
+/// As [`prove`].
+pub async fn root_set(endpoints: &Endpoints, pin: &RealmPin, header: &TrustedHeader) -> Result<B256, ChainError> {
+    let slot = sign::root_set_slot(pin.realm);
+    let proved = prove_slots(endpoints, pin.contract, pin.code_hash, header, &[slot]).await?;
+    Ok(proved.get(&slot).copied().unwrap_or_default().into())
+}
+
+/// Roles and nonce of an actor.
+///
+/// # Errors
+/// As [`prove`].
+pub async fn actor(
+    endpoints: &Endpoints,
+    pin: &RealmPin,
+    header: &TrustedHeader,
+    who: Address,
+) -> Result<ActorSlot, ChainError> {
+    let slot = sign::actor_slot(pin.realm, who);
+    let proved = prove_slots(endpoints, pin.contract, pin.code_hash, header, &[slot]).await?;
+    let word = proved.get(&slot).copied().unwrap_or_default();
+    let [roles, ..] = *word.as_limbs();
+    Ok(ActorSlot { roles, nonce: word.wrapping_shr(64) })
+}
+
+/// Any slots of a contract with that code hash; every one asked for is in the answer.
+///
+/// # Errors
+/// As [`prove`].
+pub async fn prove_slots(
+    endpoints: &Endpoints,
+    contract: Address,
+    code_hash: B256,
+    header: &TrustedHeader,
+    slots: &[B256],
+) -> Result<BTreeMap<B256, U256>, ChainError> {
+    let mut proved = BTreeMap::new();
+    // With no slots at all the account, and so the code hash, is still proved.
+    let batches: Vec<&[B256]> = if slots.is_empty() { vec![&[]] } else { slots.chunks(SLOTS_PER_REQUEST).collect() };
+    for batch in batches {
+        let part =
+            endpoints.first("eth_getProof", |endpoint| one_batch(endpoint, contract, code_hash, header, batch)).await?;
+        proved.extend(part);
+    }
+    Ok(proved)
+}
+
+async fn one_batch(
+    endpoint: &Endpoint,
+    contract: Address,
+    code_hash: B256,
+    header: &TrustedHeader,
+    slots: &[B256],
+) -> Result<BTreeMap<B256, U256>, ChainError> {
+    let ask = |block: Value| endpoint.call::<AccountProof>("eth_getProof", json!([contract, slots, block]));
+    let answer = match ask(json!({ "blockHash": header.hash })).await {
+        // Not every node takes a hash here. By number it may prove another block of that height: then it does not verify.
+        Err(ChainError::Rpc { .. }) => ask(json!(format!("{:#x}", header.number))).await?,
+        answer => answer?,
+    };
+    answer.verify(header.state_root, contract, code_hash, slots).map_err(|error| ChainError::Proof {
+        endpoint: endpoint.name().into(),
+        block: header.number,
+        detail: error.to_string(),
+    })
+}

@@ -1,0 +1,206 @@
+//! Building, pricing and signing one transaction. Prices come from a node and are not believed beyond a cap: a lying node must
+//! not be able to burn the account's money as fees.
+
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{B256, Bytes, TxKind, U256};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    endpoints::{Endpoint, Endpoints},
+    error::ChainError,
+    keys::ActorKey,
+};
+
+/// 10^9 wei.
+pub(crate) const GWEI: u128 = 1_000_000_000;
+/// Since Osaka (EIP-7825) no transaction may ask for more.
+const GAS_CAP: u64 = 1 << 24;
+/// Where a node does not answer `eth_maxPriorityFeePerGas`.
+const DEFAULT_TIP: u128 = GWEI;
+
+/// The most that is paid, whatever nodes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeeCaps {
+    /// Wei per gas, all in.
+    pub fee: u128,
+    /// Wei per gas that go to the block's producer.
+    pub tip: u128,
+}
+
+impl Default for FeeCaps {
+    /// 1000 gwei, of which 50 for the producer.
+    fn default() -> Self {
+        Self { fee: GWEI.saturating_mul(1000), tip: GWEI.saturating_mul(50) }
+    }
+}
+
+/// A price per gas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Price {
+    /// EIP-1559.
+    Dynamic { fee: u128, tip: u128 },
+    /// Chains without a base fee.
+    Legacy { fee: u128 },
+}
+
+impl Price {
+    pub(crate) const fn fee(self) -> u128 {
+        match self {
+            Self::Dynamic { fee, .. } | Self::Legacy { fee } => fee,
+        }
+    }
+
+    /// A quarter more, rounded up (nodes ask for a tenth to replace), and not below `quote`.
+    pub(crate) fn bumped(self, quote: Self, caps: FeeCaps) -> Self {
+        let more = |value: u128| value.saturating_add(value / 4).saturating_add(1);
+        match (self, quote) {
+            (Self::Dynamic { fee, tip }, Self::Dynamic { fee: other_fee, tip: other_tip }) => {
+                Self::Dynamic { fee: more(fee).max(other_fee), tip: more(tip).max(other_tip) }
+            }
+            (Self::Dynamic { fee, tip }, Self::Legacy { .. }) => Self::Dynamic { fee: more(fee), tip: more(tip) },
+            (Self::Legacy { fee }, other) => Self::Legacy { fee: more(fee).max(other.fee()) },
+        }
+        .capped(caps)
+    }
+
+    fn capped(self, caps: FeeCaps) -> Self {
+        match self {
+            Self::Dynamic { fee, tip } => {
+                let fee = fee.min(caps.fee);
+                Self::Dynamic { fee, tip: tip.min(caps.tip).min(fee) }
+            }
+            Self::Legacy { fee } => Self::Legacy { fee: fee.min(caps.fee) },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PricedBlock {
+    base_fee_per_gas: Option<U256>,
+}
+
+/// What a block's worth of haste costs now: twice the base fee and the node's tip, capped.
+pub(crate) async fn quote(endpoints: &Endpoints, caps: FeeCaps) -> Result<Price, ChainError> {
+    let price = endpoints.first("gas price", one_quote).await?;
+    Ok(price.capped(caps))
+}
+
+async fn one_quote(endpoint: &Endpoint) -> Result<Price, ChainError> {
+    let block: PricedBlock = endpoint.call("eth_getBlockByNumber", json!(["latest", false])).await?;
+    let Some(base) = block.base_fee_per_gas else {
+        let fee: U256 = endpoint.call("eth_gasPrice", json!([])).await?;
+        return Ok(Price::Legacy { fee: fee.saturating_to() });
+    };
+    let tip = match endpoint.call::<U256>("eth_maxPriorityFeePerGas", json!([])).await {
+        Ok(tip) => tip.saturating_to(),
+        Err(ChainError::Rpc { .. }) => DEFAULT_TIP,
+        Err(error) => return Err(error),
+    };
+    let base: u128 = base.saturating_to();
+    Ok(Price::Dynamic { fee: base.saturating_mul(2).saturating_add(tip), tip })
+}
+
+/// One transaction, but for its price.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) chain_id: u64,
+    pub(crate) nonce: u64,
+    pub(crate) gas: u64,
+    pub(crate) to: TxKind,
+    pub(crate) input: Bytes,
+}
+
+impl Draft {
+    /// The signed bytes and their hash.
+    pub(crate) fn sign(&self, price: Price, key: &ActorKey) -> Result<(B256, Bytes), ChainError> {
+        let envelope: TxEnvelope = match price {
+            Price::Dynamic { fee, tip } => {
+                let transaction = TxEip1559 {
+                    chain_id: self.chain_id,
+                    nonce: self.nonce,
+                    gas_limit: self.gas,
+                    max_fee_per_gas: fee,
+                    max_priority_fee_per_gas: tip,
+                    to: self.to,
+                    value: U256::ZERO,
+                    access_list: Default::default(),
+                    input: self.input.clone(),
+                };
+                let signature = key.sign(&transaction.signature_hash())?;
+                transaction.into_signed(signature).into()
+            }
+            Price::Legacy { fee } => {
+                let transaction = TxLegacy {
+                    chain_id: Some(self.chain_id),
+                    nonce: self.nonce,
+                    gas_price: fee,
+                    gas_limit: self.gas,
+                    to: self.to,
+                    value: U256::ZERO,
+                    input: self.input.clone(),
+                };
+                let signature = key.sign(&transaction.signature_hash())?;
+                transaction.into_signed(signature).into()
+            }
+        };
+        Ok((*envelope.tx_hash(), envelope.encoded_2718().into()))
+    }
+}
+
+/// What a node is asked in `eth_call` and `eth_estimateGas`.
+pub(crate) fn call_object(key: &ActorKey, to: TxKind, input: &Bytes) -> Value {
+    let mut object = json!({ "from": key.address(), "input": input, "value": "0x0" });
+    if let (TxKind::Call(to), Some(fields)) = (to, object.as_object_mut()) {
+        fields.insert("to".into(), json!(to));
+    }
+    object
+}
+
+/// A fifth more than the estimate: another entry of the same block may make a slot warmer, colder or first.
+pub(crate) fn with_margin(estimate: U256) -> u64 {
+    let estimate: u64 = estimate.saturating_to();
+    estimate.saturating_add(estimate / 5).saturating_add(25_000).min(GAS_CAP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: FeeCaps = FeeCaps { fee: 1000, tip: 50 };
+
+    #[test]
+    fn a_replacement_pays_at_least_a_tenth_more_even_for_tiny_prices() {
+        let quote = Price::Dynamic { fee: 0, tip: 0 };
+        for value in [0u128, 1, 2, 7, 40] {
+            let Price::Dynamic { fee, tip } = Price::Dynamic { fee: value, tip: value }.bumped(quote, CAPS) else {
+                panic!("stays dynamic")
+            };
+            assert!(fee * 10 >= value * 11 && fee > value, "{value} to {fee}");
+            assert!(tip * 10 >= value * 11 && tip > value || tip == 50, "{value} to {tip}");
+        }
+    }
+
+    #[test]
+    fn no_quote_and_no_replacement_exceeds_the_caps() {
+        let greedy = Price::Dynamic { fee: u128::MAX, tip: u128::MAX };
+        assert_eq!(greedy.capped(CAPS), Price::Dynamic { fee: 1000, tip: 50 });
+        let modest = Price::Dynamic { fee: 900, tip: 49 };
+        assert_eq!(modest.bumped(greedy, CAPS), Price::Dynamic { fee: 1000, tip: 50 });
+        assert_eq!(Price::Legacy { fee: 5000 }.capped(CAPS), Price::Legacy { fee: 1000 });
+    }
+
+    #[test]
+    fn a_tip_never_exceeds_the_whole_fee() {
+        let caps = FeeCaps { fee: 10, tip: 50 };
+        assert_eq!(Price::Dynamic { fee: 30, tip: 30 }.capped(caps), Price::Dynamic { fee: 10, tip: 10 });
+    }
+
+    #[test]
+    fn gas_never_exceeds_what_a_block_takes() {
+        assert_eq!(with_margin(U256::from(100_000)), 145_000);
+        assert_eq!(with_margin(U256::MAX), 1 << 24);
+    }
+}
