@@ -92,6 +92,50 @@ const payloads = [
 const dataOf = (name) => payloads.find((payload) => payload.name === name).data;
 const kindOf = (name) => payloads.find((payload) => payload.name === name).kind;
 
+const kinds = {
+  ROOT_SET: 0x0000,
+  ROLE_SET: 0x0001,
+  CA_ADD: 0x0002,
+  CA_LOOSEN: 0x0003,
+  UNLOCK: 0x0004,
+  RESTORE: 0x0005,
+  SETTINGS: 0x0006,
+  REVOKE: 0x0007,
+  MIGRATE: 0x0080,
+  MEMBER_SET: 0x0100,
+  USER_ADD: 0x0101,
+  GROUP_ADD: 0x0102,
+  HOST_ADD: 0x0103,
+  LABEL_ADD: 0x0104,
+  KEY_ADD: 0x0105,
+  GRANT_ADD: 0x0106,
+  GROUP_MEMBER_ADD: 0x0107,
+  PAYLOAD_NAME_ADD: 0x0108,
+  REMOVE: 0x0109,
+  CONFIRM: 0x010a,
+  KEY_LOCK: 0x0200,
+  USER_LOCK: 0x0201,
+  HOST_LOCK: 0x0202,
+  CA_LOCK: 0x0203,
+  ACTOR_LOCK: 0x0204,
+  BATCH_LOCK: 0x0205,
+  CA_RETIRE: 0x0206,
+  CA_TIGHTEN: 0x0207,
+  SETTINGS_TIGHTEN: 0x0208,
+  CERT_REVOKE: 0x0300,
+  BATCH: 0x0400,
+  COUNTERSIGN: 0x0500,
+  APPROVE: 0x0600,
+  DENY: 0x0601,
+  REQUEST: 0x0700,
+  ACKNOWLEDGE: 0x0701,
+  PREKEYS: 0x0702,
+  DELIVERY: 0x0800,
+  PUBLIC_DATA: 0x0801,
+  ENVELOPE: 0x0802,
+  ENROL: 0x0900,
+};
+
 // --- A log: every entry is one that the contract takes, in this order
 
 const shard = (shardClass, epoch) => shardClass * 2 ** 32 + epoch;
@@ -260,6 +304,7 @@ const vectors = {
     appendByRoots(0, [write("ROLE_SET", 0)], [[0, "root0"], [1, "root1"]]),
     appendByRoots(6, [write("ROOT_SET", 0), write("SETTINGS", 0), write("USER_ADD", shard(1, 0))], [[2, "root2"], [0, "root0"]]),
   ],
+  kinds,
   payloads,
 };
 process.stdout.write(`${JSON.stringify(vectors, null, 2)}\n`);
