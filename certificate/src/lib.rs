@@ -32,4 +32,4 @@ pub use key::{KeyAlgorithm, PublicKey, fingerprint_sha256};
 pub use log_proof::{LOG_PROOF_EXTENSION, LogProof};
 pub use merkle::{Digest32, leaf_hash};
 pub use scope::{SCOPE_EXTENSION, Scope, Target, label_digest};
-pub use text::decode_base64;
+pub use text::{decode_base64, encode_base64, fingerprint_text};

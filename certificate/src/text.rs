@@ -2,9 +2,9 @@
 //!
 //! Both decoders are strict: text decodes only if encoding the result gives that very text.
 
-use base64ct::{Base64, Base64UrlUnpadded, Encoding};
+use base64ct::{Base64, Base64Unpadded, Base64UrlUnpadded, Encoding};
 
-use crate::{CertificateError, wire};
+use crate::{CertificateError, Digest32, wire};
 
 /// Decodes what sshd passes as `%k` and `%K`: standard base64 with padding, no white space.
 ///
@@ -22,6 +22,18 @@ pub fn decode_base64(text: &[u8], max_bytes: usize, field: &'static str) -> Resu
         Ok(bytes) if Base64::encode_string(&bytes) == text => Ok(bytes),
         _ => Err(invalid),
     }
+}
+
+/// Standard base64 with padding, as in `authorized_keys`.
+#[must_use]
+pub fn encode_base64(bytes: &[u8]) -> String {
+    Base64::encode_string(bytes)
+}
+
+/// A key's SHA-256 in OpenSSH's form, `SHA256:` and base64 without padding.
+#[must_use]
+pub fn fingerprint_text(digest: &Digest32) -> String {
+    format!("SHA256:{}", Base64Unpadded::encode_string(digest))
 }
 
 /// The data of one of our extensions: an SSH string that holds base64url text of `layout`.
