@@ -434,9 +434,9 @@ impl Entry {
 ///
 /// # Errors
 /// [`EntryError::Malformed`] if the bytes do not decode, or are not what encoding the result gives.
-pub fn canonical<T: SolValue>(kind: Kind, payload: &[u8]) -> Result<T, EntryError>
+pub fn canonical<T>(kind: Kind, payload: &[u8]) -> Result<T, EntryError>
 where
-    T: From<<T::SolType as alloy_sol_types::SolType>::RustType>,
+    T: SolValue + From<<T::SolType as alloy_sol_types::SolType>::RustType>,
 {
     #[expect(clippy::disallowed_methods, reason = "the one place where the result is encoded again and compared")]
     let decoded = T::abi_decode(payload).map_err(|_| EntryError::Malformed(kind))?;

@@ -113,7 +113,8 @@ impl Meta {
     /// The word that is logged.
     #[must_use]
     pub fn pack(self) -> U256 {
-        (U256::from(self.kind.0) << 96) | (U256::from(self.prev_block) << 64) | U256::from(self.time)
+        let middle = (u64::from(self.kind.0) << 32) | u64::from(self.prev_block);
+        U256::from_limbs([self.time, middle, 0, 0])
     }
 
     /// The fields of a word; none if other bits are set.
@@ -137,8 +138,11 @@ pub fn genesis(chain_id: u64, contract: Address, realm: B256, shard: u64) -> U25
 #[must_use]
 pub fn next_slot(before: U256, realm: B256, entry: &LogEntry, block: u64) -> U256 {
     let preimage = (before, realm, entry.shard, entry.actor, entry.meta, keccak256(&entry.data));
-    let hash = U256::from_be_bytes(keccak256(preimage.abi_encode_params()).0);
-    (hash >> 32 << 32) | U256::from(low32(block))
+    let mut slot = keccak256(preimage.abi_encode_params()).0;
+    for (byte, hop) in slot.iter_mut().skip(28).zip(low32(block).to_be_bytes()) {
+        *byte = hop;
+    }
+    U256::from_be_bytes(slot)
 }
 
 /// The last block of a shard with this slot, as far as the slot tells: the greatest number not above `until` with its low 32

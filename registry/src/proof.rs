@@ -60,7 +60,7 @@ pub enum ProofError {
         /// The trusted root.
         state_root: B256,
         /// Where the proof breaks.
-        source: ProofVerificationError,
+        source: Box<ProofVerificationError>,
     },
     /// The account is proved, but runs other code than pinned.
     #[error("account {address} has code hash {got}, pinned is {expected}")]
@@ -94,7 +94,7 @@ pub enum ProofError {
         /// As answered; zero: absent.
         value: U256,
         /// Where the proof breaks.
-        source: ProofVerificationError,
+        source: Box<ProofVerificationError>,
     },
 }
 
@@ -139,7 +139,7 @@ impl AccountProof {
         let account =
             TrieAccount { nonce, balance: self.balance, storage_root: self.storage_hash, code_hash: self.code_hash };
         verify_proof(state_root, path(address.as_slice()), Some(alloy_rlp::encode(account)), &self.account_proof)
-            .map_err(|source| ProofError::Account { address, state_root, source })
+            .map_err(|source| ProofError::Account { address, state_root, source: source.into() })
     }
 }
 

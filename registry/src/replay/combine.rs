@@ -1,0 +1,399 @@
+//! The final view, the latest view and the pending denials, made into what holds now.
+//!
+//! Authority (who, what, which keys, grants, CAs, roles) is the final view's, less what is denied; what issuers, watchdogs,
+//! approvers, members and senders have done is the latest view's, by actors with their role left after that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_primitives::{Address, B256};
+use countersign_certificate::{Fingerprint20, Id};
+
+use crate::effective::{Effective, Settings};
+use crate::entries::{Kind, Roles};
+use crate::realm::{
+    Acknowledgement, Actor, Approval, Batch, BatchState, BlockRef, Ca, CaState, EntryRef, Grant, GrantTarget, Group,
+    Host, Key, PayloadName, Refusal, Removed, Request, State as RecordState, Subject, User, Waiting,
+};
+use crate::replay::denial::{Denied, Target};
+use crate::replay::engine::sealing_key;
+use crate::replay::state::{State, WaitingRecord};
+
+pub(super) fn combine(
+    fin: &State,
+    tip: &State,
+    denied: &Denied,
+    final_block: BlockRef,
+    latest_block: BlockRef,
+) -> Effective {
+    let view = View { fin, tip, denied, time: final_block.time, settings: denied.tighten(fin.settings.now()) };
+    let users = view.users();
+    let groups = view.groups();
+    let hosts = view.hosts();
+    let actors = view.actors();
+    let cas = view.cas();
+    let batches = view.batches(&actors, &cas);
+    let requests = view.requests(&actors, &users);
+    let approvals = view.approvals(&actors, &users, &requests);
+    let deliveries = (tip.deliveries.iter())
+        .filter(|(_, delivery)| has_role(&actors, &delivery.actor, State::SENDERS))
+        .map(|(id, delivery)| (*id, delivery.clone()))
+        .collect::<BTreeMap<_, _>>();
+    let acknowledgements = (tip.acknowledgements.iter())
+        .filter(|((id, actor), _)| deliveries.get(id).is_some_and(|delivery| delivery.recipient == *actor))
+        .map(|((id, _), acknowledgement)| (*id, acknowledgement.clone()))
+        .collect::<BTreeMap<Id, Acknowledgement>>();
+    let public_data = (tip.public_data.iter())
+        .filter(|(_, data)| has_role(&actors, &data.actor, State::SENDERS))
+        .map(|(id, data)| (*id, data.clone()))
+        .collect();
+    Effective {
+        realm: fin.realm,
+        final_block,
+        latest_block,
+        settings: view.settings,
+        group_members: view.group_members(),
+        keys: view.keys(),
+        grants: view.grants(),
+        refusals: view.refusals(&actors),
+        locked_keys: view.keys_in(fin.locks.iter().map(|(target, _)| target), &denied.locked),
+        revoked_keys: view.keys_in(fin.revoked.iter().map(|(target, _)| target), &denied.revoked),
+        revoked_serials: view.revoked_serials(),
+        locked_batches: view.locked_batches(),
+        payload_names: view.payload_names(),
+        removed: view.removed(),
+        waiting: view.waiting(),
+        users,
+        groups,
+        hosts,
+        cas,
+        batches,
+        requests,
+        approvals,
+        actors,
+        deliveries,
+        acknowledgements,
+        public_data,
+        ignored: tip.ignored.iter().copied().collect(),
+        newest: tip.newest,
+    }
+}
+
+struct View<'a> {
+    fin: &'a State,
+    tip: &'a State,
+    denied: &'a Denied,
+    /// The final block's time.
+    time: u64,
+    settings: Settings,
+}
+
+impl View<'_> {
+    fn gone(&self, id: &Id) -> bool {
+        self.fin.removed.contains(id) || self.denied.removed.contains(id)
+    }
+
+    /// Whether a directory record of the final view counts: not removed, and no longer waiting.
+    fn stands(&self, id: &Id) -> bool {
+        !self.gone(id) && self.fin.waiting.get(id).is_none_or(|waiting| waiting.counts_at(self.time))
+    }
+
+    /// Whether what was added at `at` may go on referring to `target`.
+    fn holds(&self, target: &Id, at: EntryRef) -> bool {
+        self.stands(target) && self.fin.predates(target, at)
+    }
+
+    fn locked(&self, target: Target) -> bool {
+        self.fin.locks.contains(&target) || self.denied.locked.contains(&target)
+    }
+
+    fn revoked(&self, target: Target) -> bool {
+        self.fin.revoked.contains(&target) || self.denied.revoked.contains(&target)
+    }
+
+    fn state_of(&self, target: Target) -> RecordState {
+        if self.revoked(target) {
+            RecordState::Revoked
+        } else if self.locked(target) {
+            RecordState::Locked
+        } else {
+            RecordState::Active
+        }
+    }
+
+    fn labels_of(&self) -> BTreeMap<Id, BTreeSet<String>> {
+        let mut labels: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
+        for (id, record) in self.fin.labels.iter() {
+            if self.stands(id) && self.holds(&record.target, record.at) {
+                labels.entry(record.target).or_default().insert(record.label.clone());
+            }
+        }
+        labels
+    }
+
+    fn users(&self) -> BTreeMap<Id, User> {
+        let mut labels = self.labels_of();
+        (self.fin.users.iter())
+            .filter(|(id, _)| self.stands(id))
+            .map(|(id, user)| {
+                let labels = labels.remove(id).unwrap_or_default();
+                (*id, User { state: self.state_of(Target::User(*id)), labels, ..user.clone() })
+            })
+            .collect()
+    }
+
+    fn groups(&self) -> BTreeMap<Id, Group> {
+        let standing = self.fin.groups.iter().filter(|(id, _)| self.stands(id));
+        standing.map(|(id, group)| (*id, group.clone())).collect()
+    }
+
+    fn hosts(&self) -> BTreeMap<Id, Host> {
+        let mut labels = self.labels_of();
+        (self.fin.hosts.iter())
+            .filter(|(id, _)| self.stands(id))
+            .map(|(id, host)| {
+                let labels = labels.remove(id).unwrap_or_default();
+                let owner = host.owner.filter(|owner| self.holds(owner, host.at));
+                (*id, Host { state: self.state_of(Target::Host(*id)), owner, labels, ..host.clone() })
+            })
+            .collect()
+    }
+
+    fn group_members(&self) -> BTreeSet<(Id, Id)> {
+        (self.fin.memberships.iter())
+            .filter(|(id, member)| {
+                self.stands(id) && self.holds(&member.group, member.at) && self.holds(&member.user, member.at)
+            })
+            .map(|(_, member)| (member.group, member.user))
+            .collect()
+    }
+
+    /// In log order; of two with one fingerprint the earlier.
+    fn keys(&self) -> Vec<Key> {
+        let mut keys: Vec<&Key> = (self.fin.keys.iter())
+            .filter(|(id, key)| self.stands(id) && self.holds(&key.user, key.at))
+            .map(|(_, key)| key)
+            .collect();
+        keys.sort_by_key(|key| key.at);
+        let mut seen: BTreeSet<Fingerprint20> = BTreeSet::new();
+        keys.into_iter()
+            .filter(|key| seen.insert(key.fingerprint))
+            .map(|key| Key { state: self.state_of(Target::Key(key.fingerprint)), ..key.clone() })
+            .collect()
+    }
+
+    fn grants(&self) -> BTreeMap<Id, Grant> {
+        let standing = self.fin.grants.iter().filter(|(id, _)| self.stands(id));
+        standing.filter_map(|(id, grant)| Some((*id, self.grant(grant)?))).collect()
+    }
+
+    fn grant(&self, grant: &Grant) -> Option<Grant> {
+        let (Subject::User(subject) | Subject::Group(subject)) = grant.subject;
+        if !self.holds(&subject, grant.at) {
+            return None;
+        }
+        let mut grant = grant.clone();
+        if let GrantTarget::Hosts(hosts) = &mut grant.target {
+            hosts.retain(|host| self.holds(host, grant.at));
+            if hosts.is_empty() {
+                return None;
+            }
+        }
+        let certificate_only =
+            self.settings.require_logged || grant.approvals > 0 || grant.max_ttl.is_some() || !grant.hours.is_empty();
+        if certificate_only {
+            grant.via &= !Grant::VIA_KEY;
+        }
+        Some(grant)
+    }
+
+    fn cas(&self) -> BTreeMap<Id, Ca> {
+        self.fin.cas.iter().map(|(id, record)| (*id, self.ca(id, &record.ca))).collect()
+    }
+
+    fn ca(&self, id: &Id, ca: &Ca) -> Ca {
+        let retired = [self.fin.retired.get(id), self.denied.retired.get(id)].into_iter().flatten().min();
+        let state = match (self.state_of(Target::Ca(*id)), retired) {
+            (RecordState::Revoked, _) => CaState::Revoked,
+            (RecordState::Locked, _) => CaState::Locked,
+            (RecordState::Active, Some(at)) => CaState::Retired { at: *at },
+            (RecordState::Active, None) => CaState::Active,
+        };
+        let limits = self.denied.limits.get(id).map_or_else(|| ca.limits.clone(), |cut| ca.limits.intersect(cut));
+        Ca { state, limits, ..ca.clone() }
+    }
+
+    fn actors(&self) -> BTreeMap<Address, Actor> {
+        self.fin.actors.iter().map(|(address, _)| (*address, self.actor(address))).collect()
+    }
+
+    fn actor(&self, address: &Address) -> Actor {
+        let Some(state) = self.fin.actors.get(address) else { return Actor::default() };
+        let locked = state.locked_now() || self.denied.locked.contains(&Target::Actor(*address));
+        let bound = state.binding().filter(|(binding, subject)| {
+            !self.denied.unbound.contains(address) && self.stands(&binding.id) && self.holds(subject, binding.at)
+        });
+        let mut roles = state.roles_now() & !self.denied.roles_lost(address) & !Roles::MEMBER;
+        if bound.is_some() {
+            roles |= Roles::MEMBER;
+        }
+        let own = sealing_key(state.role_x25519).filter(|_| state.roles_now() != 0);
+        Actor {
+            roles: if locked { 0 } else { roles },
+            x25519: own.or_else(|| bound.and_then(|(binding, _)| sealing_key(binding.x25519))),
+            subject: bound.map(|(_, subject)| subject),
+            locked,
+        }
+    }
+
+    fn locked_batches(&self) -> BTreeSet<Id> {
+        let locked = self.fin.locks.iter().map(|(target, _)| target).chain(&self.denied.locked);
+        locked.filter_map(|target| if let Target::Batch(id) = target { Some(*id) } else { None }).collect()
+    }
+
+    fn batches(&self, actors: &BTreeMap<Address, Actor>, cas: &BTreeMap<Id, Ca>) -> BTreeMap<Id, Batch> {
+        let mut watchdogs: BTreeMap<(Id, B256), BTreeSet<Address>> = BTreeMap::new();
+        for ((batch, watchdog, hash), _) in self.tip.countersignatures.iter() {
+            if has_role(actors, watchdog, Roles::WATCHDOG) {
+                watchdogs.entry((*batch, *hash)).or_default().insert(*watchdog);
+            }
+        }
+        (self.tip.batches.iter())
+            .map(|(id, record)| {
+                let batch = &record.batch;
+                let mut countersigners = watchdogs.remove(&(*id, batch.entry_hash)).unwrap_or_default();
+                countersigners.remove(&batch.issuer);
+                let listed =
+                    record.listed && cas.get(&batch.ca).is_some_and(|ca| ca.limits.issuers.contains(&batch.issuer));
+                let have = u64::try_from(countersigners.len()).unwrap_or(u64::MAX);
+                let need = self.settings.countersign_quorum;
+                let state = if self.locked(Target::Batch(*id)) {
+                    BatchState::Locked
+                } else if !has_role(actors, &batch.issuer, Roles::ISSUER) {
+                    BatchState::IssuerLostRole
+                } else if !listed {
+                    BatchState::IssuerNotListed
+                } else if have < need {
+                    BatchState::WaitingForCountersignatures { have, need }
+                } else {
+                    BatchState::Accepted
+                };
+                (*id, Batch { state, countersigners, ..batch.clone() })
+            })
+            .collect()
+    }
+
+    fn requests(&self, actors: &BTreeMap<Address, Actor>, users: &BTreeMap<Id, User>) -> BTreeMap<Id, Request> {
+        (self.tip.requests.iter())
+            .filter(|(_, request)| {
+                let actor = actors.get(&request.actor).filter(|actor| !actor.locked);
+                users.contains_key(&request.user) && actor.is_some_and(|actor| actor.subject == Some(request.user))
+            })
+            .map(|(id, request)| (*id, request.clone()))
+            .collect()
+    }
+
+    fn approvals(
+        &self,
+        actors: &BTreeMap<Address, Actor>,
+        users: &BTreeMap<Id, User>,
+        requests: &BTreeMap<Id, Request>,
+    ) -> BTreeMap<Id, Vec<Approval>> {
+        let mut sorted: Vec<_> = self.tip.approvals.iter().collect();
+        sorted.sort_by_key(|((_, at), _)| *at);
+        let mut seen: BTreeSet<(Id, Id, B256)> = BTreeSet::new();
+        let mut approvals: BTreeMap<Id, Vec<Approval>> = BTreeMap::new();
+        for ((request, at), (actor, hash)) in sorted {
+            let approver = actors.get(actor).filter(|actor| actor.roles & Roles::APPROVER != 0);
+            let Some(user) = approver.and_then(|approver| approver.subject) else { continue };
+            let live = users.get(&user).is_some_and(|user| user.state == RecordState::Active);
+            let by_another = requests.get(request).is_some_and(|request| request.user != user);
+            if live && by_another && seen.insert((*request, user, *hash)) {
+                approvals.entry(*request).or_default().push(Approval { at: *at, actor: *actor, user, hash: *hash });
+            }
+        }
+        approvals
+    }
+
+    fn refusals(&self, actors: &BTreeMap<Address, Actor>) -> BTreeMap<Id, Vec<Refusal>> {
+        let mut sorted: Vec<_> = self.tip.refusals.iter().collect();
+        sorted.sort_by_key(|((_, at), _)| *at);
+        let mut refusals: BTreeMap<Id, Vec<Refusal>> = BTreeMap::new();
+        for ((request, at), actor) in sorted {
+            if has_role(actors, actor, Roles::APPROVER) {
+                let user = actors.get(actor).and_then(|actor| actor.subject);
+                refusals.entry(*request).or_default().push(Refusal { at: *at, actor: *actor, user });
+            }
+        }
+        refusals
+    }
+
+    fn keys_in<'t>(
+        &self,
+        targets: impl Iterator<Item = &'t Target>,
+        denied: &'t BTreeSet<Target>,
+    ) -> BTreeSet<Fingerprint20> {
+        targets
+            .chain(denied)
+            .filter_map(|target| if let Target::Key(key) = target { Some(*key) } else { None })
+            .collect()
+    }
+
+    fn revoked_serials(&self) -> BTreeMap<Id, BTreeSet<u64>> {
+        let mut serials: BTreeMap<Id, BTreeSet<u64>> = BTreeMap::new();
+        for (ca, serial) in self.fin.serials.iter().map(|(key, _)| key).chain(&self.denied.serials) {
+            serials.entry(*ca).or_default().insert(*serial);
+        }
+        serials
+    }
+
+    fn payload_names(&self) -> BTreeMap<String, PayloadName> {
+        let mut standing: Vec<_> = self.fin.payload_names.iter().filter(|(id, _)| self.stands(id)).collect();
+        standing.sort_by_key(|(_, named)| named.at);
+        let mut names = BTreeMap::new();
+        for (id, named) in standing {
+            let name = PayloadName { id: *id, at: named.at, payload_kind: named.payload_kind };
+            names.entry(named.name.clone()).or_insert(name);
+        }
+        names
+    }
+
+    fn removed(&self) -> BTreeMap<Id, Removed> {
+        let users = self
+            .fin
+            .users
+            .iter()
+            .filter(|(id, _)| self.gone(id))
+            .map(|(id, user)| (*id, Removed { kind: Kind::USER_ADD.0, name: user.login.clone(), uid: user.uid }));
+        let hosts = self
+            .fin
+            .hosts
+            .iter()
+            .filter(|(id, _)| self.gone(id))
+            .map(|(id, host)| (*id, Removed { kind: Kind::HOST_ADD.0, name: host.name.clone(), uid: 0 }));
+        users.chain(hosts).collect()
+    }
+
+    fn waiting(&self) -> Vec<Waiting> {
+        let shown = |id: &Id, waiting: &WaitingRecord, in_final| Waiting {
+            id: *id,
+            kind: waiting.kind,
+            at: waiting.at,
+            writer: waiting.writer,
+            not_before: waiting.not_before,
+            confirmations: waiting.confirmations(),
+            quorum: waiting.quorum,
+            in_final,
+        };
+        let in_final = self.fin.waiting.iter().filter(|(id, waiting)| !self.gone(id) && !waiting.counts_at(self.time));
+        let mut all: Vec<Waiting> =
+            in_final.map(|(id, waiting)| shown(id, self.tip.waiting.get(id).unwrap_or(waiting), true)).collect();
+        let fresh = self.tip.additions.iter().filter(|(id, _)| !self.gone(id));
+        all.extend(fresh.map(|(id, waiting)| shown(id, self.tip.waiting.get(id).unwrap_or(waiting), false)));
+        all.sort_by_key(|waiting| waiting.at);
+        all
+    }
+}
+
+fn has_role(actors: &BTreeMap<Address, Actor>, actor: &Address, roles: u64) -> bool {
+    actors.get(actor).is_some_and(|actor| actor.roles & roles != 0)
+}

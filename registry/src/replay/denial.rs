@@ -1,0 +1,205 @@
+//! Denials of the latest view, kept through reorgs.
+//!
+//! A denial seen in a latest view stays in force until the final view contains it (then the final view speaks for itself) or
+//! has passed its block by 64 blocks without it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_primitives::Address;
+use countersign_certificate::{Fingerprint20, Id};
+use serde::{Deserialize, Serialize};
+
+use crate::effective::Settings;
+use crate::realm::CaLimits;
+
+/// How many blocks the final view must have passed a denial's block by before the denial is dropped.
+pub const DENIAL_BLOCKS: u64 = 64;
+
+/// What a lock or a revocation is aimed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) enum Target {
+    Key(Fingerprint20),
+    User(Id),
+    Host(Id),
+    Ca(Id),
+    Actor(Address),
+    Batch(Id),
+}
+
+/// One thing that is taken away.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Denial {
+    Locked(Target),
+    Revoked(Target),
+    Retired {
+        ca: Id,
+        time: u64,
+    },
+    Limited {
+        ca: Id,
+        limits: CaLimits,
+    },
+    Setting {
+        key: u16,
+        value: u64,
+    },
+    Serial {
+        ca: Id,
+        serial: u64,
+    },
+    Removed(Id),
+    /// Role bits, one at a time.
+    RoleLost {
+        actor: Address,
+        role: u64,
+    },
+    Unbound(Address),
+}
+
+/// Where denials of the entries being applied go.
+#[derive(Debug)]
+pub(super) enum Sink<'a> {
+    /// Final: what is now in the final view need not be remembered beside it.
+    Final(&'a mut PendingDenials),
+    /// Latest: remember.
+    Latest(&'a mut PendingDenials),
+}
+
+impl Sink<'_> {
+    pub(super) fn deny(&mut self, denial: Denial, block: u64) {
+        match self {
+            Self::Final(pending) => pending.seen_final(&denial, block),
+            Self::Latest(pending) => pending.remember(denial, block),
+        }
+    }
+}
+
+/// Denials with the greatest block they were seen in.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct PendingDenials {
+    blocks: BTreeMap<Denial, u64>,
+}
+
+impl PendingDenials {
+    fn remember(&mut self, denial: Denial, block: u64) {
+        let seen = self.blocks.entry(denial).or_insert(block);
+        *seen = block.max(*seen);
+    }
+
+    fn seen_final(&mut self, denial: &Denial, block: u64) {
+        if self.blocks.get(denial).is_some_and(|seen| *seen <= block) {
+            self.blocks.remove(denial);
+        }
+    }
+
+    /// Drops what the final view has passed.
+    pub(super) fn expire(&mut self, final_block: u64) {
+        self.blocks.retain(|_, block| final_block < block.saturating_add(DENIAL_BLOCKS));
+    }
+
+    pub(super) fn index(&self) -> Denied {
+        let mut denied = Denied::default();
+        for denial in self.blocks.keys() {
+            denied.add(denial);
+        }
+        denied
+    }
+}
+
+/// The same, sorted by what is asked.
+#[derive(Debug, Default)]
+pub(super) struct Denied {
+    pub(super) locked: BTreeSet<Target>,
+    pub(super) revoked: BTreeSet<Target>,
+    pub(super) retired: BTreeMap<Id, u64>,
+    pub(super) limits: BTreeMap<Id, CaLimits>,
+    pub(super) serials: BTreeSet<(Id, u64)>,
+    pub(super) removed: BTreeSet<Id>,
+    pub(super) unbound: BTreeSet<Address>,
+    settings: Vec<(u16, u64)>,
+    roles_lost: BTreeMap<Address, u64>,
+}
+
+impl Denied {
+    fn add(&mut self, denial: &Denial) {
+        match denial {
+            Denial::Locked(target) => {
+                self.locked.insert(*target);
+            }
+            Denial::Revoked(target) => {
+                self.revoked.insert(*target);
+            }
+            Denial::Retired { ca, time } => {
+                let earliest = self.retired.entry(*ca).or_insert(*time);
+                *earliest = (*earliest).min(*time);
+            }
+            Denial::Limited { ca, limits } => {
+                let cut = self.limits.get(ca).map_or_else(|| limits.clone(), |other| other.intersect(limits));
+                self.limits.insert(*ca, cut);
+            }
+            Denial::Setting { key, value } => self.settings.push((*key, *value)),
+            Denial::Serial { ca, serial } => {
+                self.serials.insert((*ca, *serial));
+            }
+            Denial::Removed(id) => {
+                self.removed.insert(*id);
+            }
+            Denial::RoleLost { actor, role } => {
+                *self.roles_lost.entry(*actor).or_default() |= role;
+            }
+            Denial::Unbound(actor) => {
+                self.unbound.insert(*actor);
+            }
+        }
+    }
+
+    /// Role bits that `actor` has lost.
+    pub(super) fn roles_lost(&self, actor: &Address) -> u64 {
+        self.roles_lost.get(actor).copied().unwrap_or(0)
+    }
+
+    /// `settings`, as strict as every pending change.
+    pub(super) fn tighten(&self, mut settings: Settings) -> Settings {
+        for (key, value) in &self.settings {
+            // A looser value changes nothing: it counts once it is final.
+            let _ = settings.tighten(*key, *value);
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCK: Denial = Denial::Locked(Target::User(Id([1; 16])));
+
+    #[test]
+    fn a_denial_stays_until_final_has_passed_its_block_by_64_blocks() {
+        let mut pending = PendingDenials::default();
+        pending.remember(LOCK, 100);
+        pending.expire(163);
+        assert!(pending.index().locked.contains(&Target::User(Id([1; 16]))));
+        pending.expire(164);
+        assert!(pending.index().locked.is_empty());
+    }
+
+    #[test]
+    fn a_denial_ends_when_final_contains_it_but_not_by_an_earlier_one_of_the_same_target() {
+        let mut pending = PendingDenials::default();
+        pending.remember(LOCK, 100);
+        Sink::Final(&mut pending).deny(LOCK, 99);
+        assert_eq!(pending.blocks.len(), 1);
+        Sink::Final(&mut pending).deny(LOCK, 100);
+        assert!(pending.blocks.is_empty());
+    }
+
+    #[test]
+    fn a_denial_seen_again_keeps_its_greatest_block() {
+        let mut pending = PendingDenials::default();
+        Sink::Latest(&mut pending).deny(LOCK, 100);
+        Sink::Latest(&mut pending).deny(LOCK, 90);
+        pending.expire(160);
+        assert_eq!(pending.blocks.get(&LOCK), Some(&100));
+    }
+}

@@ -1,0 +1,96 @@
+//! Classes 02 and 03: locks, retirements, tightenings, revoked certificates.
+//!
+//! They count whoever of those the contract lets write them, and whatever they are aimed at, known or not. Only an issuer is
+//! held to the CAs that list it.
+
+use std::collections::BTreeSet;
+
+use countersign_certificate::Id;
+
+use super::governance::{each, parse_limits};
+use super::{Context, Engine, Outcome};
+use crate::entries::{Entry, Roles};
+use crate::replay::IgnoreReason;
+use crate::replay::denial::{Denial, Target};
+
+impl Engine<'_> {
+    pub(super) fn denials(&mut self, context: Context<'_>, entry: Entry) -> Outcome {
+        let block = context.at.block;
+        match entry {
+            Entry::Lock(targets) => {
+                let mut actors = BTreeSet::new();
+                for target in each(&targets) {
+                    match target {
+                        Target::Actor(actor) => {
+                            self.state.actors.entry(actor).lock(block);
+                            actors.insert(actor);
+                        }
+                        target => self.state.locks.insert(target, block),
+                    }
+                    self.deny(context, Denial::Locked(target));
+                }
+                if !actors.is_empty() {
+                    self.state.void_waiting(&actors, context.at);
+                }
+                Ok(())
+            }
+            Entry::CaRetire(cas) => {
+                for ca in cas {
+                    let time = self.state.retired.get(&ca).map_or(context.at.time, |time| context.at.time.min(*time));
+                    self.state.retired.insert(ca, time);
+                    self.deny(context, Denial::Retired { ca, time });
+                }
+                Ok(())
+            }
+            Entry::CaTighten(change) => {
+                let id = Id(change.ca.0);
+                let limits = parse_limits(change.maxTtl, &change.logins, &change.issuers)?;
+                if let Some(record) = self.state.cas.get(&id) {
+                    let mut record = record.clone();
+                    let cut = record.ca.limits.intersect(&limits);
+                    record.limit(cut, block);
+                    self.state.cas.insert(id, record);
+                } else {
+                    let early =
+                        self.state.early_limits.get(&id).map_or(limits.clone(), |early| early.intersect(&limits));
+                    self.state.early_limits.insert(id, early);
+                }
+                self.deny(context, Denial::Limited { ca: id, limits });
+                Ok(())
+            }
+            Entry::SettingsTighten(settings) => {
+                for item in &settings.items {
+                    match self.state.settings.tighten(item.key, item.value, block) {
+                        Ok(()) => self.deny(context, Denial::Setting { key: item.key, value: item.value }),
+                        Err(reason) => self.ignore_item(context, reason),
+                    }
+                }
+                Ok(())
+            }
+            Entry::CertRevoke { ca, serials } => {
+                self.may_revoke(context, &ca)?;
+                for serial in serials {
+                    let shard = self
+                        .state
+                        .serials
+                        .get(&(ca, serial))
+                        .map_or(context.at.shard, |shard| context.at.shard.max(*shard));
+                    self.state.serials.insert((ca, serial), shard);
+                    self.deny(context, Denial::Serial { ca, serial });
+                }
+                Ok(())
+            }
+            _ => Err(IgnoreReason::UnknownKind),
+        }
+    }
+
+    fn may_revoke(&self, context: Context<'_>, ca: &Id) -> Outcome {
+        let block = context.at.block;
+        let roles = self.state.actors.get(&context.actor).map_or(0, |actor| actor.roles_ever_in(block));
+        let listed = || self.state.cas.get(ca).is_some_and(|record| record.ever_listed_in(&context.actor, block));
+        if context.by_roots() || roles & Roles::REVOKER != 0 || listed() {
+            return Ok(());
+        }
+        Err(IgnoreReason::IssuerNotListed)
+    }
+}

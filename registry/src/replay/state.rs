@@ -1,0 +1,370 @@
+//! What replay remembers: records, and the histories that say who could do what in which block.
+//!
+//! Roles, bindings, CA lists and actors' locks are kept as histories, so that an entry of a shard that is read late (a day or
+//! period that comes into view afterwards) is judged as of its own block. In its block a writer must hold its role at the start
+//! and must not lose it: authority from another shard starts with the next block, a denial in the same block wins.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use alloy_primitives::{Address, B256};
+use countersign_certificate::Id;
+use serde::{Deserialize, Serialize};
+
+use crate::entries::{Kind, Roles};
+use crate::realm::{
+    Acknowledgement, Batch, Ca, CaLimits, Delivery, EntryRef, Grant, Group, Host, Key, PublicData, Request, User,
+};
+use crate::replay::denial::Target;
+use crate::replay::settings::SettingsState;
+use crate::replay::table::Table;
+use crate::replay::{IgnoreReason, Ignored};
+
+/// How many ignored entries are remembered.
+pub(super) const IGNORED_KEPT: usize = 4096;
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) realm: B256,
+    /// Entries seen, by shard.
+    pub(super) next: Table<u64, u64>,
+    pub(super) newest: Option<EntryRef>,
+    /// The first critical entry that this version does not know.
+    pub(super) upgrade: Option<(Kind, EntryRef)>,
+    pub(super) settings: SettingsState,
+    /// Well-formed user and group adds so far.
+    pub(super) ordinal: u64,
+    pub(super) actors: Table<Address, ActorState>,
+    pub(super) cas: Table<Id, CaRecord>,
+    /// SHA-256 of the key blob to CA.
+    pub(super) ca_keys: Table<B256, Id>,
+    /// Tightenings of CAs that are not there yet.
+    pub(super) early_limits: Table<Id, CaLimits>,
+    pub(super) retired: Table<Id, u64>,
+    pub(super) users: Table<Id, User>,
+    pub(super) groups: Table<Id, Group>,
+    pub(super) hosts: Table<Id, Host>,
+    /// Logins and group names, for ever.
+    pub(super) names: Table<String, Id>,
+    pub(super) labels: Table<Id, LabelRecord>,
+    pub(super) keys: Table<Id, Key>,
+    pub(super) grants: Table<Id, Grant>,
+    pub(super) memberships: Table<Id, Membership>,
+    pub(super) payload_names: Table<Id, NamedPayload>,
+    /// Removed ids, known or not, with the block.
+    pub(super) removed: Table<Id, u64>,
+    /// Blocks of restores: references made before do not come back.
+    pub(super) restored: Table<Id, u64>,
+    pub(super) waiting: Table<Id, WaitingRecord>,
+    /// Latest lock of each target that is locked. Actors' locks are in their histories.
+    pub(super) locks: Table<Target, u64>,
+    pub(super) revoked: Table<Target, u64>,
+    /// To the (latest) shard of the revocation.
+    pub(super) serials: Table<(Id, u64), u64>,
+    pub(super) batches: Table<Id, BatchRecord>,
+    /// (batch, watchdog, entry hash)
+    pub(super) countersignatures: Table<(Id, Address, B256), EntryRef>,
+    pub(super) requests: Table<Id, Request>,
+    pub(super) approvals: Table<(Id, EntryRef), (Address, B256)>,
+    pub(super) refusals: Table<(Id, EntryRef), Address>,
+    pub(super) deliveries: Table<Id, Delivery>,
+    pub(super) acknowledgements: Table<(Id, Address), Acknowledgement>,
+    pub(super) public_data: Table<Id, PublicData>,
+    pub(super) ignored: VecDeque<Ignored>,
+    /// Directory additions of the latest view only.
+    #[serde(skip)]
+    pub(super) additions: Vec<(Id, WaitingRecord)>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct ActorState {
+    /// (block, role bits from then on)
+    pub(super) roles: Vec<(u64, u64)>,
+    pub(super) role_x25519: B256,
+    pub(super) bindings: Vec<Binding>,
+    pub(super) locks: Vec<LockSpan>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Binding {
+    pub(super) at: EntryRef,
+    /// None: unbound from then on.
+    pub(super) subject: Option<Id>,
+    /// What a CONFIRM or REMOVE names.
+    pub(super) id: Id,
+    pub(super) x25519: B256,
+}
+
+/// Locked from the start of block `from` to the end of block `until`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct LockSpan {
+    pub(super) from: u64,
+    /// Block of the latest lock of this span.
+    pub(super) last: u64,
+    pub(super) until: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct CaRecord {
+    pub(super) ca: Ca,
+    /// (block, listed from then on)
+    pub(super) issuers: Vec<(u64, BTreeSet<Address>)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct LabelRecord {
+    pub(super) at: EntryRef,
+    pub(super) target: Id,
+    pub(super) label: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Membership {
+    pub(super) at: EntryRef,
+    pub(super) group: Id,
+    pub(super) user: Id,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct NamedPayload {
+    pub(super) at: EntryRef,
+    pub(super) name: String,
+    pub(super) payload_kind: u8,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct BatchRecord {
+    pub(super) batch: Batch,
+    /// Whether the CA's record listed the issuer in the batch's block.
+    pub(super) listed: bool,
+}
+
+/// An addition that counts from `not_before` on, once `quorum` distinct ADMINs stand behind it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct WaitingRecord {
+    pub(super) kind: u16,
+    pub(super) at: EntryRef,
+    pub(super) writer: Address,
+    pub(super) not_before: u64,
+    pub(super) quorum: u64,
+    /// ADMINs beside the writer.
+    pub(super) confirmed: BTreeSet<Address>,
+    /// Confirmed by a threshold of roots.
+    pub(super) by_roots: bool,
+}
+
+impl WaitingRecord {
+    pub(super) fn confirmations(&self) -> u64 {
+        u64::try_from(self.confirmed.len()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    pub(super) fn has_quorum(&self) -> bool {
+        self.by_roots || self.confirmations() >= self.quorum
+    }
+
+    pub(super) fn counts_at(&self, time: u64) -> bool {
+        self.has_quorum() && self.not_before <= time
+    }
+
+    /// Whether it counted before `time`: too late to void it.
+    pub(super) fn counted_before(&self, time: u64) -> bool {
+        self.has_quorum() && self.not_before < time
+    }
+}
+
+impl ActorState {
+    pub(super) fn roles_now(&self) -> u64 {
+        self.roles.last().map_or(0, |(_, roles)| *roles)
+    }
+
+    /// Role bits held at the start of `block` and not lost in it.
+    pub(super) fn roles_in(&self, block: u64) -> u64 {
+        held_in(&self.roles, |(changed, _)| *changed, block)
+            .map(|changes| changes.into_iter().map(|(_, roles)| *roles).fold(u64::MAX, |all, roles| all & roles))
+            .unwrap_or(0)
+    }
+
+    /// Role bits held at the start of `block` or given in it.
+    pub(super) fn roles_ever_in(&self, block: u64) -> u64 {
+        let before = self.roles.iter().rev().find(|(changed, _)| *changed < block).map_or(0, |(_, roles)| *roles);
+        self.roles.iter().filter(|(changed, _)| *changed == block).fold(before, |all, (_, roles)| all | roles)
+    }
+
+    pub(super) fn binding(&self) -> Option<(&Binding, Id)> {
+        let binding = self.bindings.last()?;
+        Some((binding, binding.subject?))
+    }
+
+    /// The subject it was bound to at the start of `block` and throughout.
+    pub(super) fn bound_in(&self, block: u64) -> Option<Id> {
+        let changes = held_in(&self.bindings, |binding| binding.at.block, block)?;
+        let mut subjects = changes.into_iter().map(|binding| binding.subject);
+        let first = subjects.next()??;
+        subjects.all(|subject| subject == Some(first)).then_some(first)
+    }
+
+    pub(super) fn locked_in(&self, block: u64) -> bool {
+        self.locks.iter().any(|span| span.from <= block && span.until.is_none_or(|until| block <= until))
+    }
+
+    pub(super) fn locked_now(&self) -> bool {
+        self.locks.last().is_some_and(|span| span.until.is_none())
+    }
+
+    pub(super) fn lock(&mut self, block: u64) {
+        match self.locks.last_mut() {
+            Some(span) if span.until.is_none_or(|until| until >= block) => {
+                span.last = block;
+                span.until = None;
+            }
+            _ => self.locks.push(LockSpan { from: block, last: block, until: None }),
+        }
+    }
+
+    /// Ends the locks of earlier blocks; false if there are none.
+    pub(super) fn unlock(&mut self, block: u64) -> bool {
+        match self.locks.last_mut() {
+            Some(span) if span.until.is_none() && span.last < block => {
+                span.until = Some(block);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl CaRecord {
+    /// Whether `issuer` was listed at the start of `block` and throughout.
+    pub(super) fn listed_in(&self, issuer: &Address, block: u64) -> bool {
+        held_in(&self.issuers, |(changed, _)| *changed, block)
+            .is_some_and(|changes| changes.into_iter().all(|(_, listed)| listed.contains(issuer)))
+    }
+
+    /// Whether `issuer` was listed at the start of `block` or at any time in it.
+    pub(super) fn ever_listed_in(&self, issuer: &Address, block: u64) -> bool {
+        let before = self.issuers.iter().rev().find(|(changed, _)| *changed < block);
+        let within = self.issuers.iter().filter(|(changed, _)| *changed == block);
+        before.into_iter().chain(within).any(|(_, listed)| listed.contains(issuer))
+    }
+
+    pub(super) fn limit(&mut self, limits: CaLimits, block: u64) {
+        if self.ca.limits.issuers != limits.issuers {
+            self.issuers.push((block, limits.issuers.clone()));
+        }
+        self.ca.limits = limits;
+    }
+}
+
+/// What was in force at the start of `block`, followed by the changes in it; none if nothing was in force yet.
+fn held_in<T>(history: &[T], changed: impl Fn(&T) -> u64, block: u64) -> Option<Vec<&T>> {
+    let before = history.iter().rposition(|change| changed(change) < block)?;
+    Some(history.iter().skip(before).take_while(|change| changed(change) <= block).collect())
+}
+
+impl State {
+    /// The same state, to go on from with entries of the latest view; the tables share their content.
+    pub(super) fn branch(&self) -> Self {
+        Self { additions: Vec::new(), ..self.clone() }
+    }
+
+    pub(super) fn ignore(&mut self, at: EntryRef, kind: Kind, reason: IgnoreReason) {
+        if self.ignored.len() >= IGNORED_KEPT {
+            self.ignored.pop_front();
+        }
+        self.ignored.push_back(Ignored { at, kind, reason });
+    }
+
+    /// Whether `actor` may write an entry of classes 01 and 04–08 that asks for one of `roles`, in `block`.
+    pub(super) fn authority(&self, actor: Address, roles: u64, block: u64) -> Result<(), IgnoreReason> {
+        let Some(state) = self.actors.get(&actor) else { return Err(IgnoreReason::NoRole) };
+        if state.locked_in(block) {
+            return Err(IgnoreReason::ActorLocked);
+        }
+        if state.roles_in(block) & roles == 0 { Err(IgnoreReason::NoRole) } else { Ok(()) }
+    }
+
+    /// The user or host for which the ledger key `actor` may write in `block`.
+    pub(super) fn member(&self, actor: Address, block: u64) -> Result<Id, IgnoreReason> {
+        let Some(state) = self.actors.get(&actor) else { return Err(IgnoreReason::NotBound) };
+        if state.locked_in(block) {
+            return Err(IgnoreReason::ActorLocked);
+        }
+        state.bound_in(block).ok_or(IgnoreReason::NotBound)
+    }
+
+    /// Whether a record of shard 1 that is added at `at` may refer to `target`: it is there, is not removed, and was not
+    /// restored in the same block.
+    pub(super) fn refers(&self, target: &Id, at: EntryRef) -> bool {
+        let known = self.users.contains(target) || self.groups.contains(target) || self.hosts.contains(target);
+        known && !self.removed.contains(target) && self.predates(target, at)
+    }
+
+    /// Whether the last restore of `target`, if any, comes before a reference made at `at`.
+    pub(super) fn predates(&self, target: &Id, at: EntryRef) -> bool {
+        self.restored.get(target).is_none_or(|restored| *restored < at.block)
+    }
+
+    /// Voids the waiting additions of actors that lose their authority in this block, and their confirmations of others'.
+    pub(super) fn void_waiting(&mut self, actors: &BTreeSet<Address>, at: EntryRef) {
+        let mut voided = Vec::new();
+        let mut shaken = Vec::new();
+        for (id, waiting) in self.waiting.iter().filter(|(_, waiting)| !waiting.counted_before(at.time)) {
+            if actors.contains(&waiting.writer) {
+                voided.push(*id);
+            } else if waiting.confirmed.iter().any(|admin| actors.contains(admin)) {
+                shaken.push(*id);
+            }
+        }
+        for id in shaken {
+            self.waiting.entry(id).confirmed.retain(|admin| !actors.contains(admin));
+        }
+        for id in voided {
+            self.forget(&id);
+            self.removed.insert(id, at.block);
+        }
+    }
+
+    /// Drops an addition that never counted, and frees its name.
+    fn forget(&mut self, id: &Id) {
+        let names: Vec<String> =
+            [self.users.get(id).map(|user| user.login.clone()), self.groups.get(id).map(|group| group.name.clone())]
+                .into_iter()
+                .flatten()
+                .collect();
+        for name in &names {
+            self.names.remove(name);
+        }
+        self.waiting.remove(id);
+        self.users.remove(id);
+        self.groups.remove(id);
+        self.hosts.remove(id);
+        self.labels.remove(id);
+        self.keys.remove(id);
+        self.grants.remove(id);
+        self.memberships.remove(id);
+        self.payload_names.remove(id);
+        self.additions.retain(|(addition, _)| addition != id);
+    }
+
+    /// Drops waiting marks of additions that counted before `time`: no later block can void them.
+    pub(super) fn settle(&mut self, time: u64) {
+        self.waiting.retain(|_, waiting| !waiting.counted_before(time));
+    }
+
+    /// Forgets the records of shards of class 3 and up that `wanted` does not want.
+    pub(super) fn retain_shards(&mut self, wanted: impl Fn(u64) -> bool) {
+        let keep = |shard: u64| shard >> 32 < 3 || wanted(shard);
+        self.next.retain(|shard, _| keep(*shard));
+        self.serials.retain(|_, shard| keep(*shard));
+        self.batches.retain(|_, record| keep(record.batch.at.shard));
+        self.countersignatures.retain(|_, at| keep(at.shard));
+        self.requests.retain(|_, request| keep(request.at.shard));
+        self.approvals.retain(|(_, at), _| keep(at.shard));
+        self.refusals.retain(|(_, at), _| keep(at.shard));
+        self.deliveries.retain(|_, delivery| keep(delivery.at.shard));
+        self.acknowledgements.retain(|_, acknowledgement| keep(acknowledgement.at.shard));
+        self.public_data.retain(|_, data| keep(data.at.shard));
+    }
+
+    /// Role bits of ADMIN and ISSUER, who may write class 08.
+    pub(super) const SENDERS: u64 = Roles::ADMIN | Roles::ISSUER;
+}
