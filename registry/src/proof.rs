@@ -152,7 +152,7 @@ pub fn verify_slot(storage_root: B256, slot: B256, value: U256, proof: &[Bytes])
     verify_proof(storage_root, path(slot.as_slice()), expected, proof).map_err(|source| ProofError::Slot {
         slot,
         value,
-        source,
+        source: source.into(),
     })
 }
 
