@@ -6,7 +6,7 @@ import {IRegistry} from "../src/IRegistry.sol";
 import {RegistryTest} from "./RegistryTest.sol";
 
 /// @dev Whole-transaction gas of the shipped artefact in steady state: run by script/check in the profile `gas`, where every
-/// call is a transaction of its own. Results go to snapshots/.
+/// call is a transaction of its own. The script compares the results with snapshots/.
 contract GasTest is RegistryTest {
     uint256 internal constant KEY = 0xb0b;
     address internal actor = vm.addr(KEY);
