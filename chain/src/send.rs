@@ -155,7 +155,7 @@ pub struct Sender {
 
 #[derive(Debug, Default)]
 struct Nonces {
-    /// Below this all are used, as receipts and refusals have shown.
+    /// Below this all are used, as receipts have shown.
     floor: u64,
     /// The next one, counting transactions that this sender is still waiting for.
     next: u64,
@@ -293,9 +293,9 @@ impl Sender {
         let price = quote(&self.endpoints, self.caps).await?;
         // One at a time up to here: the next nonce is known only when this one has been taken by a node.
         let mut nonces = self.nonces.lock().await;
-        let mut tries = 0usize;
+        let (mut tries, mut above) = (0usize, 0u64);
         let (draft, sent) = loop {
-            let nonce = self.next_nonce(&nonces).await?;
+            let nonce = self.next_nonce(&mut nonces).await?.max(above);
             let draft = Draft { chain_id: self.chain_id, nonce, gas, to, input: input.clone() };
             match self.first_send(&draft, price, report).await {
                 Ok(sent) => break (draft, sent),
@@ -303,7 +303,7 @@ impl Sender {
                     if says(&error, &["nonce too low", "nonce is too low", "oldnonce"]) && tries < NONCE_TRIES =>
                 {
                     tries = tries.saturating_add(1);
-                    nonces.floor = nonces.floor.max(nonce.saturating_add(1));
+                    above = nonce.saturating_add(1);
                 }
                 Err(error) => return Err(self.name_funds(error, &draft, price).await),
             }
@@ -333,10 +333,20 @@ impl Sender {
         Err(self.endpoints.gave_up("eth_estimateGas", last))
     }
 
-    async fn next_nonce(&self, nonces: &Nonces) -> Result<u64, ChainError> {
-        let pending = self.nonce("pending").await?;
+    async fn next_nonce(&self, nonces: &mut Nonces) -> Result<u64, ChainError> {
+        let mut pending = self.nonce("pending").await?;
+        // Below what is known to be used: a node that lags, which a moment cures, or a reorg, which gave nonces back. To stay
+        // above would leave a gap that no block ever closes.
+        for _ in 0..NONCE_TRIES {
+            if pending >= nonces.floor {
+                break;
+            }
+            tokio::time::sleep(self.patience.poll).await;
+            pending = self.nonce("pending").await?;
+        }
+        nonces.floor = nonces.floor.min(pending);
         let own = if self.waiting.load(Ordering::SeqCst) > 0 { nonces.next } else { 0 };
-        Ok(pending.max(nonces.floor).max(own))
+        Ok(pending.max(own))
     }
 
     async fn nonce(&self, block: &'static str) -> Result<u64, ChainError> {
