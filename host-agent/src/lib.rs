@@ -3,7 +3,10 @@
 //! Every failure keeps the old snapshot and has a stable reason code ([`reason::Reason`]); nothing that a peer says is used
 //! before it was proved against the pinned realm, and nothing is ever published that would take a known denial away.
 
+pub mod agent;
 pub mod config;
+pub mod cycle;
+pub mod device;
 pub mod envelope;
 pub mod files;
 pub mod lock;
@@ -11,4 +14,9 @@ pub mod log;
 pub mod notify;
 pub mod reason;
 pub mod receive;
+pub mod run;
+pub mod state;
 pub mod status;
+pub mod verify;
+
+mod receiving;

@@ -28,6 +28,8 @@ macro_rules! reasons {
 reasons! {
     /// The wall clock is earlier than one that was seen before.
     ClockBack = "clock-back",
+    /// The wall clock is behind the newest block's time.
+    ClockBehind = "clock-behind",
     /// The clock or the boot id could not be read.
     ClockUnreadable = "clock-unreadable",
     /// The state file fails its checksum, is truncated or does not parse.

@@ -1,6 +1,15 @@
 //! Receiving, against keys and certificates that ssh-keygen made and payloads that the delivery crate sealed: what passes is
 //! written with the configured owner and mode, what does not leaves every file as it was, each with its own reason code.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -98,20 +107,12 @@ impl Bed {
     }
 
     fn context(&self, kind: PayloadKind) -> Context {
-        Context {
-            realm: self.effective.realm.0,
-            delivery: DELIVERY.0,
-            recipient: DEVICE.into_array(),
-            kind,
-        }
+        Context { realm: self.effective.realm.0, delivery: DELIVERY.0, recipient: DEVICE.into_array(), kind }
     }
 
     fn rule(&self) -> OutputRule {
-        let ownership = Ownership {
-            uid: nix::unistd::geteuid().as_raw(),
-            gid: nix::unistd::getegid().as_raw(),
-            mode: 0o600,
-        };
+        let ownership =
+            Ownership { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mode: 0o600 };
         OutputRule { path: self.path("keys/deploy"), ownership }
     }
 
@@ -257,7 +258,10 @@ fn a_certificate_by_a_ca_that_the_ledger_does_not_list_is_refused() {
     bed.deliver("deploy", Contents::SshCertificate { certificate });
     let (reason, message) = bed.refused();
     assert_eq!(reason, Reason::DeliveryCaUnknown);
-    assert!(message.starts_with("certificate: its CA SHA256:") && message.ends_with("is not a CA of this realm"), "{message}");
+    assert!(
+        message.starts_with("certificate: its CA SHA256:") && message.ends_with("is not a CA of this realm"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -318,10 +322,7 @@ fn an_expired_certificate_is_refused() {
     let mut bed = Bed::new();
     let certificate = bed.certificate("ca", "own", 0);
     bed.deliver("deploy", Contents::SshCertificate { certificate });
-    assert_eq!(
-        bed.refused(),
-        (Reason::DeliveryExpired, format!("certificate: expired at {NOW}, now is {NOW}"))
-    );
+    assert_eq!(bed.refused(), (Reason::DeliveryExpired, format!("certificate: expired at {NOW}, now is {NOW}")));
 }
 
 #[test]
@@ -348,7 +349,8 @@ fn a_private_key_that_does_not_parse_is_refused() {
     let mut bed = Bed::new();
     let key = bed.read("other");
     let middle = key.len() / 2;
-    let spoiled = format!("{}{}{}", &key[..middle], if &key[middle..=middle] == "A" { "B" } else { "A" }, &key[middle + 1..]);
+    let spoiled =
+        format!("{}{}{}", &key[..middle], if &key[middle..=middle] == "A" { "B" } else { "A" }, &key[middle + 1..]);
     bed.deliver("deploy", Contents::SshKeyPair { private_key: Zeroizing::new(spoiled), certificate: None });
     assert_eq!(bed.refused().0, Reason::DeliveryMalformed);
 }
@@ -432,7 +434,10 @@ fn a_link_in_the_way_is_never_followed_out_of_the_configured_place() {
     symlink(bed.path("elsewhere"), bed.path("keys")).unwrap();
     let error = bed.receive().unwrap_err();
     assert_eq!(error.reason(), Reason::DeliveryWrite);
-    assert_eq!(error.to_string(), format!("{} is a symbolic link; expected the thing itself", bed.path("keys").display()));
+    assert_eq!(
+        error.to_string(),
+        format!("{} is a symbolic link; expected the thing itself", bed.path("keys").display())
+    );
     assert!(!bed.path("elsewhere/deploy-cert.pub").exists());
 }
 

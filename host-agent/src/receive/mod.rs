@@ -11,11 +11,13 @@ mod check;
 pub use apply::{OutputRule, apply};
 pub use check::{Checked, certificate_blob, check, public_key_blob};
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use countersign_certificate::{CertificateError, Id};
 use countersign_delivery::{Context, DeliveryError, DirectoryStore, Payload, PayloadKind, PublicKey, SecretKey};
-use countersign_registry::Effective;
+use countersign_registry::entries::{Entry, Kind, payload};
 use countersign_registry::realm::Delivery;
+use countersign_registry::sign::Write;
+use countersign_registry::{Effective, shard};
 
 use crate::files::FileError;
 use crate::reason::Reason;
@@ -90,6 +92,14 @@ pub enum ReceiveError {
         /// Unix time.
         now: u64,
     },
+    /// The configured owner or group does not exist here.
+    #[error("{what} {name:?}: not found on this host")]
+    Owner {
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
     /// The files could not be written.
     #[error(transparent)]
     Write(#[from] FileError),
@@ -111,7 +121,7 @@ impl ReceiveError {
             Self::CaSignature(_) => Reason::DeliveryCaSignature,
             Self::NotOwnKey(_) => Reason::DeliveryNotOwnKey,
             Self::Expired { .. } => Reason::DeliveryExpired,
-            Self::Write(_) => Reason::DeliveryWrite,
+            Self::Owner { .. } | Self::Write(_) => Reason::DeliveryWrite,
         }
     }
 
@@ -131,6 +141,7 @@ impl ReceiveError {
             | Self::Ca { .. }
             | Self::CaSignature(_)
             | Self::NotOwnKey(_)
+            | Self::Owner { .. }
             | Self::Write(_) => false,
         }
     }
@@ -174,6 +185,12 @@ pub fn waiting(effective: &Effective, recipient: Address) -> Vec<(Id, &Delivery)
         .collect();
     found.sort_by_key(|(id, delivery)| (delivery.at, *id));
     found
+}
+
+/// The entry that acknowledges a delivery: it names the digest that the recipient saw.
+pub fn acknowledgement(id: Id, digest: B256) -> Write {
+    let entry = Entry::Acknowledge(payload::Acknowledge { delivery: id.0.into(), digest });
+    Write { shard: shard::shard(shard::CLASS_MEMBERS, 0), kind: Kind::ACKNOWLEDGE.0, data: entry.encode() }
 }
 
 /// Opens a delivery's sealed CID, fetches the block from the first store that has it, and opens that. The payload's digest,

@@ -1,0 +1,659 @@
+//! The agent itself: opens what it remembers, syncs the ledger, replays, compiles, publishes, and says how that went.
+//!
+//! The order of things is the promise: nothing is published that was not proved; what was published stays when anything fails; a
+//! denial is on disk before it is published; the snapshot is never made from an older block than the one before; and a clock
+//! that was set back publishes nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use countersign_certificate::RealmId;
+use countersign_chain::ChainError;
+use countersign_chain::endpoints::Limits;
+use countersign_chain::realm_file::RealmFile;
+use countersign_chain::source::Heads;
+use countersign_chain::sync::Ledger;
+use countersign_compile::{Compiled, HostView, compile};
+use countersign_registry::replay::ReplayError;
+use countersign_registry::{Effective, Replay};
+use countersign_snapshot::{
+    AccessTables, AccountsTables, BootId, Clock, Facts, Freshness, Gid, Manifest, PublishInfo, Salt, Snapshot, Trust,
+    publish, refresh,
+};
+use nix::unistd::{Group, geteuid};
+
+use crate::config::{Config, ConfigError};
+use crate::cycle::{self, Failure};
+use crate::envelope::Identity;
+use crate::files::{self, Directory, FileError, Owners, Secrecy};
+use crate::lock::{Lock, LockError};
+use crate::log::{Level, Line, Log};
+use crate::reason::Reason;
+use crate::receiving::Receiver;
+use crate::state::{Found, Published, State};
+use crate::status::{self, Status};
+
+/// The most that is read of a realm file, in bytes.
+const REALM_FILE_LIMIT: u64 = 64 << 10;
+
+/// How much older than the block a host's clock may be before its logins are refused, seconds (the snapshot reader's rule).
+const CLOCK_BEHIND_SECS: u64 = 30;
+
+/// A state that nothing but time has changed is written at least this often, seconds.
+const SAVE_INTERVAL_SECS: u64 = 60;
+
+/// How many failures with one reason go by without a log line.
+const QUIET_FAILURES: u64 = 50;
+
+/// Tells the time; a parameter, so that tests can set it back.
+pub type Clocks = Box<dyn Fn() -> io::Result<Clock> + Send>;
+
+/// Why the agent cannot even start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file or directory is missing or unsafe.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The realm file.
+    #[error(transparent)]
+    Realm(#[from] ChainError),
+    /// Another agent, or no lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The group that reads the snapshot.
+    #[error("group {0:?}: not found (it is made when the package is installed)")]
+    Group(String),
+    /// The system gives no randomness.
+    #[error("no random bytes from the operating system: {0}")]
+    Randomness(getrandom::Error),
+    /// The device's keys.
+    #[error(transparent)]
+    Device(#[from] crate::device::DeviceError),
+    /// A clock cannot be read.
+    #[error("cannot read the clock: {0}")]
+    Clock(io::Error),
+    /// The system refuses what an asynchronous program needs.
+    #[error("cannot wait for signals and the network: {0}")]
+    Runtime(io::Error),
+}
+
+impl AgentError {
+    /// What the reader can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::File(error) => error.hint(),
+            Self::Device(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// How a cycle ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+    /// Deliveries to this device that are not yet applied and acknowledged.
+    pub unfinished: usize,
+}
+
+/// A snapshot that this process published.
+struct Made {
+    generation: u64,
+    access: AccessTables,
+    accounts: AccountsTables,
+}
+
+/// The agent of one host.
+pub struct Agent {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) state: State,
+    pub(crate) log: Log,
+    pub(crate) status: Status,
+    pub(crate) ledger: Ledger,
+    pub(crate) receiver: Receiver,
+    clocks: Clocks,
+    directory: Directory,
+    access_group: Option<Gid>,
+    made: Option<Made>,
+    state_is_complete: bool,
+    dirty: bool,
+    saved_secs: u64,
+    logged: Option<(Reason, u64)>,
+    lock: Lock,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Reads a realm file after checking that nobody else could have written it.
+///
+/// # Errors
+/// The file is unsafe or wrong.
+pub fn load_realm_file(path: &Path) -> Result<RealmFile, AgentError> {
+    let bytes = files::read(path, Owners::process(), Secrecy::Public, REALM_FILE_LIMIT)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
+    Ok(RealmFile::parse(path, text)?)
+}
+
+impl Agent {
+    /// Takes the lock, reads realm file and state, loads the device's keys. Nothing is published and nobody is asked yet.
+    ///
+    /// # Errors
+    /// What keeps the agent from working at all. A state file that cannot be used does not: it is set aside.
+    pub fn open(config: Config, log: Log, clocks: Clocks) -> Result<Self, AgentError> {
+        let state_dir = config.state_dir.as_path();
+        if let Err(error) = std::fs::create_dir(state_dir)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(FileError::Io { action: "create", path: state_dir.to_owned(), source: error }.into());
+        }
+        let directory = Directory::open(state_dir, Owners::process())?;
+        let lock = Lock::take(state_dir)?;
+        Self::open_locked(config, log, clocks, directory, lock)
+    }
+
+    fn open_locked(
+        config: Config,
+        log: Log,
+        clocks: Clocks,
+        directory: Directory,
+        lock: Lock,
+    ) -> Result<Self, AgentError> {
+        let realm = load_realm_file(config.realm_file.as_path())?;
+        let identity = Identity {
+            chain_id: realm.pin.chain_id,
+            contract: realm.pin.contract,
+            realm: realm.pin.realm,
+            host: config.host,
+        };
+        let access_group = access_group(&config)?;
+        let now = clocks().map_err(AgentError::Clock)?;
+        let (mut state, found) = match State::load(&directory, &identity, now.unix_secs)? {
+            Found::State(state) => (*state, Ok(())),
+            Found::Nothing => (State::new(&identity).map_err(AgentError::Randomness)?, Ok(())),
+            Found::SetAside { reason, message, name } => {
+                let line = Line::reason(reason).field("message", &message).field("set-aside-as", &name);
+                log.line(Level::Error, &line);
+                (State::new(&identity).map_err(AgentError::Randomness)?, Err(Failure::new(reason, message)))
+            }
+        };
+        let state_is_complete = state.cursor.final_header.is_some();
+        let manifest = manifest_in_place(&config.snapshot_dir(), &identity);
+        if let Some(manifest) = &manifest {
+            learn_from(&mut state, manifest, state_is_complete);
+        }
+        let status = first_status(&identity, &state, now.unix_secs);
+        let ledger = Ledger::new(&realm, Limits::default())?;
+        let receiver = Receiver::open(&config, &ledger, &log);
+        let mut agent = Self {
+            config,
+            identity,
+            state,
+            log,
+            status,
+            ledger,
+            receiver,
+            clocks,
+            directory,
+            access_group,
+            made: None,
+            state_is_complete,
+            dirty: false,
+            saved_secs: 0,
+            logged: None,
+            lock,
+        };
+        if let Err(failure) = found {
+            agent.note(&failure);
+        }
+        Ok(agent)
+    }
+
+    /// Opens the agent again with another configuration, under the lock that is held. The state directory must be the same.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the agent is gone then.
+    pub fn reopen(self, config: Config) -> Result<Self, AgentError> {
+        Self::open_locked(config, self.log, self.clocks, self.directory, self.lock)
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The status as last written.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Whether the ledger has been read to its final block once; reading it for the first time may take long.
+    pub fn has_read_ledger(&self) -> bool {
+        self.state_is_complete
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Milliseconds between polls: the configuration's, or the chain profile's.
+    pub fn poll_interval_millis(&self) -> u64 {
+        let profile = self.ledger.profile().poll_secs.saturating_mul(1000);
+        self.config.poll_interval_ms.map_or(profile, |interval| interval.millis())
+    }
+
+    /// Publishes again what was published last, from what is on this host alone: as old as it is and valid no longer than it was.
+    /// After a reboot this is what makes the snapshot count again. Returns whether there was anything.
+    ///
+    /// # Errors
+    /// The clock was set back, or the snapshot cannot be written.
+    pub fn republish(&mut self) -> Result<bool, Failure> {
+        let Some(published) = self.state.published else { return Ok(false) };
+        let clock = self.now()?;
+        let limit = self.config.max_staleness_secs.map_or(u64::MAX, std::num::NonZeroU64::get);
+        let freshness = cycle::aged(&published, limit, self.state.highest_wall_secs, &clock);
+        let generation = match self.refresh_in_place(freshness, &clock) {
+            Some(generation) => generation,
+            // Without the files of before, from the final view and the pending denials: stricter, never looser.
+            None if self.state_is_complete => {
+                // The final view may have moved on after the last publication.
+                let latest = published.latest.max(self.state.replay.final_block());
+                let effective = self.state.replay.effective(latest, &[]).map_err(|error| replay_failure(&error))?;
+                let compiled = compile(&effective, &self.view());
+                let info = self.info(compiled.facts.clone(), freshness, &clock);
+                publish(&self.config.snapshot_dir(), &compiled.access, &compiled.accounts, &info)
+                    .map_err(|error| Failure::of(Reason::PublishFailed, &error))?
+            }
+            None => return Ok(false),
+        };
+        self.state.highest_wall_secs = freshness.highest_wall_secs;
+        let latest = (published.latest, published.final_block);
+        self.state.published = Some(record(generation, latest, &freshness, &clock));
+        self.dirty = true;
+        self.status.published = self.state.published.as_ref().map(status_of);
+        let line = Line::event("republished")
+            .field("generation", generation)
+            .field("block", published.latest.number)
+            .field("age", freshness.age_consumed_secs)
+            .field("valid-until", freshness.valid_until_secs);
+        self.log.line(Level::Notice, &line);
+        Ok(true)
+    }
+
+    /// One cycle: sync, replay, compile, publish, receive. Whatever happens, the status file tells it afterwards.
+    pub async fn cycle(&mut self) -> Outcome {
+        let mut outcome = Outcome::default();
+        match self.sync_and_publish().await {
+            Ok(effective) => {
+                outcome.unfinished = self.receive(&effective).await;
+                self.succeeded();
+            }
+            Err(failure) => {
+                self.failed(&failure);
+                outcome.failure = Some(failure);
+            }
+        }
+        self.write_status();
+        outcome
+    }
+
+    /// Records a failure that was met outside of a cycle, and writes the status.
+    pub fn report(&mut self, failure: &Failure) {
+        self.failed(failure);
+        self.write_status();
+    }
+
+    /// Writes the state if it has changed since it was last written. Called before the agent ends.
+    pub fn flush(&mut self) {
+        if self.dirty {
+            self.save();
+        }
+        self.write_status();
+    }
+
+    async fn sync_and_publish(&mut self) -> Result<Effective, Failure> {
+        self.now()?;
+        let heads = self.ledger.heads().await?;
+        if let Some(published) = self.state.published.filter(|published| heads.latest.number < published.latest.number)
+        {
+            let message = format!(
+                "newest block is {}, the snapshot is of block {}",
+                heads.latest.number, published.latest.number
+            );
+            return Err(Failure::new(Reason::LatestWentBack, message));
+        }
+        let effective = self.sync(&heads).await?;
+        let saved_long_ago = heads.latest.time.saturating_sub(self.saved_secs) >= SAVE_INTERVAL_SECS;
+        if self.dirty || saved_long_ago {
+            self.save();
+            self.saved_secs = heads.latest.time;
+        }
+        self.publish(&effective)?;
+        Ok(effective)
+    }
+
+    /// Brings the final view up to date and returns what holds under these heads.
+    async fn sync(&mut self, heads: &Heads) -> Result<Effective, Failure> {
+        loop {
+            let since = self.receiver.since_secs(&self.state.receiving, heads.latest.time);
+            let wanted = cycle::wanted_shards(heads.latest.time, self.state.look_back_secs, since);
+            let shards: Vec<u64> = wanted.iter().copied().collect();
+            let update = self.ledger.update(&self.state.cursor, heads, &shards).await?;
+            let final_block = cycle::block_ref(&update.final_header);
+            if let Err(error) = self.state.replay.advance(final_block, &cycle::final_entries(&update)) {
+                // Replay and cursor contradict each other, so neither can be relied on: read everything again.
+                self.state.cursor = countersign_chain::sync::Cursor::default();
+                self.state.replay = Replay::new(self.identity.realm);
+                self.state_is_complete = false;
+                return Err(Failure::of(Reason::ReplayFailed, &error));
+            }
+            let latest_entries = cycle::latest_entries(&update);
+            self.dirty |= update.has_new_final_entries()
+                || !latest_entries.is_empty()
+                || !update.cursor.shards.keys().eq(self.state.cursor.shards.keys());
+            let latest = cycle::block_ref(&update.latest);
+            self.state.cursor = update.cursor;
+            self.state.cursor.shards.retain(|shard, _| !cycle::is_dated(*shard) || wanted.contains(shard));
+            self.state.replay.retain_shards(|shard| !cycle::is_dated(shard) || wanted.contains(&shard));
+            self.state_is_complete = true;
+            let effective =
+                self.state.replay.effective(latest, &latest_entries).map_err(|error| replay_failure(&error))?;
+            let look_back_secs = cycle::look_back_secs(&effective);
+            let enough = look_back_secs <= self.state.look_back_secs;
+            self.state.look_back_secs = look_back_secs;
+            if enough {
+                return Ok(effective);
+            }
+        }
+    }
+
+    fn publish(&mut self, effective: &Effective) -> Result<(), Failure> {
+        let compiled = compile(effective, &self.view());
+        // Read again: fetching may have taken a while, and the age counts from here.
+        let clock = self.now()?;
+        let latest = effective.latest_block;
+        let freshness = cycle::fresh(latest.time, compiled.max_staleness_secs, self.state.highest_wall_secs, &clock);
+        let info = self.info(compiled.facts.clone(), freshness, &clock);
+        let directory = self.config.snapshot_dir();
+        let unchanged = self
+            .made
+            .as_ref()
+            .filter(|made| made.access == compiled.access && made.accounts == compiled.accounts)
+            .and_then(|made| refresh(&directory, made.generation, &info).ok());
+        let generation = match unchanged {
+            Some(generation) => generation,
+            None => publish(&directory, &compiled.access, &compiled.accounts, &info)
+                .map_err(|error| Failure::of(Reason::PublishFailed, &error))?,
+        };
+        self.state.highest_wall_secs = freshness.highest_wall_secs;
+        self.state.published = Some(record(generation, (latest, effective.final_block), &freshness, &clock));
+        self.tell(effective, &compiled, generation, unchanged.is_none());
+        self.made = Some(Made { generation, access: compiled.access, accounts: compiled.accounts });
+        if clock.unix_secs > freshness.valid_until_secs {
+            let message = format!(
+                "newest block {} is {} s old, a snapshot counts for {} s",
+                latest.number, freshness.age_consumed_secs, freshness.max_staleness_secs
+            );
+            return Err(Failure::new(Reason::BlockTooOld, message));
+        }
+        if clock.unix_secs.saturating_add(CLOCK_BEHIND_SECS) < latest.time {
+            let behind = latest.time.saturating_sub(clock.unix_secs);
+            let message = format!("this host's clock is {behind} s behind block {}", latest.number);
+            return Err(Failure::new(Reason::ClockBehind, message));
+        }
+        Ok(())
+    }
+
+    /// Puts what was published into status and log.
+    fn tell(&mut self, effective: &Effective, compiled: &Compiled, generation: u64, changed: bool) {
+        self.status.latest = Some(effective.latest_block);
+        self.status.final_block = Some(effective.final_block);
+        self.status.published = self.state.published.as_ref().map(status_of);
+        self.status.counts = counts(effective);
+        if changed {
+            let line = Line::event("published")
+                .field("generation", generation)
+                .field("block", effective.latest_block.number)
+                .field("final", effective.final_block.number)
+                .field("host", format!("{:?}", compiled.facts.host_state).to_lowercase())
+                .field("grants", compiled.access.grants.len())
+                .field("keys", compiled.access.keys.len())
+                .field("cas", compiled.access.cas.len())
+                .field("batches", compiled.access.batches.len());
+            self.log.line(Level::Info, &line);
+        }
+    }
+
+    /// The clock, refused when it is earlier than one that was seen.
+    pub(crate) fn now(&self) -> Result<Clock, Failure> {
+        let clock = (self.clocks)().map_err(|error| Failure::of(Reason::ClockUnreadable, &error))?;
+        let highest = self.state.highest_wall_secs;
+        if clock.unix_secs < highest {
+            let message = format!("the clock says {}, it was {highest} before", clock.unix_secs);
+            return Err(Failure::new(Reason::ClockBack, message));
+        }
+        Ok(clock)
+    }
+
+    fn view(&self) -> HostView {
+        HostView {
+            host: self.identity.host,
+            allow_root: self.config.allow_root,
+            max_staleness_secs: self.config.max_staleness_secs.map(std::num::NonZeroU64::get),
+        }
+    }
+
+    fn info(&self, facts: Facts, freshness: Freshness, clock: &Clock) -> PublishInfo {
+        PublishInfo {
+            facts,
+            freshness,
+            salt: Salt(self.state.salt),
+            access_group: self.access_group,
+            now_unix_secs: clock.unix_secs,
+        }
+    }
+
+    /// Makes the tables that are in place count again; none when they are not there as they should be.
+    fn refresh_in_place(&self, freshness: Freshness, clock: &Clock) -> Option<u64> {
+        let directory = self.config.snapshot_dir();
+        let manifest = manifest_in_place(&directory, &self.identity)?;
+        let published = self.state.published?;
+        if manifest.facts.latest_block.number != published.latest.number {
+            return None;
+        }
+        let facts = Facts { allow_root: self.config.allow_root, ..manifest.facts };
+        let info = self.info(facts, freshness, clock);
+        refresh(&directory, manifest.generation, &info).ok()
+    }
+
+    fn save(&mut self) {
+        match self.state.save(&self.directory, &self.identity) {
+            Ok(()) => self.dirty = false,
+            // The chain still has everything; a snapshot without newer denials would be worse than a state without them.
+            Err(error) => self.note(&Failure::of(Reason::StateIo, &error)),
+        }
+    }
+
+    pub(crate) fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    fn succeeded(&mut self) {
+        if self.status.failures > 0 {
+            self.log.line(Level::Notice, &Line::event("recovered").field("after-failures", self.status.failures));
+        }
+        self.status.failures = 0;
+        self.logged = None;
+        self.status.last_success = (self.clocks)().ok().map(|clock| clock.unix_secs);
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        self.status.failures = self.status.failures.saturating_add(1);
+        let repeats = match self.logged {
+            Some((reason, repeats)) if reason == failure.reason && repeats < QUIET_FAILURES => {
+                repeats.saturating_add(1)
+            }
+            _ => {
+                let line = Line::reason(failure.reason)
+                    .field("failures", self.status.failures)
+                    .field("message", &failure.message);
+                self.log.line(Level::Error, &line);
+                0
+            }
+        };
+        self.logged = Some((failure.reason, repeats));
+        self.remember(failure);
+    }
+
+    /// A failure that does not keep the cycle from succeeding.
+    pub(crate) fn note(&mut self, failure: &Failure) {
+        self.log.line(Level::Warning, &Line::reason(failure.reason).field("message", &failure.message));
+        self.remember(failure);
+    }
+
+    fn remember(&mut self, failure: &Failure) {
+        let at = (self.clocks)().map_or(0, |clock| clock.unix_secs);
+        let Failure { reason, message } = failure.clone();
+        self.status.last_failure = Some(status::Failure { reason, message, at });
+    }
+
+    fn write_status(&mut self) {
+        self.status.at = (self.clocks)().map_or(self.status.at, |clock| clock.unix_secs);
+        self.status.deliveries = self.state.receiving.status();
+        if let Err(error) = self.status.write(&self.directory) {
+            let line = Line::reason(Reason::StatusIo).field("message", crate::log::chain(&error));
+            self.log.line(Level::Warning, &line);
+        }
+    }
+}
+
+fn replay_failure(error: &ReplayError) -> Failure {
+    let reason = match error {
+        ReplayError::UpgradeNeeded { .. } => Reason::UpgradeNeeded,
+        _ => Reason::ReplayFailed,
+    };
+    Failure::of(reason, error)
+}
+
+/// The gid of the configured group; a process that is not root publishes for its own group.
+pub(crate) fn access_group(config: &Config) -> Result<Option<Gid>, AgentError> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    match Group::from_name(&config.group) {
+        Ok(Some(group)) => Ok(Some(Gid(group.gid.as_raw()))),
+        _ => Err(AgentError::Group(config.group.clone())),
+    }
+}
+
+/// The manifest of the snapshot that is there, if it is this realm's and host's.
+fn manifest_in_place(directory: &Path, identity: &Identity) -> Option<Manifest> {
+    let snapshot = Snapshot::open(directory, Trust::owner(geteuid().as_raw())).ok()?;
+    let manifest = snapshot.manifest().clone();
+    let ours = manifest.facts.realm == RealmId(identity.realm.0) && manifest.facts.host == identity.host;
+    ours.then_some(manifest)
+}
+
+/// What the manifest knows better than the state: it is written with every publication, the state only when it changed, and
+/// the state may just have been lost.
+fn learn_from(state: &mut State, manifest: &Manifest, state_is_complete: bool) {
+    let freshness = &manifest.freshness;
+    state.highest_wall_secs = state.highest_wall_secs.max(freshness.highest_wall_secs);
+    if !state_is_complete {
+        state.salt = manifest.salt.0;
+    }
+    if state.published.is_none_or(|published| published.generation < manifest.generation) {
+        let block = |block: countersign_snapshot::BlockRef| countersign_registry::BlockRef {
+            number: block.number,
+            time: block.time_secs,
+        };
+        let clock = Clock {
+            unix_secs: freshness.highest_wall_secs,
+            boot_id: freshness.boot_id,
+            boottime_secs: freshness.boottime_secs,
+        };
+        let blocks = (block(manifest.facts.latest_block), block(manifest.facts.final_block));
+        state.published = Some(record(manifest.generation, blocks, freshness, &clock));
+    }
+}
+
+fn record(
+    generation: u64,
+    (latest, final_block): (countersign_registry::BlockRef, countersign_registry::BlockRef),
+    freshness: &Freshness,
+    clock: &Clock,
+) -> Published {
+    let BootId(boot_id) = freshness.boot_id;
+    Published {
+        generation,
+        at_secs: clock.unix_secs,
+        latest,
+        final_block,
+        valid_until_secs: freshness.valid_until_secs,
+        max_staleness_secs: freshness.max_staleness_secs,
+        boot_id,
+        boottime_secs: freshness.boottime_secs,
+        age_consumed_secs: freshness.age_consumed_secs,
+    }
+}
+
+fn status_of(published: &Published) -> status::Published {
+    status::Published {
+        generation: published.generation,
+        at: published.at_secs,
+        block_time: published.latest.time,
+        valid_until: published.valid_until_secs,
+        max_staleness: published.max_staleness_secs,
+    }
+}
+
+fn first_status(identity: &Identity, state: &State, now_secs: u64) -> Status {
+    Status {
+        format: status::FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        realm: identity.realm,
+        host: identity.host,
+        at: now_secs,
+        latest: state.published.map(|published| published.latest),
+        final_block: state.published.map(|published| published.final_block),
+        published: state.published.as_ref().map(status_of),
+        last_success: None,
+        last_failure: None,
+        failures: 0,
+        counts: BTreeMap::new(),
+        deliveries: Vec::new(),
+    }
+}
+
+fn counts(effective: &Effective) -> BTreeMap<String, u64> {
+    [
+        ("users", effective.users.len()),
+        ("groups", effective.groups.len()),
+        ("hosts", effective.hosts.len()),
+        ("keys", effective.keys.len()),
+        ("grants", effective.grants.len()),
+        ("cas", effective.cas.len()),
+        ("batches", effective.batches.len()),
+        ("requests", effective.requests.len()),
+        ("locked-keys", effective.locked_keys.len()),
+        ("revoked-keys", effective.revoked_keys.len()),
+        ("revoked-serials", effective.revoked_serials.values().map(std::collections::BTreeSet::len).sum()),
+        ("waiting", effective.waiting.len()),
+        ("ignored", effective.ignored.len()),
+    ]
+    .into_iter()
+    .map(|(name, count)| (name.to_owned(), u64::try_from(count).unwrap_or(u64::MAX)))
+    .collect()
+}

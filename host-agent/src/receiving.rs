@@ -1,0 +1,383 @@
+//! The agent's side of deliveries: which of them wait, what became of each, running the configured reload command, and logging the
+//! acknowledgement in the background, so that a slow chain never delays the next revocation. A delivery is applied once, an older
+//! one never replaces a newer one of the same name, and one that cannot succeed is refused for good.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256};
+use countersign_certificate::Id;
+use countersign_chain::ChainError;
+use countersign_chain::send::{FeeCaps, Mined, Patience, Sender};
+use countersign_chain::sync::Ledger;
+use countersign_delivery::{DirectoryStore, SecretKey};
+use countersign_registry::Effective;
+use countersign_registry::realm::Delivery;
+use nix::unistd::{Group, User};
+use tokio::task::JoinSet;
+
+use crate::agent::Agent;
+use crate::config::{Command, Config, PayloadRule};
+use crate::cycle::{FIRST_DELIVERY_LOOK_SECS, Failure};
+use crate::device::DeviceKeys;
+use crate::files::Ownership;
+use crate::log::{Level, Line, Log};
+use crate::reason::Reason;
+use crate::receive::{self, OutputRule, ReceiveError, Recipient};
+use crate::state::{DeliveryRecord, Receiving};
+use crate::status::{DeliveryStatus, Stage};
+
+/// How long a reload command may take.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Seconds between two tries to log an acknowledgement.
+const ACKNOWLEDGE_RETRY_SECS: u64 = 60;
+
+/// How many deliveries the status shows.
+const SHOWN: usize = 32;
+
+/// What the agent receives with.
+pub(crate) struct Receiver {
+    device: Option<Ready>,
+    stores: Vec<DirectoryStore>,
+    acknowledging: JoinSet<(Id, Result<Mined, ChainError>)>,
+    in_flight: BTreeSet<Id>,
+}
+
+struct Ready {
+    sealing: SecretKey,
+    sender: Arc<Sender>,
+}
+
+/// What one try came to.
+enum Step {
+    Applied,
+    Failed { reason: Reason, message: String, for_good: bool },
+}
+
+impl Receiver {
+    /// Loads the device's keys and opens the block stores. A device whose keys cannot be loaded does not receive, and says so;
+    /// revocations go on.
+    pub(crate) fn open(config: &Config, ledger: &Ledger, log: &Log) -> Self {
+        let device = config.device.as_ref().and_then(|device| match DeviceKeys::load(device) {
+            Ok(keys) => {
+                let chain_id = ledger.pin().chain_id;
+                let patience = Patience::of(ledger.profile());
+                let endpoints = ledger.endpoints().clone();
+                let sender = Sender::new(endpoints, keys.ledger, chain_id, patience, FeeCaps::default());
+                Some(Ready { sealing: keys.sealing, sender: Arc::new(sender) })
+            }
+            Err(error) => {
+                log.line(Level::Error, &Line::reason(Reason::DeviceKeys).field("message", crate::log::chain(&error)));
+                None
+            }
+        });
+        let stores = config
+            .block_store
+            .iter()
+            .filter_map(|store| match DirectoryStore::open(store.directory.as_path()) {
+                Ok(store) => Some(store),
+                Err(error) => {
+                    let line = Line::reason(Reason::DeliveryBlockMissing).field("message", crate::log::chain(&error));
+                    log.line(Level::Error, &line);
+                    None
+                }
+            })
+            .collect();
+        Self { device, stores, acknowledging: JoinSet::new(), in_flight: BTreeSet::new() }
+    }
+
+    /// From when on deliveries are looked for; none where this host receives nothing.
+    pub(crate) fn since_secs(&self, receiving: &Receiving, now_secs: u64) -> Option<u64> {
+        self.device.as_ref()?;
+        Some(receiving.since_secs.unwrap_or(now_secs.saturating_sub(FIRST_DELIVERY_LOOK_SECS)))
+    }
+}
+
+impl Receiving {
+    /// The deliveries to show, newest last.
+    pub(crate) fn status(&self) -> Vec<DeliveryStatus> {
+        let mut records: Vec<_> = self.records.iter().collect();
+        records.sort_by_key(|(id, record)| (record.at, **id));
+        let skipped = records.len().saturating_sub(SHOWN);
+        records
+            .into_iter()
+            .skip(skipped)
+            .map(|(id, record)| DeliveryStatus {
+                id: *id,
+                payload_name: record.payload_name.clone(),
+                stage: record.stage,
+                reason: record.failure.as_ref().map(|(reason, _)| *reason),
+                message: record.failure.as_ref().map(|(_, message)| message.clone()),
+                at: record.changed_secs,
+            })
+            .collect()
+    }
+
+    /// Forgets what is settled and out of sight, and moves the first day to look at forward to the oldest delivery that is not
+    /// settled, or to a day before the final block.
+    fn settle(&mut self, effective: &Effective) {
+        let final_block = effective.final_block;
+        for (id, record) in &mut self.records {
+            match effective.acknowledgements.get(id) {
+                Some(acknowledgement) => {
+                    record.stage = Stage::Acknowledged;
+                    record.failure = None;
+                    record.changed_secs = record.changed_secs.max(acknowledgement.at.time);
+                }
+                // A reorg may take an acknowledgement back.
+                None if record.stage == Stage::Acknowledged => record.stage = Stage::Applied,
+                None => {}
+            }
+        }
+        self.records.retain(|id, _| effective.deliveries.contains_key(id));
+        let settled = |id: &Id, record: &DeliveryRecord| match record.stage {
+            Stage::Acknowledged => {
+                let acknowledgement = effective.acknowledgements.get(id);
+                acknowledgement.is_some_and(|acknowledgement| acknowledgement.at.block <= final_block.number)
+            }
+            Stage::Refused => record.at.block <= final_block.number,
+            Stage::Waiting | Stage::Applied => false,
+        };
+        let open =
+            self.records.iter().filter(|(id, record)| !settled(id, record)).map(|(_, record)| record.at.time).min();
+        let day_before = final_block.time.saturating_sub(countersign_registry::shard::DAY_SECS);
+        let since = open.map_or(day_before, |open| open.min(day_before));
+        self.since_secs = Some(self.since_secs.map_or(since, |before| before.max(since)));
+    }
+}
+
+impl Agent {
+    /// Receives what waits for this device. Returns how many of its deliveries are not yet applied and acknowledged, those that
+    /// were refused for good not counted.
+    pub(crate) async fn receive(&mut self, effective: &Effective) -> usize {
+        self.collect_acknowledgements();
+        let before = self.state.receiving.clone();
+        let unfinished = match self.receiver.device.as_ref().map(|device| device.sender.address()) {
+            Some(address) => self.receive_as(effective, address).await,
+            None => 0,
+        };
+        if self.receiver.device.is_some() {
+            self.state.receiving.settle(effective);
+        }
+        if self.state.receiving != before {
+            self.mark_dirty();
+        }
+        unfinished
+    }
+
+    /// Waits until no acknowledgement is on its way any more.
+    pub async fn finish_acknowledging(&mut self) {
+        while let Some(done) = self.receiver.acknowledging.join_next().await {
+            self.acknowledged(done);
+        }
+    }
+
+    async fn receive_as(&mut self, effective: &Effective, address: Address) -> usize {
+        let waiting: Vec<(Id, Delivery)> =
+            receive::waiting(effective, address).into_iter().map(|(id, delivery)| (id, delivery.clone())).collect();
+        if waiting.is_empty() {
+            return 0;
+        }
+        let mut unfinished: usize = 0;
+        for (id, delivery) in waiting {
+            let stage = self.state.receiving.records.get(&id).map(|record| record.stage);
+            match stage {
+                Some(Stage::Refused | Stage::Acknowledged) => continue,
+                Some(Stage::Applied) => {}
+                Some(Stage::Waiting) | None => {
+                    let step = self.step(effective, id, &delivery).await;
+                    self.record(id, &delivery, step);
+                }
+            }
+            match self.state.receiving.records.get(&id).map(|record| record.stage) {
+                Some(Stage::Applied) => {
+                    self.acknowledge(id, delivery.digest);
+                    unfinished = unfinished.saturating_add(1);
+                }
+                Some(Stage::Refused) => {}
+                _ => unfinished = unfinished.saturating_add(1),
+            }
+        }
+        unfinished
+    }
+
+    /// Tries to apply one delivery.
+    async fn step(&mut self, effective: &Effective, id: Id, delivery: &Delivery) -> Step {
+        let name = &delivery.payload_name;
+        if self.state.receiving.applied.get(name).is_some_and(|applied| *applied > delivery.at) {
+            let message = "a newer delivery of this name was applied before".to_owned();
+            return Step::Failed { reason: Reason::DeliverySuperseded, message, for_good: true };
+        }
+        let Some(rule) = self.config.payload_rule(name).cloned() else {
+            let message = "no [[payload]] of this name in the configuration".to_owned();
+            return Step::Failed { reason: Reason::DeliveryName, message, for_good: false };
+        };
+        match self.apply(effective, id, delivery, &rule) {
+            Ok(()) => {}
+            Err(error) => {
+                let message = crate::log::chain(&error);
+                return Step::Failed { reason: error.reason(), message, for_good: error.is_final() };
+            }
+        }
+        self.state.receiving.applied.insert(name.clone(), delivery.at);
+        if let Some(command) = &rule.reload
+            && let Err(message) = reload(command).await
+        {
+            let failure = Failure::new(Reason::DeliveryReload, format!("payload {name}: {message}"));
+            self.note(&failure);
+        }
+        Step::Applied
+    }
+
+    fn apply(
+        &self,
+        effective: &Effective,
+        id: Id,
+        delivery: &Delivery,
+        rule: &PayloadRule,
+    ) -> Result<(), ReceiveError> {
+        let Some(device) = &self.receiver.device else { return Ok(()) };
+        let recipient = Recipient { address: device.sender.address(), sealing_key: &device.sealing };
+        recipient.check(effective)?;
+        let output = output_rule(rule)?;
+        let payload = receive::open(effective, id, delivery, recipient, &self.receiver.stores)?;
+        let own_key = output.own_key()?;
+        let now = self.now().map_or(0, |clock| clock.unix_secs).max(effective.latest_block.time);
+        let checked = receive::check(effective, &payload, own_key.as_deref(), now)?;
+        let written = receive::apply(&checked, &output)?;
+        let line = Line::event("delivery-applied")
+            .field("delivery", id)
+            .field("payload", &delivery.payload_name)
+            .field("files", written.len())
+            .field("path", output.path.display());
+        self.log.line(Level::Notice, &line);
+        Ok(())
+    }
+
+    /// Writes down what a try came to; logs it when it differs from the one before.
+    fn record(&mut self, id: Id, delivery: &Delivery, step: Step) {
+        let (stage, failure) = match step {
+            Step::Applied => (Stage::Applied, None),
+            Step::Failed { reason, message, for_good } => {
+                (if for_good { Stage::Refused } else { Stage::Waiting }, Some((reason, message)))
+            }
+        };
+        let known = self.state.receiving.records.get(&id);
+        if known.is_some_and(|known| known.stage == stage && known.failure == failure) {
+            return;
+        }
+        if let Some((reason, message)) = &failure {
+            let line = Line::reason(*reason)
+                .field("delivery", id)
+                .field("payload", &delivery.payload_name)
+                .field("sender", delivery.actor)
+                .field("message", message);
+            self.log.line(Level::Warning, &line);
+        }
+        let record = DeliveryRecord {
+            at: delivery.at,
+            payload_name: delivery.payload_name.clone(),
+            stage,
+            failure,
+            changed_secs: self.now().map_or(0, |clock| clock.unix_secs),
+            retry_secs: 0,
+        };
+        self.state.receiving.records.insert(id, record);
+    }
+
+    /// Starts to log an acknowledgement, unless one is on its way or failed a moment ago.
+    fn acknowledge(&mut self, id: Id, digest: B256) {
+        let now = self.now().map_or(0, |clock| clock.unix_secs);
+        let Some(device) = &self.receiver.device else { return };
+        let Some(record) = self.state.receiving.records.get_mut(&id) else { return };
+        if now < record.retry_secs || !self.receiver.in_flight.insert(id) {
+            return;
+        }
+        record.retry_secs = now.saturating_add(ACKNOWLEDGE_RETRY_SECS);
+        let sender = Arc::clone(&device.sender);
+        let (contract, realm) = (self.identity.contract, self.identity.realm);
+        self.receiver.acknowledging.spawn(async move {
+            let write = receive::acknowledgement(id, digest);
+            (id, sender.append(contract, realm, &write, &mut |_| {}).await)
+        });
+    }
+
+    fn collect_acknowledgements(&mut self) {
+        while let Some(done) = self.receiver.acknowledging.try_join_next() {
+            self.acknowledged(done);
+        }
+    }
+
+    fn acknowledged(&mut self, done: Result<(Id, Result<Mined, ChainError>), tokio::task::JoinError>) {
+        let (id, result) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // Which one it was is not known: all of them may be tried again.
+                self.receiver.in_flight.clear();
+                self.note(&Failure::of(Reason::DeliveryAcknowledge, &error));
+                return;
+            }
+        };
+        self.receiver.in_flight.remove(&id);
+        match result {
+            Ok(mined) => {
+                let line = Line::event("delivery-acknowledged")
+                    .field("delivery", id)
+                    .field("transaction", mined.transaction)
+                    .field("block", mined.block);
+                self.log.line(Level::Notice, &line);
+                if let Some(record) = self.state.receiving.records.get_mut(&id) {
+                    record.failure = None;
+                }
+            }
+            Err(error) => {
+                let message = crate::log::chain(&error);
+                self.note(&Failure::new(Reason::DeliveryAcknowledge, format!("delivery {id}: {message}")));
+                if let Some(record) = self.state.receiving.records.get_mut(&id) {
+                    record.failure = Some((Reason::DeliveryAcknowledge, message));
+                }
+            }
+        }
+        self.mark_dirty();
+    }
+}
+
+/// Resolves a rule's owner and group.
+pub(crate) fn output_rule(rule: &PayloadRule) -> Result<OutputRule, ReceiveError> {
+    let unknown = |what: &'static str, name: &str| ReceiveError::Owner { what, name: name.to_owned() };
+    let owner = User::from_name(&rule.owner).ok().flatten().ok_or_else(|| unknown("user", &rule.owner))?;
+    let gid = match &rule.group {
+        Some(name) => Group::from_name(name).ok().flatten().ok_or_else(|| unknown("group", name))?.gid,
+        None => owner.gid,
+    };
+    let ownership = Ownership { uid: owner.uid.as_raw(), gid: gid.as_raw(), mode: rule.mode.bits() };
+    Ok(OutputRule { path: rule.path.as_path().to_owned(), ownership })
+}
+
+/// Runs a reload command: no shell, no input, an environment of `PATH` alone, killed at the deadline.
+async fn reload(command: &Command) -> Result<(), String> {
+    let mut child = tokio::process::Command::new(command.program.as_path())
+        .args(&command.arguments)
+        .env_clear()
+        .envs(BTreeMap::from([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")]))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("cannot run {}: {error}", command.program.as_path().display()))?;
+    match tokio::time::timeout(RELOAD_DEADLINE, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("{} ended with {status}", command.program.as_path().display())),
+        Ok(Err(error)) => Err(format!("cannot wait for {}: {error}", command.program.as_path().display())),
+        Err(_) => Err(format!(
+            "{} did not end within {} s and was killed",
+            command.program.as_path().display(),
+            RELOAD_DEADLINE.as_secs()
+        )),
+    }
+}

@@ -1,0 +1,177 @@
+//! What the agent remembers between runs: the final view and the pending denials (registry's replay state), how far each shard
+//! was read, the salt of the snapshot's keys, the highest wall time and the newest blocks seen, and what became of deliveries.
+//! One file, replaced whole. A file that is not exactly what was written is set aside under another name and everything is built
+//! again from the chain; nothing in it is ever half believed.
+
+use std::collections::BTreeMap;
+
+use countersign_certificate::Id;
+use countersign_chain::sync::Cursor;
+use countersign_registry::{BlockRef, EntryRef, Replay};
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{self, EnvelopeError, Identity};
+use crate::files::{Directory, FileError, Ownership, Secrecy};
+use crate::reason::Reason;
+use crate::status::Stage;
+
+/// The file's name in the state directory.
+pub const FILE: &str = "state";
+
+/// The most that is read, in bytes: a million records are about 200 MB.
+const LIMIT: u64 = 4 << 30;
+
+/// Everything that the agent remembers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// Keeps others from choosing keys that degrade the snapshot's lookups. Made once per host.
+    pub salt: [u8; 16],
+    /// The highest wall time at which a fresh snapshot was published, Unix seconds. An earlier clock is refused.
+    pub highest_wall_secs: u64,
+    /// What the snapshot that is there was made of.
+    pub published: Option<Published>,
+    /// How far back batches and requests are read, seconds: the realm's max TTL and pickup when last seen.
+    pub look_back_secs: u64,
+    /// How far each shard was read.
+    pub cursor: Cursor,
+    /// The final view and the pending denials.
+    pub replay: Replay,
+    /// What became of deliveries.
+    pub receiving: Receiving,
+}
+
+/// What a snapshot was made of, and how old it was then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its generation.
+    pub generation: u64,
+    /// When, Unix seconds.
+    pub at_secs: u64,
+    /// The latest block.
+    pub latest: BlockRef,
+    /// The final block.
+    pub final_block: BlockRef,
+    /// The last second in which it counts, Unix seconds.
+    pub valid_until_secs: u64,
+    /// How old its facts may become, seconds.
+    pub max_staleness_secs: u64,
+    /// The boot in which it was published.
+    pub boot_id: [u8; 16],
+    /// `CLOCK_BOOTTIME` then, seconds.
+    pub boottime_secs: u64,
+    /// How old its facts were then, seconds.
+    pub age_consumed_secs: u64,
+}
+
+/// What became of deliveries to this device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiving {
+    /// Delivery shards are read from the day of this time on, Unix seconds; none before the first look.
+    pub since_secs: Option<u64>,
+    /// By delivery id.
+    pub records: BTreeMap<Id, DeliveryRecord>,
+    /// Where the delivery stands that was applied last, by payload name: an older one never replaces it.
+    pub applied: BTreeMap<String, EntryRef>,
+}
+
+/// What became of one delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRecord {
+    /// Where its entry stands.
+    pub at: EntryRef,
+    /// The payload's name.
+    pub payload_name: String,
+    /// How far it came.
+    pub stage: Stage,
+    /// Why no further.
+    pub failure: Option<(Reason, String)>,
+    /// When that changed, Unix seconds.
+    pub changed_secs: u64,
+    /// Before this time the acknowledgement is not tried again, Unix seconds.
+    pub retry_secs: u64,
+}
+
+/// What was found on disk.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing: the first start.
+    Nothing,
+    /// The state.
+    State(Box<State>),
+    /// Something that cannot be used; it now has the given name.
+    SetAside {
+        /// Why.
+        reason: Reason,
+        /// In words.
+        message: String,
+        /// Its new name in the state directory.
+        name: String,
+    },
+}
+
+impl State {
+    /// The state before anything was read, with a fresh salt.
+    ///
+    /// # Errors
+    /// The system gives no randomness.
+    pub fn new(identity: &Identity) -> Result<Self, getrandom::Error> {
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt)?;
+        Ok(Self {
+            salt,
+            highest_wall_secs: 0,
+            published: None,
+            look_back_secs: crate::cycle::DEFAULT_LOOK_BACK_SECS,
+            cursor: Cursor::default(),
+            replay: Replay::new(identity.realm),
+            receiving: Receiving::default(),
+        })
+    }
+
+    /// Reads the state file. One that cannot be used is renamed to `state.corrupt-<unix time>` and reported.
+    ///
+    /// # Errors
+    /// The file exists but cannot be read, is unsafe, or cannot be renamed: nothing is known about it then, and nothing done.
+    pub fn load(directory: &Directory, identity: &Identity, now_secs: u64) -> Result<Found, FileError> {
+        let bytes = match directory.read(FILE.as_ref(), Secrecy::Private, LIMIT) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(Found::Nothing),
+            Err(error) => return Err(error),
+        };
+        let error = match Self::decode(identity, &bytes) {
+            Ok(state) => return Ok(Found::State(Box::new(state))),
+            Err(error) => error,
+        };
+        let name = format!("{FILE}.corrupt-{now_secs}");
+        directory.rename(FILE.as_ref(), name.as_ref())?;
+        Ok(Found::SetAside { reason: error.reason(), message: error.to_string(), name })
+    }
+
+    /// Replaces the state file.
+    ///
+    /// # Errors
+    /// What the system refused; the old file is then as it was.
+    pub fn save(&self, directory: &Directory, identity: &Identity) -> Result<(), FileError> {
+        let bytes = self.encode(identity).map_err(|error| FileError::Io {
+            action: "encode",
+            path: directory.path().join(FILE),
+            source: std::io::Error::other(error),
+        })?;
+        let ownership =
+            Ownership { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mode: 0o600 };
+        directory.replace(FILE.as_ref(), &bytes, ownership)
+    }
+
+    fn encode(&self, identity: &Identity) -> Result<Vec<u8>, postcard::Error> {
+        Ok(envelope::seal(identity, &postcard::to_stdvec(self)?))
+    }
+
+    fn decode(identity: &Identity, bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let body = envelope::open(identity, bytes)?;
+        match postcard::take_from_bytes::<Self>(body) {
+            Ok((state, [])) => Ok(state),
+            Ok(_) => Err(EnvelopeError::Corrupt("a body without bytes after it")),
+            Err(_) => Err(EnvelopeError::Corrupt("a body that parses")),
+        }
+    }
+}

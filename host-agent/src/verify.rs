@@ -1,0 +1,94 @@
+//! `check-config`: everything that the agent would trip over later, found before it starts. The configuration and the realm file
+//! are parsed, directories walked, keys opened, users and groups looked up; the first thing wrong is the one that is told.
+//! Nothing is written and nobody is asked over the network.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::agent::{AgentError, access_group, load_realm_file};
+use crate::config::{Config, ConfigError, PayloadRule};
+use crate::device::DeviceKeys;
+use crate::files::{Directory, FileError, Owners};
+use crate::receive::ReceiveError;
+use crate::receiving::output_rule;
+
+/// Loads a configuration and checks all that it names.
+///
+/// # Errors
+/// The first thing wrong.
+pub fn check_config(path: &Path) -> Result<Config, AgentError> {
+    let config = Config::load(path)?;
+    let named = |field: String| {
+        let path = path.to_owned();
+        move |source: FileError| ConfigError::Named { path, field, source }
+    };
+    load_realm_file(config.realm_file.as_path())?;
+    directory_or_its_parent(config.state_dir.as_path()).map_err(named("state-dir".to_owned()))?;
+    if config.snapshot_dir.is_some() {
+        directory_or_its_parent(&config.snapshot_dir()).map_err(named("snapshot-dir".to_owned()))?;
+    }
+    access_group(&config)?;
+    if let Some(device) = &config.device {
+        DeviceKeys::load(device)?;
+    }
+    for store in &config.block_store {
+        existing_directory(store.directory.as_path()).map_err(named("block-store: directory".to_owned()))?;
+    }
+    for rule in &config.payload {
+        check_rule(path, rule)?;
+    }
+    Ok(config)
+}
+
+fn check_rule(path: &Path, rule: &PayloadRule) -> Result<(), ConfigError> {
+    let field = |name: &str| format!("payload {}: {name}", rule.name);
+    let named = |name: &str, source| ConfigError::Named { path: path.to_owned(), field: field(name), source };
+    let value = |name: &str, problem: String| ConfigError::Value { path: path.to_owned(), field: field(name), problem };
+    let output = output_rule(rule).map_err(|error| match error {
+        ReceiveError::Owner { what: "group", name } => value("group", format!("no group {name:?} on this host")),
+        _ => value("owner", format!("no user {:?} on this host", rule.owner)),
+    })?;
+    Directory::of(&output.path, Owners::and(output.ownership.uid)).map_err(|error| named("path", error))?;
+    if let Some(command) = &rule.reload {
+        check_program(command.program.as_path()).map_err(|error| named("reload", error))?;
+    }
+    Ok(())
+}
+
+fn directory_or_its_parent(path: &Path) -> Result<(), FileError> {
+    match Directory::open(path, Owners::process()) {
+        Err(error) if error.is_not_found() => match path.parent() {
+            Some(parent) => Directory::open(parent, Owners::process()).map(|_| ()),
+            None => Err(error),
+        },
+        opened => opened.map(|_| ()),
+    }
+}
+
+fn existing_directory(path: &Path) -> Result<(), FileError> {
+    let failed = |source| FileError::Io { action: "open", path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(failed)?.is_dir() {
+        Ok(())
+    } else {
+        Err(FileError::Kind { path: path.to_owned(), expected: "directory" })
+    }
+}
+
+/// A program may be reached through links (`/bin`, alternatives), but what they lead to must be root's or the process's own.
+fn check_program(path: &Path) -> Result<(), FileError> {
+    let failed = |path: &Path| {
+        let path: PathBuf = path.to_owned();
+        move |source| FileError::Io { action: "run", path, source }
+    };
+    let real = std::fs::canonicalize(path).map_err(failed(path))?;
+    Directory::of(&real, Owners::process())?;
+    let metadata = std::fs::metadata(&real).map_err(failed(&real))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if !metadata.is_file() || mode & 0o111 == 0 {
+        return Err(FileError::Kind { path: real, expected: "program" });
+    }
+    if mode & 0o022 != 0 {
+        return Err(FileError::Writable { path: real, mode });
+    }
+    Ok(())
+}
