@@ -19,6 +19,7 @@ pub mod bed;
 pub mod client;
 pub mod machine;
 pub mod process;
+pub mod realm;
 pub mod sshd;
 pub mod syslog;
 pub mod tools;

@@ -125,6 +125,16 @@ impl KeyFile {
         fs::read_to_string(self.public_path()).expect("a public key").trim_end().to_owned()
     }
 
+    /// The public key in SSH wire form.
+    ///
+    /// # Panics
+    /// Where the file is no public key.
+    #[must_use]
+    pub fn blob(&self) -> Vec<u8> {
+        let key = ssh_key::PublicKey::from_openssh(&self.public_line()).expect("a public key");
+        key.to_bytes().expect("a key that encodes")
+    }
+
     /// `SHA256:…`, as sshd logs it.
     #[must_use]
     pub fn fingerprint(&self) -> String {

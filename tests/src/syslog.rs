@@ -98,16 +98,29 @@ impl Drop for SystemLog {
     }
 }
 
-/// `<38>Nov 21 11:00:00 program[123]: message`, the form of RFC 3164 without a host name.
+/// `<38>Nov 21 11:00:00 program[123]: message`, the form of RFC 3164 without a host name, or the same without a time.
 fn parse(text: &str) -> Option<Line> {
     let (priority, rest) = text.strip_prefix('<')?.split_once('>')?;
-    let (_, rest) = rest.split_at_checked(16)?;
+    let rest = match rest.split_at_checked(16) {
+        Some((time, after)) if is_time(time) => after,
+        _ => rest,
+    };
     let (program, message) = rest.split_once(": ")?;
     let program = program.split_once('[').map_or(program, |(program, _)| program);
     Some(Line {
         priority: priority.parse().ok()?,
         program: program.to_owned(),
         message: message.trim_end_matches(['\n', '\0']).to_owned(),
+    })
+}
+
+fn is_time(text: &str) -> bool {
+    let form = "Mmm dd hh:mm:ss ";
+    text.bytes().zip(form.bytes()).all(|(byte, form)| match form {
+        b'M' => byte.is_ascii_uppercase(),
+        b'm' => byte.is_ascii_alphanumeric(),
+        b' ' | b':' => byte == form,
+        _ => byte.is_ascii_digit() || byte == b' ',
     })
 }
 
@@ -119,6 +132,13 @@ mod tests {
     fn a_line_of_sshd_is_read_whole() {
         let line = parse("<86>Nov  1 01:02:03 sshd[12]: Accepted publickey: [x]: y").unwrap();
         assert_eq!(line, Line { priority: 86, program: "sshd".into(), message: "Accepted publickey: [x]: y".into() });
+    }
+
+    #[test]
+    fn a_line_without_a_time_is_read_whole() {
+        let line = parse("<37>countersign-sshd[123]: reason=key-locked user=alice").unwrap();
+        let message = "reason=key-locked user=alice".to_owned();
+        assert_eq!(line, Line { priority: 37, program: "countersign-sshd".into(), message });
     }
 
     #[test]

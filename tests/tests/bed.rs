@@ -4,12 +4,14 @@
 
 use std::{fs, path::Path, process::Command};
 
+use countersign_chain::realm_file::RealmFile;
 use e2e::{
     anvil::Anvil,
     client::{Credential, Login, russh, ssh},
     in_bed, machine,
     machine::KeyFile,
     process,
+    realm::{Directory, Grant, REALM_FILE, Realm, Settings},
     sshd::{BREAK_GLASS_KEYS, Options, PORT, Sshd},
     syslog::SystemLog,
     wait,
@@ -106,5 +108,21 @@ fn sshd_reads_the_configuration_as_it_is_meant() {
         ] {
             assert!(config.lines().any(|found| found == line), "{line} is not in:\n{config}");
         }
+    });
+}
+
+#[test]
+fn a_realm_of_two_of_three_roots_stands_on_a_fresh_chain() {
+    in_bed!(|| {
+        let anvil = Anvil::start();
+        let realm = Realm::create(&anvil, Settings::default());
+        let mut directory = Directory::of(&realm);
+        let alice = directory.user("alice");
+        let host = directory.host("web1", &["web"]);
+        directory.key(alice, &KeyFile::generate("alice"), 0);
+        directory.grant(&Grant { subject: alice, hosts: &[host], labels: &[], logins: &["alice"], via: 2, max_ttl: 0 });
+        let mined = directory.write();
+        assert_eq!(mined.entries.len(), 5);
+        assert!(RealmFile::load(Path::new(REALM_FILE)).unwrap() == realm.file);
     });
 }

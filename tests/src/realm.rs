@@ -1,0 +1,351 @@
+//! A realm on the scenario's chain, governed by two of three roots. What a scenario is not about is written here through the
+//! libraries, many entries to a transaction; what it is about, it writes itself, by the program that a person would use.
+
+use alloy_primitives::{Address, B256, FixedBytes, U256, hex};
+use countersign_certificate::Id;
+use countersign_chain::{
+    contract::Artifact,
+    endpoints::{Endpoints, Limits},
+    keys::ActorKey,
+    profile::ProfileName,
+    realm_file::{HeaderTrust, RealmFile},
+    send::{FeeCaps, Mined, Patience, RootProof, RootSignature, Sender},
+};
+use countersign_registry::{
+    Entry, RealmPin,
+    entries::{Roles, payload},
+    shard,
+    sign::{self, Write},
+};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::{anvil::Anvil, machine, machine::KeyFile};
+
+/// The realm file, where the agent and the command line look for it.
+pub const REALM_FILE: &str = "/etc/countersign/realm.toml";
+
+const CHAIN_ID: u64 = 31337;
+const THRESHOLD: u64 = 2;
+
+/// Settings of a realm, by the keys of `Settings` in `Entries.sol`.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whether only logged certificates count.
+    pub require_logged: bool,
+    /// Seconds.
+    pub max_ttl: u64,
+    /// Seconds.
+    pub max_staleness: u64,
+    /// Watchdogs that must countersign a batch.
+    pub countersign_quorum: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { require_logged: true, max_ttl: 3600, max_staleness: 300, countersign_quorum: 0 }
+    }
+}
+
+/// An account that writes.
+pub struct Actor {
+    /// Its address.
+    pub address: Address,
+    /// Its key, as `COUNTERSIGN_ACTOR_KEY` takes it.
+    pub secret: String,
+    sender: Sender,
+}
+
+impl Actor {
+    /// A record's id, and its entry.
+    #[must_use]
+    pub fn record(&self, make: impl FnOnce(FixedBytes<16>) -> Entry) -> (Id, Entry) {
+        record(self.address, make)
+    }
+}
+
+/// A record by `actor`: random bytes, the entry that `make` builds around them, and the id that follows.
+fn record(actor: Address, make: impl FnOnce(FixedBytes<16>) -> Entry) -> (Id, Entry) {
+    let r = FixedBytes::<16>::from(random());
+    let entry = make(r);
+    (sign::record_id(entry.kind(), actor, r.0), entry)
+}
+
+/// Random bytes for ids; uniqueness is all that counts here.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut source = std::fs::File::open("/dev/urandom").expect("/dev/urandom");
+    std::io::Read::read_exact(&mut source, &mut bytes).expect("random bytes");
+    bytes
+}
+
+/// A realm.
+pub struct Realm {
+    /// Its pin and endpoints, as [`REALM_FILE`] says.
+    pub file: RealmFile,
+    /// ADMIN.
+    pub admin: Actor,
+    /// ISSUER.
+    pub issuer: Actor,
+    /// REVOKER.
+    pub revoker: Actor,
+    /// The user's device: a MEMBER once a scenario has bound it.
+    pub device: Actor,
+    runtime: Runtime,
+    roots: Vec<ActorKey>,
+    root_nonce: u64,
+}
+
+impl Realm {
+    /// Deploys the contract, writes [`REALM_FILE`], and gives roles and settings, by two of three roots.
+    ///
+    /// # Panics
+    /// Where the chain refuses.
+    #[must_use]
+    pub fn create(anvil: &Anvil, settings: Settings) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let url = url::Url::parse(&anvil.url()).expect("anvil's URL");
+        let endpoints = Endpoints::new(std::slice::from_ref(&url), Limits::default()).expect("an endpoint");
+        let file = {
+            let pin = runtime.block_on(deploy(anvil, &endpoints));
+            RealmFile::new(pin, ProfileName::Dev, HeaderTrust::Dev, vec![url]).expect("a realm file")
+        };
+        machine::write(REALM_FILE, &file.to_toml().expect("TOML"), 0o644);
+
+        let actor = |name: u8| {
+            let secret = [name; 32];
+            let key = ActorKey::from_secret(&secret).expect("a key");
+            let address = key.address();
+            let _ = anvil.call("anvil_setBalance", &json!([address, "0x56bc75e2d63100000"]));
+            let patience = Patience::of(&file.profile);
+            let sender = Sender::new(endpoints.clone(), key, CHAIN_ID, patience, FeeCaps::default());
+            Actor { address, secret: hex::encode(secret), sender }
+        };
+        let (admin, issuer, revoker, device) = (actor(0xad), actor(0x15), actor(0xde), actor(0xd1));
+        let roots = root_keys();
+        let mut realm = Self { admin, issuer, revoker, device, runtime, roots, root_nonce: 0, file };
+
+        let role = |actor: &Actor, roles: u64| {
+            Entry::RoleSet(payload::RoleSet { actor: actor.address, roles, x25519: B256::ZERO })
+        };
+        let item = |key: u16, value: u64| payload::Setting { key, value };
+        let entries = [
+            role(&realm.admin, Roles::ADMIN),
+            role(&realm.issuer, Roles::ISSUER),
+            role(&realm.revoker, Roles::REVOKER),
+            Entry::Settings(payload::Settings {
+                items: vec![
+                    item(1, settings.require_logged.into()),
+                    item(2, settings.max_ttl),
+                    item(3, settings.countersign_quorum),
+                    item(4, settings.max_staleness),
+                ],
+            }),
+        ];
+        realm.by_roots(&entries);
+        realm
+    }
+
+    /// The realm's id.
+    #[must_use]
+    pub fn id(&self) -> B256 {
+        self.file.pin.realm
+    }
+
+    /// Writes entries by a threshold of roots and waits until they are mined.
+    ///
+    /// # Panics
+    /// Where the contract refuses.
+    pub fn by_roots(&mut self, entries: &[Entry]) -> Mined {
+        let pin = &self.file.pin;
+        let writes = writes(entries);
+        let domain = sign::domain(pin.chain_id, pin.contract);
+        let nonce = U256::from(self.root_nonce);
+        let digest = sign::append_by_roots_digest(&domain, pin.realm, nonce, &writes);
+        let signatures = [2_u8, 0].map(|index| {
+            let key = self.roots.get(usize::from(index)).expect("a root");
+            let signature = key.sign(&digest).expect("a signature").as_bytes();
+            RootSignature { index, signature: signature.to_vec().into() }
+        });
+        let threshold = U256::from(pin.threshold);
+        let proof = RootProof { nonce, threshold, roots: pin.roots.clone(), salt: pin.salt };
+        let mut quiet = |_| {};
+        let sending =
+            self.admin.sender.append_by_roots(pin.contract, pin.realm, proof, &writes, signatures.to_vec(), &mut quiet);
+        let mined = self.runtime.block_on(sending).expect("writing by the roots");
+        self.root_nonce = self.root_nonce.saturating_add(1);
+        mined
+    }
+
+    /// Writes entries as one actor, in one transaction, and waits until it is mined.
+    ///
+    /// # Panics
+    /// Where the contract refuses.
+    pub fn by(&self, actor: impl FnOnce(&Self) -> &Actor, entries: &[Entry]) -> Mined {
+        let pin = &self.file.pin;
+        let writes = writes(entries);
+        let mut quiet = |_| {};
+        let sending = actor(self).sender.append_many(pin.contract, pin.realm, &writes, &mut quiet);
+        self.runtime.block_on(sending).expect("writing as an actor")
+    }
+
+    /// Adds a CA for user certificates, with the realm's issuer.
+    pub fn add_ca(&mut self, name: &str, key: &KeyFile, max_ttl: u64, logins: &[&str]) -> Id {
+        let (id, entry) = record(Address::ZERO, |r| {
+            Entry::CaAdd(payload::CaAdd {
+                r,
+                purpose: 1,
+                name: name.to_owned(),
+                publicKey: key.blob().into(),
+                maxTtl: max_ttl,
+                logins: owned(logins),
+                issuers: vec![self.issuer.address],
+            })
+        });
+        self.by_roots(&[entry]);
+        id
+    }
+}
+
+async fn deploy(anvil: &Anvil, endpoints: &Endpoints) -> RealmPin {
+    let key = ActorKey::from_hex(crate::anvil::FUNDED_KEY).expect("anvil's account");
+    let profile = countersign_chain::profile::ChainProfile::new(ProfileName::Dev, CHAIN_ID).expect("the dev profile");
+    let sender = Sender::new(endpoints.clone(), key, CHAIN_ID, Patience::of(&profile), FeeCaps::default());
+    let artifact = Artifact::built_in().expect("the contract's artefact");
+    let deployed = sender.deploy(&artifact, &mut |_| {}).await.expect("deploying the contract");
+    let roots: Vec<Address> = root_keys().iter().map(ActorKey::address).collect();
+    let salt = B256::from(random());
+    let genesis = anvil.call("eth_getBlockByNumber", &json!(["0x0", false]));
+    let genesis_hash = genesis.get("hash").and_then(|hash| hash.as_str()).expect("the genesis block's hash");
+    RealmPin {
+        chain_id: CHAIN_ID,
+        contract: deployed.contract,
+        code_hash: deployed.code_hash,
+        realm: sign::realm_id(CHAIN_ID, deployed.contract, THRESHOLD, &roots, salt),
+        threshold: THRESHOLD,
+        roots,
+        salt,
+        deployed_block: deployed.block,
+        genesis_hash: genesis_hash.parse().expect("a hash"),
+    }
+}
+
+fn root_keys() -> Vec<ActorKey> {
+    [0xa1, 0xa2, 0xa3].map(|name| ActorKey::from_secret(&[name; 32]).expect("a key")).to_vec()
+}
+
+fn writes(entries: &[Entry]) -> Vec<Write> {
+    let place = |entry: &Entry| match entry {
+        Entry::CertRevoke { .. } => panic!("revocations have a shard of their own: use the command line"),
+        entry => shard::write_shard(entry.kind()).expect("a shard for each kind"),
+    };
+    entries.iter().map(|entry| sign::write(place(entry), entry)).collect()
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().copied().map(str::to_owned).collect()
+}
+
+/// A grant, in the words of scenarios.
+#[derive(Clone, Debug)]
+pub struct Grant<'a> {
+    /// User or group.
+    pub subject: Id,
+    /// Hosts by id.
+    pub hosts: &'a [Id],
+    /// Hosts by labels.
+    pub labels: &'a [&'a str],
+    /// Logins there.
+    pub logins: &'a [&'a str],
+    /// 1 certificate, 2 plain key, 3 both.
+    pub via: u8,
+    /// Seconds; 0 for the CA's and the realm's.
+    pub max_ttl: u64,
+}
+
+/// The directory's entries, written by the ADMIN in one transaction.
+pub struct Directory<'a> {
+    realm: &'a Realm,
+    entries: Vec<Entry>,
+}
+
+impl<'a> Directory<'a> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn of(realm: &'a Realm) -> Self {
+        Self { realm, entries: Vec::new() }
+    }
+
+    fn add(&mut self, make: impl FnOnce(FixedBytes<16>) -> Entry) -> Id {
+        let (id, entry) = self.realm.admin.record(make);
+        self.entries.push(entry);
+        id
+    }
+
+    /// A user.
+    pub fn user(&mut self, login: &str) -> Id {
+        let (login, name) = (login.to_owned(), String::new());
+        self.add(|r| Entry::UserAdd(payload::UserAdd { r, login, displayName: name }))
+    }
+
+    /// A host with labels.
+    pub fn host(&mut self, name: &str, labels: &[&str]) -> Id {
+        let name = name.to_owned();
+        let owner = FixedBytes::ZERO;
+        let host = self.add(|r| Entry::HostAdd(payload::HostAdd { r, name, owner, hostKey: Vec::new().into() }));
+        for label in labels {
+            let label = (*label).to_owned();
+            self.add(|r| Entry::LabelAdd(payload::LabelAdd { r, target: host.0.into(), label }));
+        }
+        host
+    }
+
+    /// A login key of a user; `not_after` 0 for no end.
+    pub fn key(&mut self, user: Id, key: &KeyFile, not_after: u64) -> Id {
+        self.add(|r| {
+            Entry::KeyAdd(payload::KeyAdd {
+                r,
+                user: user.0.into(),
+                publicKey: key.blob().into(),
+                purposes: 1,
+                notAfter: not_after,
+                comment: String::new(),
+            })
+        })
+    }
+
+    /// A grant.
+    pub fn grant(&mut self, grant: &Grant<'_>) -> Id {
+        let hosts = grant.hosts.iter().map(|host| host.0.into()).collect();
+        self.add(|r| {
+            Entry::GrantAdd(payload::GrantAdd {
+                r,
+                subject: grant.subject.0.into(),
+                hosts,
+                labels: owned(grant.labels),
+                allHosts: false,
+                logins: owned(grant.logins),
+                via: grant.via,
+                maxTtl: grant.max_ttl,
+                approvals: 0,
+                forcedCommand: String::new(),
+                sourceAddresses: Vec::new(),
+                intervals: Vec::new(),
+                notAfter: 0,
+                permits: 1,
+            })
+        })
+    }
+
+    /// Binds a ledger key to a user or host.
+    pub fn member(&mut self, actor: Address, subject: Id, x25519: [u8; 32]) {
+        let entry = payload::MemberSet { actor, member: true, subject: subject.0.into(), x25519: x25519.into() };
+        self.entries.push(Entry::MemberSet(entry));
+    }
+
+    /// Writes all of it.
+    pub fn write(self) -> Mined {
+        self.realm.by(|realm| &realm.admin, &self.entries)
+    }
+}
