@@ -5,6 +5,17 @@
 //! refuse is refused here, with the same reason code.
 
 pub mod ca_key;
+pub mod deliver;
 pub mod duration;
+pub mod issue;
+pub mod judge;
+pub mod outbox;
+pub mod policy;
+pub mod service;
 pub mod ssh_agent;
+pub mod view;
 pub mod wire;
+
+mod error;
+
+pub use error::IssueError;

@@ -1,0 +1,111 @@
+//! What issuing can fail with. A refusal carries the reason code that a host would log.
+
+use countersign_certificate::{CertificateError, Id};
+use countersign_sshd::Reason;
+use thiserror::Error;
+
+/// Why there is no certificate, or why it was not delivered.
+#[derive(Debug, Error)]
+pub enum IssueError {
+    /// A host would refuse it.
+    #[error("refused: {reason}{}{detail}", if detail.is_empty() { "" } else { ": " })]
+    Refused {
+        /// The code in the host's log.
+        reason: Reason,
+        /// More about it, or empty.
+        detail: String,
+    },
+    /// It was logged and signed, and the host would refuse it all the same: it is not handed out.
+    #[error("withheld: batch {batch} is logged, but the host would refuse the certificate: {reason}: {detail}")]
+    Withheld {
+        /// The batch.
+        batch: Id,
+        /// The code in the host's log.
+        reason: Reason,
+        /// More about it, or empty.
+        detail: String,
+    },
+    /// The batch entry did not show up on the verified ledger.
+    #[error("batch {batch}: not on the verified ledger {seconds} s after it was sent")]
+    NotLogged {
+        /// The batch.
+        batch: Id,
+        /// How long this waited.
+        seconds: u64,
+    },
+    /// What would be written, every reader would ignore.
+    #[error("every reader would ignore this: {0}")]
+    Ignored(String),
+    /// Reading the ledger failed.
+    #[error(transparent)]
+    View(#[from] crate::view::ViewError),
+    /// Writing to the ledger failed.
+    #[error(transparent)]
+    Chain(#[from] countersign_chain::ChainError),
+    /// The CA's key.
+    #[error(transparent)]
+    CaKey(#[from] crate::ca_key::CaKeyError),
+    /// An ssh-agent.
+    #[error(transparent)]
+    Agent(#[from] crate::ssh_agent::AgentError),
+    /// The certificate cannot be laid out.
+    #[error(transparent)]
+    Wire(#[from] crate::wire::WireError),
+    /// The certificate's own layouts.
+    #[error("certificate: {0}")]
+    Certificate(#[from] CertificateError),
+    /// The rehearsal could not be held.
+    #[error(transparent)]
+    Judge(#[from] crate::judge::JudgeError),
+    /// Sealing or storing.
+    #[error(transparent)]
+    Delivery(#[from] countersign_delivery::DeliveryError),
+    /// The sender's or recipient's keys do not fit the ledger.
+    #[error("delivery: {0}")]
+    Recipient(String),
+    /// The books of what was sent.
+    #[error(transparent)]
+    Outbox(#[from] crate::outbox::OutboxError),
+    /// No random bytes.
+    #[error("no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// An OpenSSH key cannot be made or written down.
+    #[error("key pair: {0}")]
+    KeyPair(ssh_key::Error),
+    /// A batch holds more certificates than an entry can say.
+    #[error("a batch of {0} certificates: expected 1 to 2^32 - 1")]
+    BatchSize(usize),
+}
+
+impl IssueError {
+    /// A refusal.
+    pub(crate) fn refused(reason: Reason, detail: impl Into<String>) -> Self {
+        Self::Refused { reason, detail: detail.into() }
+    }
+
+    /// The reason code, where a host would refuse.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused { reason, .. } | Self::Withheld { reason, .. } => Some(*reason),
+            _ => None,
+        }
+    }
+
+    /// What the reader can do, if anything.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let text = match self.reason()? {
+            Reason::NoGrant | Reason::HostNotCovered | Reason::LoginNotGranted => {
+                "list what the user was granted with `countersign grant list --user USER`; new grants count once they are final"
+            }
+            Reason::ApprovalsMissing | Reason::RequestUnknown => {
+                "this grant needs approvals: `countersign request`, then `countersign approve`, then `issue --request ID`"
+            }
+            Reason::TtlTooLong => "the realm, the CA and the grant each limit the life of a certificate; ask for less",
+            Reason::SnapshotStale | Reason::Clock => "compare this machine's clock with the chain's newest block",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}
