@@ -103,7 +103,14 @@ struct Publisher<'a> {
     generation: Generation,
     trust: Trust,
     /// Held while publishing: `flock` on the directory.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Publisher<'_> {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that this process is just starting still holds a copy of the descriptor.
+        drop(self.lock.unlock());
+    }
 }
 
 impl<'a> Publisher<'a> {
@@ -120,17 +127,23 @@ impl<'a> Publisher<'a> {
             Err(fs::TryLockError::WouldBlock) => return Err(PublishError::Busy { path: directory.to_owned() }),
             Err(fs::TryLockError::Error(source)) => return Err(at(directory)(source)),
         }
+        let mut publisher = Self { directory, info, generation: 0, trust, lock };
+        publisher.generation = publisher.next_generation(&root)?;
+        Ok(publisher)
+    }
+
+    /// Clears leftovers, and counts on from whatever has been there.
+    fn next_generation(&self, root: &Directory) -> Result<Generation, PublishError> {
         let mut highest = 0;
         for audience in [Audience::Accounts, Audience::Access] {
             root.open_child(audience.directory()).map_err(PublishError::Open)?;
-            let published = published_generation(directory, trust, audience);
-            remove_leftovers(&directory.join(audience.directory()), published)?;
-            let files = list(&directory.join(audience.directory()))?;
+            let published = published_generation(self.directory, self.trust, audience);
+            remove_leftovers(&self.path(audience), published)?;
+            let files = list(&self.path(audience))?;
             let of_files = files.iter().map(|file| file.generation).max().unwrap_or(0);
             highest = highest.max(of_files).max(published.unwrap_or(0));
         }
-        let generation = highest.checked_add(1).ok_or(PublishError::TooLarge { generation: highest })?;
-        Ok(Self { directory, info, generation, trust, _lock: lock })
+        highest.checked_add(1).ok_or(PublishError::TooLarge { generation: highest })
     }
 
     /// The manifest in place, which must be of this salt, realm and host.
