@@ -1,0 +1,13 @@
+//! Logins as sshd asks about them: the decision case by case, and the program itself.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a world that cannot be built is a failed test"
+)]
+
+mod binary;
+mod decisions;
+mod support;
