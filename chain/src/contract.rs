@@ -1,7 +1,7 @@
 //! The registry's interface as the Solidity source declares it, the compiled artefact, and its refusals in words.
 
 use alloy_primitives::{B256, Bytes};
-use alloy_sol_types::SolInterface;
+use alloy_sol_types::{Panic, Revert, SolError, SolInterface};
 use serde::Deserialize;
 
 use crate::error::{ChainError, printable};
@@ -50,7 +50,8 @@ pub fn explain(data: Option<&Bytes>) -> String {
     if let Ok(refusal) = Refusal::abi_decode(data) {
         return words(&refusal);
     }
-    match alloy_sol_types::decode_revert_reason(data) {
+    let standard = [Revert::SELECTOR, Panic::SELECTOR].iter().any(|selector| data.starts_with(selector));
+    match alloy_sol_types::decode_revert_reason(data).filter(|_| standard) {
         Some(reason) => printable(&reason),
         None => printable(&format!("unknown revert data {data}")),
     }
@@ -108,7 +109,6 @@ fn words(refusal: &Refusal) -> String {
 #[cfg(test)]
 mod tests {
     use alloy_primitives::{Address, U256};
-    use alloy_sol_types::SolError;
 
     use super::*;
 
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn text_from_a_node_is_escaped() {
-        let reason = alloy_sol_types::Revert::from("line\nbreak").abi_encode();
+        let reason = Revert::from("line\nbreak").abi_encode();
         assert_eq!(explain(Some(&reason.into())), "revert: line\\nbreak");
     }
 

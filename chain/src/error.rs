@@ -290,7 +290,11 @@ impl ChainError {
     }
 }
 
-/// Text from a node, made fit for one log line: control characters escaped, at most 300 characters.
+/// Text from a node, made fit for one log line: what is not printable is escaped; at most 300 characters.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().flat_map(char::escape_debug).take(300).collect()
+    let mut line = String::new();
+    for character in text.chars().take(300) {
+        if matches!(character, '"' | '\'') { line.push(character) } else { line.extend(character.escape_debug()) }
+    }
+    line
 }

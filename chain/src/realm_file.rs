@@ -245,13 +245,153 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Two tokens for one provider are one voice too.
 fn same_node(one: &Url, other: &Url) -> bool {
-    one.host() == other.host()
-        && one.port_or_known_default() == other.port_or_known_default()
-        && one.path() == other.path()
+    one.host() == other.host() && one.port_or_known_default() == other.port_or_known_default()
 }
 
 /// Scheme, host and port; the rest may carry a token.
 fn shown(url: &Url) -> String {
     url.origin().ascii_serialization()
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_registry::sign;
+
+    use super::*;
+
+    fn pin(chain_id: u64) -> RealmPin {
+        let roots = vec![Address::repeat_byte(1), Address::repeat_byte(2), Address::repeat_byte(3)];
+        let contract = Address::repeat_byte(9);
+        let salt = B256::repeat_byte(7);
+        RealmPin {
+            chain_id,
+            contract,
+            code_hash: B256::repeat_byte(8),
+            realm: sign::realm_id(chain_id, contract, 2, &roots, salt),
+            threshold: 2,
+            roots,
+            salt,
+            deployed_block: 5,
+            genesis_hash: B256::repeat_byte(6),
+        }
+    }
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn dev() -> RealmFile {
+        RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, vec![url("http://127.0.0.1:8545")]).unwrap()
+    }
+
+    fn refused(text: &str) -> String {
+        RealmFile::parse(Path::new("realm.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("realm.toml");
+        dev().create(&path).unwrap();
+        assert_eq!(RealmFile::load(&path).unwrap(), dev());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o7777, 0o644);
+        assert!(matches!(dev().create(&path), Err(ChainError::File { .. })), "an existing file stays");
+
+        let nodes =
+            vec![url("https://one.example"), url("https://two.example/v2/key"), url("http://three.example:8545")];
+        let quorum = RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(2), nodes).unwrap();
+        let text = quorum.to_toml().unwrap();
+        assert_eq!(RealmFile::parse(Path::new("realm.toml"), &text).unwrap(), quorum);
+    }
+
+    #[test]
+    fn the_documented_example_is_a_realm_file() {
+        let page = include_str!("../../docs/spec/realm-file.md");
+        let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let file = RealmFile::parse(Path::new("example"), example).unwrap();
+        assert_eq!(file.trust, HeaderTrust::Quorum(2));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_name() {
+        let text = dev().to_toml().unwrap().replace("threshold = 2", "threshold = 2\nthreshhold = 2");
+        let message = refused(&text);
+        assert!(
+            message.starts_with("realm.toml:7: unknown field `threshhold`, expected one of `chain-id`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn every_key_but_quorum_is_needed() {
+        let text = dev().to_toml().unwrap();
+        for line in text.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')) {
+            let key = line.split(" = ").next().unwrap();
+            let message = refused(&text.replace(&format!("{line}\n"), ""));
+            assert!(message.contains(&format!("missing field `{key}`")), "{key}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_pin_that_does_not_give_the_realm_id_is_refused() {
+        let text = dev().to_toml().unwrap().replace(&"03".repeat(20), &"04".repeat(20));
+        let message = refused(&text);
+        assert!(message.starts_with("realm.toml:5: realm: realm 0x"), "{message}");
+        assert!(message.contains("is not the id of these roots"), "{message}");
+    }
+
+    #[test]
+    fn dev_headers_are_refused_on_a_chain_of_worth() {
+        let nodes = vec![url("https://one.example")];
+        let error = RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Dev, nodes).unwrap_err();
+        assert_eq!(error.to_string(), "header-source: dev is for chain ids [31337, 1337], got 1 (hint: quorum)");
+    }
+
+    #[test]
+    fn plain_http_to_another_machine_needs_a_quorum() {
+        let far = vec![url("http://192.0.2.1:8545")];
+        let error = RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, far.clone()).unwrap_err();
+        assert_eq!(error.to_string(), "endpoints: http://192.0.2.1:8545: expected https, or a quorum of 2 or more");
+        for near in ["http://127.0.0.2:1", "http://[::1]:1", "http://localhost:1"] {
+            assert!(RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, vec![url(near)]).is_ok(), "{near}");
+        }
+        for trick in ["http://127.0.0.1.example:1", "http://localhost.example:1", "http://[::2]:1"] {
+            let nodes = vec![url(trick)];
+            assert!(RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, nodes).is_err(), "{trick}");
+        }
+        let both = vec![url("http://192.0.2.1:8545"), url("http://192.0.2.2:8545")];
+        assert!(RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(2), both).is_ok());
+    }
+
+    #[test]
+    fn a_quorum_needs_two_and_as_many_different_endpoints() {
+        let one = || vec![url("https://one.example/key")];
+        let quorum = |k, nodes| {
+            RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(k), nodes).unwrap_err().to_string()
+        };
+        assert_eq!(quorum(1, one()), "quorum: expected at least 2, got 1");
+        assert_eq!(quorum(0, one()), "quorum: expected at least 2, got 0");
+        assert_eq!(quorum(2, one()), "endpoints: expected at least 2, got 1");
+        let twice = vec![url("https://one.example/key"), url("https://ONE.example:443/other-key")];
+        assert_eq!(quorum(2, twice), "endpoints: https://one.example is there twice: one node is one voice");
+    }
+
+    #[test]
+    fn quorum_and_header_source_go_together() {
+        let text = dev().to_toml().unwrap();
+        let message = refused(&text.replace("header-source = \"dev\"", "header-source = \"dev\"\nquorum = 2"));
+        assert_eq!(message, "realm.toml:13: quorum goes with header-source = \"quorum\" only");
+        let message = refused(&text.replace("header-source = \"dev\"", "header-source = \"quorum\""));
+        assert_eq!(message, "realm.toml:12: expected quorum = how many endpoints must agree");
+    }
+
+    #[test]
+    fn errors_never_show_what_follows_the_host() {
+        let nodes = vec![url("http://user:secret@192.0.2.1/secret?secret")];
+        let error = RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, nodes).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
 }

@@ -276,7 +276,7 @@ impl Sender {
     pub async fn resume(&self, transaction: B256, report: Report<'_>) -> Result<Mined, ChainError> {
         let start = Instant::now();
         loop {
-            if let Some(receipt) = self.receipt(transaction).await? {
+            if let Some(receipt) = self.receipt(transaction).await {
                 return self.conclude(receipt, None, report).await;
             }
             let waited = start.elapsed();
@@ -400,12 +400,13 @@ impl Sender {
         let mut taken = 0usize;
         loop {
             for hash in &hashes {
-                if let Some(receipt) = self.receipt(*hash).await? {
+                if let Some(receipt) = self.receipt(*hash).await {
                     return self.conclude(receipt, Some(draft), report).await;
                 }
             }
             // Only a node that is ahead of those with the receipt says so; it takes several looks to be sure.
-            taken = if self.nonce("latest").await? > draft.nonce { taken.saturating_add(1) } else { 0 };
+            let used = self.nonce("latest").await.is_ok_and(|next| next > draft.nonce);
+            taken = if used { taken.saturating_add(1) } else { 0 };
             if taken >= NONCE_TAKEN {
                 return Err(ChainError::NonceTaken { account: self.key.address(), nonce: draft.nonce });
             }
@@ -455,19 +456,20 @@ impl Sender {
         Ok(Some((new, higher)))
     }
 
-    /// The receipt, from the first node that has it. Only when every node fails to answer is that an error.
-    async fn receipt(&self, transaction: B256) -> Result<Option<Receipt>, ChainError> {
+    /// The receipt, from the first node that has it. Nodes that fail are as good as nodes that have none: what was sent is
+    /// not undone by their failing, so the wait goes on.
+    async fn receipt(&self, transaction: B256) -> Option<Receipt> {
         let method = "eth_getTransactionReceipt";
-        let (mut answered, mut last) = (false, None);
         for endpoint in self.endpoints.by_preference() {
             match endpoint.call::<Option<Receipt>>(method, json!([transaction])).await {
-                Ok(Some(receipt)) if receipt.transaction_hash == transaction => return Ok(Some(receipt)),
-                Ok(Some(_)) => last = Some(endpoint.malformed(method, "the receipt of another transaction".into())),
-                Ok(None) => answered = true,
-                Err(error) => last = Some(error),
+                Ok(receipt) => match receipt.filter(|receipt| receipt.transaction_hash == transaction) {
+                    Some(receipt) => return Some(receipt),
+                    None => continue,
+                },
+                Err(error) => tracing::debug!(%error, "no receipt"),
             }
         }
-        if answered { Ok(None) } else { Err(self.endpoints.gave_up(method, last)) }
+        None
     }
 
     async fn conclude(&self, receipt: Receipt, draft: Option<&Draft>, report: Report<'_>) -> Result<Mined, ChainError> {

@@ -164,10 +164,7 @@ async fn a_node_that_proves_only_its_tip_is_enough_once_a_proved_tip_is_final() 
             }
         }
     }
-    assert_eq!(
-        outcomes,
-        ["not yet", "not yet", r#"["one"] ["two", "three"]"#, r#"["two"] ["three", "four"]"#]
-    );
+    assert_eq!(outcomes, ["not yet", "not yet", r#"["one"] ["two", "three"]"#, r#"["two"] ["three", "four"]"#]);
     // A node that lost its history and a reader that was restarted in between: the saved cursor carries the proved tips.
     let mut restarted = world.ledger(HeaderTrust::Dev, &[&tip_only.url]);
     world.note(&["five"]).await;
@@ -211,8 +208,7 @@ async fn another_contract_than_the_pinned_one_proves_nothing() {
     let world = World::new().await;
     let mut pin = world.pin.clone();
     pin.code_hash = alloy_primitives::B256::repeat_byte(1);
-    let realm =
-        RealmFile::new(pin, ProfileName::Dev, HeaderTrust::Dev, vec![world.anvil.url.clone()]).unwrap();
+    let realm = RealmFile::new(pin, ProfileName::Dev, HeaderTrust::Dev, vec![world.anvil.url.clone()]).unwrap();
     let error = look(&mut Ledger::new(&realm, limits()).unwrap(), &Cursor::default()).await.unwrap_err();
     assert!(matches!(&error, ChainError::Proof { detail, .. } if detail.contains("code hash")), "{error}");
 }

@@ -1,8 +1,21 @@
 //! Nodes that omit, alter, lag, forge or fall silent, in front of a real chain: they cost time, never truth.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails loudly"
+)]
+
 mod support;
 
-use std::{sync::{Arc, atomic::{AtomicUsize, Ordering}}, time::{Duration, Instant}};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use countersign_chain::{
     ChainError,
@@ -70,7 +83,10 @@ async fn an_omitted_entry_is_never_accepted_first_middle_or_last() {
 async fn an_altered_entry_is_never_accepted() {
     is_caught("payload", |logs| {
         for log in logs {
-            let data = log["data"].as_str().unwrap().replace(&alloy_primitives::hex::encode("bob"), &alloy_primitives::hex::encode("eve"));
+            let data = log["data"]
+                .as_str()
+                .unwrap()
+                .replace(&alloy_primitives::hex::encode("bob"), &alloy_primitives::hex::encode("eve"));
             log["data"] = json!(data);
         }
     })

@@ -2,7 +2,13 @@
 //! Both end with the value that holds them; nothing is ended by name.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses another part of this module")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test support fails loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test support fails loudly"
+)]
 
 pub mod proxy;
 
@@ -83,7 +89,13 @@ impl Anvil {
 
     /// One RPC call that must succeed.
     pub async fn call(&self, method: &'static str, params: serde_json::Value) -> serde_json::Value {
-        endpoints(&[&self.url]).iter().next().unwrap().call(method, params).await.unwrap_or_else(|error| panic!("{error}"))
+        endpoints(&[&self.url])
+            .iter()
+            .next()
+            .unwrap()
+            .call(method, params)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Mines that many empty blocks.

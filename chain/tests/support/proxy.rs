@@ -1,6 +1,6 @@
 //! A node that lies: an HTTP proxy in front of a real one that hands every JSON-RPC exchange to a closure.
 
-#![expect(clippy::unwrap_used, reason = "test support fails loudly")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test support fails loudly")]
 
 use std::sync::{
     Arc,
@@ -112,7 +112,8 @@ async fn serve(
             Act::HangUp => return Ok(()),
             Act::Body(bytes) => bytes,
         };
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", bytes.len());
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", bytes.len());
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(&bytes).await?;
     }
