@@ -314,9 +314,10 @@ impl Agent {
         self.write_status();
     }
 
-    /// Writes the state if it has changed since it was last written. Called before the agent ends.
+    /// Writes state and status. Called before the agent ends: while it runs, the state is not written for what the snapshot's
+    /// manifest tells as well.
     pub fn flush(&mut self) {
-        if self.dirty {
+        if self.state_is_complete {
             self.save();
         }
         self.write_status();
