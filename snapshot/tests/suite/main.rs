@@ -10,3 +10,4 @@ mod distrust;
 mod publishing;
 mod round_trip;
 mod support;
+mod vectors;
