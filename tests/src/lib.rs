@@ -14,13 +14,16 @@
     reason = "a harness: whatever goes wrong is the scenario's result, told where it happened"
 )]
 
+pub mod agent;
 pub mod anvil;
 pub mod bed;
 pub mod client;
 pub mod machine;
+pub mod mint;
 pub mod process;
 pub mod realm;
 pub mod sshd;
+pub mod story;
 pub mod syslog;
 pub mod tools;
 pub mod wait;

@@ -14,6 +14,9 @@ use nix::{
 
 use crate::wait;
 
+/// How much of a program's output is shown when a scenario fails.
+const LINES_SHOWN: usize = 20;
+
 /// What a finished program left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
@@ -125,7 +128,9 @@ impl Drop for Background {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("--- {}\n{}", self.name, self.lines().join("\n"));
+            let lines = self.lines();
+            let shown = lines.get(lines.len().saturating_sub(LINES_SHOWN)..).unwrap_or_default();
+            eprintln!("--- {}\n{}", self.name, shown.join("\n"));
         }
     }
 }

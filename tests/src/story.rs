@@ -1,0 +1,228 @@
+//! What most scenarios begin with: a chain, a realm, one user with a key, one host with sshd and the helper, a CA, and one grant.
+//! And what most of them end with: a login by both clients, and every line that the helper logged about it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use countersign_certificate::{Id, RealmId, Scope, Target};
+
+use crate::{
+    agent,
+    anvil::Anvil,
+    client::{Credential, Login, russh, ssh},
+    machine::{self, KeyFile},
+    mint::Mint,
+    realm::{Directory, Grant, Realm, Settings},
+    sshd::{Options, Sshd},
+    syslog::SystemLog,
+};
+
+/// The uid of the first user of a realm.
+pub const ALICE_UID: u32 = 1_900_000_000;
+
+/// The label of the story's host.
+pub const LABEL: &str = "web";
+
+/// Seconds for which CAs of stories certify at most.
+pub const CA_MAX_TTL: u64 = 600;
+
+/// How a story begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The realm's settings.
+    pub settings: Settings,
+    /// The grant's `via`: 1 certificate, 2 plain key, 3 both.
+    pub via: u8,
+    /// Further TOML in the agent's configuration.
+    pub agent: &'static str,
+    /// sshd's.
+    pub sshd: Options,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let settings = Settings { require_logged: false, ..Settings::default() };
+        Self { settings, via: 3, agent: "", sshd: Options::default() }
+    }
+}
+
+/// A scenario's world.
+pub struct Story {
+    /// sshd on the host.
+    pub sshd: Sshd,
+    /// The realm.
+    pub realm: Realm,
+    /// Its chain.
+    pub anvil: Anvil,
+    /// The host's log.
+    pub log: SystemLog,
+    /// Login `alice`.
+    pub alice: Id,
+    /// Her registered key.
+    pub key: KeyFile,
+    /// The host that the agent runs on.
+    pub host: Id,
+    /// Another host, with no label, in nobody's grant.
+    pub other_host: Id,
+    /// alice on `host`, as `alice` and `deploy`.
+    pub grant: Id,
+    /// The CA, for logins `alice`, `deploy` and `root`.
+    pub ca: Id,
+    /// The CA's key.
+    pub ca_key: KeyFile,
+    principals_mode: bool,
+}
+
+impl Story {
+    /// Builds it and publishes the first snapshot.
+    ///
+    /// # Panics
+    /// Where any of it fails.
+    #[must_use]
+    pub fn begin(setup: Setup) -> Self {
+        let mut log = SystemLog::bind();
+        machine::install_helper();
+        machine::add_user("alice", ALICE_UID);
+        machine::add_user("deploy", 2001);
+        machine::add_user("backup2", 2002);
+        let anvil = Anvil::start();
+        let mut realm = Realm::create(&anvil, setup.settings);
+        let ca_key = KeyFile::generate("ca");
+        let ca = realm.add_ca("ca1", &ca_key, CA_MAX_TTL, &["alice", "deploy", "root"]);
+        let key = KeyFile::generate("alice");
+        let mut directory = Directory::of(&realm);
+        let alice = directory.user("alice");
+        let host = directory.host("web1", &[LABEL]);
+        let other_host = directory.host("db1", &[]);
+        directory.key(alice, &key, 0);
+        let grant = directory.grant(&Grant {
+            subject: alice,
+            hosts: &[host],
+            labels: &[],
+            logins: &["alice", "deploy"],
+            via: setup.via,
+            max_ttl: 0,
+        });
+        directory.write();
+        agent::configure(host, setup.agent);
+        let sshd = Sshd::start(setup.sshd, &mut log);
+        let principals_mode = setup.sshd.ca_file.is_some();
+        let story = Self { sshd, realm, anvil, log, alice, key, host, other_host, grant, ca, ca_key, principals_mode };
+        story.publish();
+        story
+    }
+
+    /// Waits until what has been written is final, and lets the agent publish it.
+    pub fn publish(&self) {
+        self.anvil.wait_final();
+        agent::once();
+    }
+
+    /// A certificate for alice's key that hosts take where logs are not required: as `deploy`, on this host, for five minutes.
+    #[must_use]
+    pub fn mint(&self) -> Mint<'_> {
+        let now = now();
+        Mint {
+            ca: &self.ca_key,
+            key: &self.key,
+            principals: &["deploy"],
+            valid_after: now.saturating_sub(30),
+            valid_before: now.saturating_add(300),
+            scope: Some(self.scope(Target::Host(self.host))),
+            options: &[],
+        }
+    }
+
+    /// alice's scope under the story's grant.
+    #[must_use]
+    pub fn scope(&self, target: Target) -> Scope {
+        let realm = RealmId(self.realm.id().0);
+        Scope { realm, user: self.alice, grant: self.grant, target, request: Id(crate::realm::random()) }
+    }
+
+    /// Logs in with both clients and compares what the helper logged: one line for each question that sshd asks.
+    ///
+    /// # Panics
+    /// Where a login is refused, or a line differs.
+    pub fn assert_accepted(&mut self, login: &str, credential: &Credential, line: &Line<'_>) {
+        self.log.take("countersign-sshd");
+        for client in [ssh, russh] {
+            let printed = client(&self.sshd, login, credential, "id -un");
+            assert_eq!(printed, Login::Accepted(format!("{login}\n")));
+        }
+        // Both clients ask whether a key would do before they sign.
+        self.assert_lines(4, &line.text("granted", login, self.mode()));
+    }
+
+    /// Fails to log in with both clients and compares what the helper logged.
+    ///
+    /// # Panics
+    /// Where a login is accepted, or a line differs.
+    pub fn assert_refused(&mut self, login: &str, credential: &Credential, reason: &str, line: &Line<'_>) {
+        self.log.take("countersign-sshd");
+        for client in [ssh, russh] {
+            assert_eq!(client(&self.sshd, login, credential, "id -un"), Login::Refused, "expected {reason}");
+        }
+        self.assert_lines(2, &line.text(reason, login, self.mode()));
+    }
+
+    fn mode(&self) -> &'static str {
+        if self.principals_mode { "principals" } else { "keys" }
+    }
+
+    fn assert_lines(&mut self, count: usize, expected: &str) {
+        let lines: Vec<String> = self.log.take("countersign-sshd").iter().map(|line| without_block(line)).collect();
+        // Where the principals command refuses, sshd asks the keys command about the same certificate: it must agree.
+        let in_mode = lines.iter().filter(|line| line.contains(&format!(" mode={}", self.mode())));
+        assert_eq!(in_mode.cloned().collect::<Vec<_>>(), vec![expected.to_owned(); count]);
+        let keys = expected.replace(" mode=principals", " mode=keys");
+        for line in &lines {
+            assert!(line == expected || *line == keys, "the helper's two modes disagree:\n{line}\n{expected}");
+        }
+    }
+}
+
+/// What a line of the helper names, besides reason and login; `-` where empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Line<'a> {
+    /// The key.
+    pub key: Option<&'a KeyFile>,
+    /// The certificate's serial.
+    pub serial: Option<u64>,
+    /// The CA, by id.
+    pub ca: Option<Id>,
+    /// The batch.
+    pub batch: Option<Id>,
+    /// What follows, between the quotes of `detail`.
+    pub detail: Option<&'a str>,
+}
+
+impl Line<'_> {
+    fn text(&self, reason: &str, login: &str, mode: &str) -> String {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let mut line = format!(
+            "reason={reason} user={login} key={} serial={} ca={} batch={} mode={mode}",
+            or_dash(self.key.map(KeyFile::fingerprint)),
+            or_dash(self.serial.map(|serial| serial.to_string())),
+            or_dash(self.ca.map(|id| id.to_string())),
+            or_dash(self.batch.map(|id| id.to_string())),
+        );
+        if let Some(detail) = self.detail {
+            line.push_str(&format!(" detail=\"{detail}\""));
+        }
+        line
+    }
+}
+
+/// The line without its block number, which no scenario can know.
+fn without_block(line: &str) -> String {
+    line.split(' ').filter(|field| !field.starts_with("block=")).collect::<Vec<_>>().join(" ")
+}
+
+/// Now, Unix seconds.
+///
+/// # Panics
+/// Before 1970.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs()
+}
