@@ -180,6 +180,10 @@ fn leading_type(blob: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB";
@@ -243,5 +247,22 @@ mod tests {
         assert_eq!(reason(&["keys", "a", "0", "ssh-rsa", KEY]), Err(Reason::BadArguments));
         assert_eq!(reason(&["keys", "a", "0", "", KEY]), Err(Reason::BadArguments));
         assert_eq!(reason(&["principals", "a", "0", "ssh-ed25519", KEY, "id", "1", "?"]), Err(Reason::BadArguments));
+    }
+
+    fn any_argument() -> impl Strategy<Value = Vec<u8>> {
+        let known =
+            ["keys", "principals", "deploy", "0", "1000", "ssh-ed25519", KEY].map(|text| text.as_bytes().to_vec());
+        prop_oneof![3 => prop::sample::select(known.to_vec()), 1 => prop::collection::vec(any::<u8>(), 0..40)]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_has_a_login_that_is_safe_to_print(arguments in prop::collection::vec(any_argument(), 0..9)) {
+            let arguments: Vec<OsString> = arguments.into_iter().map(OsString::from_vec).collect();
+            if let Ok(query) = Query::from_arguments(&arguments) {
+                prop_assert!(is_safe_principal(query.login()));
+                prop_assert_eq!(query.claims().is_some(), query.mode() == Mode::Principals);
+            }
+        }
     }
 }

@@ -494,6 +494,27 @@ fn what_sshd_says_beside_the_certificate_must_be_what_it_says_itself() {
 }
 
 #[test]
+fn a_logged_certificate_with_any_bit_flipped_is_refused() {
+    let world = World::new();
+    let blob = world.blob();
+    let signed = blob.len() - string(&[string(b"ssh-ed25519"), string(&[5; 64])].concat()).len();
+    world.with_snapshot(|snapshot| {
+        let reason = |blob: &[u8]| {
+            let query = Query::offline(snapshot, Mode::Keys, &world.login, blob).unwrap();
+            decide(snapshot, &query, &world.clock).reason()
+        };
+        assert_eq!(reason(&blob), Reason::Granted);
+        for at in 0..signed {
+            for bit in 0..8 {
+                let mut flipped = blob.clone();
+                flipped[at] ^= 1 << bit;
+                assert_ne!(reason(&flipped), Reason::Granted, "bit {bit} of byte {at}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_certificate_as_the_ca_key_is_refused() {
     let inner = World::new().blob();
     let mut world = World::new();
