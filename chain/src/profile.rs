@@ -15,8 +15,6 @@ pub enum Finality {
     Finalized,
     /// That many blocks below the tip.
     Depth(u64),
-    /// At once: consensus never takes a block back.
-    Instant,
 }
 
 /// How blocks hash.
@@ -40,9 +38,9 @@ pub enum ProfileName {
     Base,
     /// Lisk and its test network.
     Lisk,
-    /// A private network of geth with proof of authority.
+    /// A private network of geth.
     PrivateGeth,
-    /// A private network of Besu with IBFT 2.0 or QBFT.
+    /// A private network of Besu whose blocks hash by Ethereum's rule (Clique, proof of stake).
     PrivateBesu,
 }
 
@@ -139,9 +137,10 @@ impl ChainProfile {
             ProfileName::Dev => (Finality::Finalized, 100_000, 60, 1, 15),
             ProfileName::Ethereum => (Finality::Finalized, 128, 180, 6, 60),
             ProfileName::Optimism | ProfileName::Base | ProfileName::Lisk => (Finality::Finalized, 128, 60, 6, 30),
-            // Clique has no finality of its own; 64 blocks is what replay also grants a denial's way through a reorg.
+            // Proof of authority has no final tag; 64 blocks is also what replay keeps a denial through a reorg for. Chains of
+            // IBFT 2.0 and QBFT leave seals out of their hash: their headers do not re-hash here, so nothing of them is taken.
             ProfileName::PrivateGeth => (Finality::Depth(64), 128, 120, 6, 60),
-            ProfileName::PrivateBesu => (Finality::Instant, 512, 120, 6, 60),
+            ProfileName::PrivateBesu => (Finality::Depth(64), 512, 120, 6, 60),
         };
         Ok(Self {
             name,
@@ -152,6 +151,12 @@ impl ChainProfile {
             poll_secs,
             stuck_secs,
         })
+    }
+
+    /// Whether the newest block known is older than the chain is ever silent for: a halted chain, or nodes that stand still.
+    #[must_use]
+    pub const fn stands_still(&self, latest_time_secs: u64, now_secs: u64) -> bool {
+        now_secs.saturating_sub(latest_time_secs) > self.longest_gap_secs
     }
 }
 
@@ -191,6 +196,35 @@ mod tests {
     fn names_in_files_are_the_names_shown() {
         for name in ProfileName::ALL {
             assert_eq!(serde_json::to_string(&name).unwrap(), format!("\"{name}\""));
+        }
+    }
+
+    #[test]
+    fn a_chain_stands_still_only_beyond_its_longest_gap() {
+        let profile = ChainProfile::new(ProfileName::Ethereum, 1).unwrap();
+        assert!(!profile.stands_still(1000, 1000 + profile.longest_gap_secs));
+        assert!(profile.stands_still(1000, 1001 + profile.longest_gap_secs));
+        assert!(!profile.stands_still(1000, 900), "a clock behind the chain is another question");
+    }
+
+    #[test]
+    fn the_table_in_the_documentation_says_the_same() {
+        let page = include_str!("../../docs/chains.md").replace(',', "");
+        for name in ProfileName::ALL {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap();
+            let profile = ChainProfile::new(name, name.chain_ids().first().copied().unwrap_or(4711)).unwrap();
+            let finality = match profile.finality {
+                Finality::Finalized => "`finalized` tag".to_owned(),
+                Finality::Depth(depth) => format!("{depth} blocks below the tip"),
+            };
+            let ChainProfile { proof_window, longest_gap_secs, poll_secs, stuck_secs, .. } = profile;
+            let end = format!(
+                "| {finality} | {proof_window} blocks | {longest_gap_secs} s | {poll_secs} s | {stuck_secs} s |"
+            );
+            assert!(row.ends_with(&end), "{row} does not end with {end}");
+            for id in name.chain_ids() {
+                assert!(row.contains(&id.to_string()), "{row} lacks {id}");
+            }
         }
     }
 }

@@ -106,10 +106,6 @@ impl HeaderSource {
     pub async fn heads(&self) -> Result<Heads, ChainError> {
         let (latest, final_header) = match self.profile.finality {
             Finality::Finalized => futures::try_join!(self.newest(Block::Latest), self.newest(Block::Finalized))?,
-            Finality::Instant => {
-                let latest = self.newest(Block::Latest).await?;
-                (latest, latest)
-            }
             Finality::Depth(depth) => {
                 let latest = self.newest(Block::Latest).await?;
                 (latest, self.at(latest.number.saturating_sub(depth)).await?)

@@ -223,3 +223,49 @@ async fn another_chain_and_another_beginning_are_refused() {
     let error = world.ledger(HeaderTrust::Dev, &[&other_genesis.url]).heads().await.unwrap_err();
     assert!(matches!(error, ChainError::WrongGenesis { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn on_a_private_chain_the_final_block_is_sixty_four_below_the_tip() {
+    let anvil = Anvil::with(&["--chain-id", "4711"]);
+    let second = Proxy::start(&anvil.url, |_, _| Act::Pass).await;
+    let nodes = support::endpoints(&[&anvil.url]);
+    let genesis = countersign_chain::source::genesis_hash(nodes.iter().next().unwrap()).await.unwrap();
+    let roots = vec![key(FUNDED_KEY).address()];
+    let (contract, salt) = (alloy_primitives::Address::repeat_byte(9), alloy_primitives::B256::ZERO);
+    let pin = countersign_registry::RealmPin {
+        chain_id: 4711,
+        contract,
+        code_hash: salt,
+        realm: sign::realm_id(4711, contract, 1, &roots, salt),
+        threshold: 1,
+        roots,
+        salt,
+        deployed_block: 0,
+        genesis_hash: genesis,
+    };
+    let urls = vec![anvil.url.clone(), second.url.clone()];
+    let realm = RealmFile::new(pin, ProfileName::PrivateGeth, HeaderTrust::Quorum(2), urls).unwrap();
+    let ledger = Ledger::new(&realm, limits()).unwrap();
+    anvil.mine(10).await;
+    let heads = ledger.heads().await.unwrap();
+    assert_eq!((heads.latest.number, heads.final_header.number), (10, 0));
+    anvil.mine(90).await;
+    let heads = ledger.heads().await.unwrap();
+    assert_eq!((heads.latest.number, heads.final_header.number), (100, 36));
+}
+
+#[tokio::test]
+async fn a_shard_of_many_entries_arrives_whole_and_in_order() {
+    let world = World::new().await;
+    let texts_written: Vec<String> = (0..400).map(|number| format!("note {number}")).collect();
+    for part in texts_written.chunks(80) {
+        world.note(&part.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    world.anvil.mine(3).await;
+    // Answers limited to a fraction of the whole: the range is halved until they fit.
+    let realm =
+        RealmFile::new(world.pin.clone(), ProfileName::Dev, HeaderTrust::Dev, vec![world.anvil.url.clone()]).unwrap();
+    let mut ledger = Ledger::new(&realm, countersign_chain::endpoints::Limits { answer: 100_000, ..limits() }).unwrap();
+    let update = look(&mut ledger, &Cursor::default()).await.unwrap();
+    assert_eq!(texts(&update.final_entries), texts_written);
+}
