@@ -1,13 +1,12 @@
 //! `helper`: from spawn to exit of the shipped helper, beside an empty static Rust binary in the same run, at 1,000 and at 1,000,000
 //! users. Usage: `bench-helper FLOOR HELPER [--quick]`.
 
-use std::{error::Error, fs, io, os::unix::fs::chown, path::Path, process::Command};
+use std::{error::Error, fs, process::Command};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
-use countersign_bench::{figure, peak_memory_kib, quick, spawn_to_exit};
-use countersign_certificate::{Fingerprint20, Id, RealmId};
-use countersign_snapshot::{
-    BlockRef, Clock, Facts, Freshness, HostState, Key, KeyState, PublishInfo, Salt, Synthetic, publish, synthetic,
+use countersign_bench::{
+    figure, peak_memory_kib, quick,
+    snapshot::{key_pair, publish_granted},
+    spawn_to_exit,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -22,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let folder = tempfile::tempdir()?;
         let (key, others) = (key_pair(folder.path(), "known")?, key_pair(folder.path(), "unknown")?);
         let snapshot = folder.path().join("snapshot");
-        fill(&snapshot, *users, &key)?;
+        publish_granted(&snapshot, *users, &key, None)?;
 
         let ask = |key: &str| {
             let mut command = Command::new(&helper);
@@ -63,56 +62,4 @@ fn main() -> Result<(), Box<dyn Error>> {
 #[expect(clippy::as_conversions, reason = "kibibytes of this machine fit a double")]
 fn kib(value: u64) -> f64 {
     value as f64
-}
-
-/// Makes a key pair; gives the public key in base64.
-fn key_pair(folder: &Path, name: &str) -> Result<String, Box<dyn Error>> {
-    let path = folder.join(name);
-    let made =
-        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f"]).arg(&path).status()?;
-    if !made.success() {
-        return Err("ssh-keygen failed".into());
-    }
-    let line = fs::read_to_string(path.with_extension("pub"))?;
-    Ok(line.split_whitespace().nth(1).ok_or("a public key line has two words")?.to_owned())
-}
-
-/// Publishes a synthetic snapshot in which the key of one more user is granted `deploy`.
-fn fill(snapshot: &Path, users: u32, key: &str) -> Result<(), Box<dyn Error>> {
-    fs::create_dir(snapshot)?;
-    chown(snapshot, Some(0), Some(0))
-        .map_err(|error| io::Error::other(format!("the helper trusts root's files only: {error}")))?;
-    let (mut access, accounts) = synthetic(&Synthetic { users, revoked_serials: users, uid_base: 1_900_000_000 });
-    let blob = BASE64.decode(key)?;
-    let user = access.users.first().map(|(id, _)| *id).ok_or("a synthetic snapshot has users")?;
-    let key = Key { user, state: KeyState::Active, purposes: Key::PURPOSE_LOGIN, not_after_secs: None };
-    access.keys.push((Fingerprint20::of_blob(&blob), key));
-
-    let clock = Clock::now()?;
-    let info = PublishInfo {
-        facts: Facts {
-            realm: RealmId([1; 32]),
-            host: Id([2; 16]),
-            host_state: HostState::Active,
-            require_logged: false,
-            allow_root: false,
-            pickup_secs: 600,
-            max_ttl_secs: 3600,
-            latest_block: BlockRef { number: 1, time_secs: clock.unix_secs },
-            final_block: BlockRef { number: 1, time_secs: clock.unix_secs },
-        },
-        freshness: Freshness {
-            valid_until_secs: clock.unix_secs.saturating_add(3600),
-            max_staleness_secs: 3600,
-            age_consumed_secs: 0,
-            boot_id: clock.boot_id,
-            boottime_secs: clock.boottime_secs,
-            highest_wall_secs: clock.unix_secs,
-        },
-        salt: Salt([7; 16]),
-        access_group: None,
-        now_unix_secs: clock.unix_secs,
-    };
-    publish(snapshot, &access, &accounts, &info)?;
-    Ok(())
 }
