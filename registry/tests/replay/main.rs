@@ -1,0 +1,10 @@
+//! What replay concludes from a log, rule by rule (`docs/spec/replay.md`), and for random logs.
+#![expect(clippy::unwrap_used, reason = "a record that is not there is a failed test")]
+
+mod activity;
+mod authority;
+mod directory;
+mod properties;
+mod support;
+mod views;
+mod waiting;
