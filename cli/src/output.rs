@@ -1,0 +1,222 @@
+//! Results on stdout, as text or JSON; messages and progress on stderr.
+//!
+//! Nothing else in this program writes to either stream. Fields that come from the ledger are escaped before a terminal sees them.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::config::Format;
+use crate::error::CliError;
+
+/// A result: its JSON is what `Serialize` gives, and it can be told in text.
+pub trait Show: Serialize {
+    /// The text for people; ends with a newline unless empty.
+    fn text(&self) -> String;
+}
+
+/// Prints results and messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Printer {
+    format: Format,
+    quiet: bool,
+}
+
+impl Printer {
+    /// Prints in `format`; `quiet` leaves notes and progress out.
+    pub fn new(format: Format, quiet: bool) -> Self {
+        Self { format, quiet }
+    }
+
+    /// The format in use.
+    pub fn format(self) -> Format {
+        self.format
+    }
+
+    /// Prints a result on stdout. A closed pipe is not an error.
+    ///
+    /// # Errors
+    /// [`CliError::Stream`].
+    pub fn result(self, result: &impl Show) -> Result<(), CliError> {
+        let text = match self.format {
+            Format::Text => result.text(),
+            Format::Json => {
+                let mut text = serde_json::to_string_pretty(result)
+                    .map_err(|error| CliError::Stream { stream: "output", source: error.into() })?;
+                text.push('\n');
+                text
+            }
+        };
+        self.raw(text.as_bytes())
+    }
+
+    /// One result of a stream of them: text as it is, JSON on one line.
+    ///
+    /// # Errors
+    /// [`CliError::Stream`].
+    pub fn line(self, result: &impl Show) -> Result<(), CliError> {
+        match self.format {
+            Format::Text => self.raw(result.text().as_bytes()),
+            Format::Json => {
+                let mut text = serde_json::to_string(result)
+                    .map_err(|error| CliError::Stream { stream: "output", source: error.into() })?;
+                text.push('\n');
+                self.raw(text.as_bytes())
+            }
+        }
+    }
+
+    /// Bytes on stdout as they are.
+    ///
+    /// # Errors
+    /// [`CliError::Stream`].
+    pub fn raw(self, bytes: &[u8]) -> Result<(), CliError> {
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(CliError::Stream { stream: "output", source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A remark on stderr.
+    pub fn note(self, text: &str) {
+        if !self.quiet {
+            message(text);
+        }
+    }
+
+    /// Shows that something goes on, from the first second, where stderr is a terminal.
+    pub fn progress(self, what: &str) -> Progress {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return Progress(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Progress(bar)
+    }
+}
+
+/// A line that disappears when what it tells of has ended.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// Tells of the next step.
+    pub fn step(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A line on stderr; stderr that is gone is nobody's error.
+pub fn message(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Aligned columns; the first row is the heading. Cells are escaped.
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
+    let all: Vec<Vec<String>> =
+        std::iter::once(&heading).chain(rows).map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
+    let widths: Vec<usize> = (0..heading.len())
+        .map(|column| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in &all {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            if !line.is_empty() {
+                line.push_str("  ");
+            }
+            line.push_str(&format!("{cell:<width$}"));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// `name: value` lines, values aligned and escaped.
+pub fn fields(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).saturating_add(2);
+    pairs
+        .iter()
+        .map(|(name, value)| {
+            let name = format!("{name}:");
+            format!("{}\n", format!("{name:<width$}{}", escape(value)).trim_end())
+        })
+        .collect()
+}
+
+/// Makes control characters visible, so that a name on the ledger cannot drive a terminal.
+pub fn escape(text: &str) -> String {
+    text.chars()
+        .flat_map(|character| {
+            let shown: Vec<char> = if character.is_control() || bidirectional(character) {
+                character.escape_default().collect()
+            } else {
+                vec![character]
+            };
+            shown
+        })
+        .collect()
+}
+
+fn bidirectional(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Unix seconds as UTC text; what is beyond the calendar is printed as a number.
+pub fn time(unix_secs: u64) -> String {
+    i64::try_from(unix_secs)
+        .ok()
+        .and_then(|secs| jiff::Timestamp::from_second(secs).ok())
+        .map_or_else(|| unix_secs.to_string(), |time| time.to_string())
+}
+
+/// Like [`time`], 0 being `never`.
+pub fn time_or_never(unix_secs: u64) -> String {
+    if unix_secs == 0 { "never".to_owned() } else { time(unix_secs) }
+}
+
+/// Seconds since 1970 now.
+pub fn now() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_without_trailing_blanks() {
+        let rows = vec![vec!["1".to_owned(), "alice".to_owned()], vec!["22".to_owned(), String::new()]];
+        assert_eq!(table(&["ID", "LOGIN"], &rows), "ID  LOGIN\n1   alice\n22\n");
+    }
+
+    #[test]
+    fn a_name_from_the_ledger_cannot_drive_the_terminal() {
+        assert_eq!(escape("a\u{1b}[2Jb\nc\u{202e}d"), "a\\u{1b}[2Jb\\nc\\u{202e}d");
+        assert_eq!(fields(&[("name", "x\r".to_owned())]), "name: x\\r\n");
+    }
+
+    #[test]
+    fn times_are_printed_in_utc() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(u64::MAX), u64::MAX.to_string());
+        assert_eq!(time_or_never(0), "never");
+    }
+}

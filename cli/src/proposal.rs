@@ -1,0 +1,623 @@
+//! Files of writes that wait for signatures: proposals for a threshold of roots, and one actor's signed writes.
+//!
+//! TOML that a person can read. What a signer sees is decoded anew from the bytes that will be signed; the remarks that its author
+//! put beside them are shown as remarks. A file for another realm, chain or contract, and a signature by nobody who counts, are
+//! refused.
+
+use std::path::Path;
+
+use alloy_primitives::{Address, B256, Bytes, Signature, U256};
+use countersign_registry::RealmPin;
+use countersign_registry::entries::{Entry, Kind};
+use countersign_registry::sign::{self, Write};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::decode;
+use crate::error::CliError;
+use crate::files::{self, Existing};
+use crate::roots::RootState;
+
+/// Why a file of writes cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ProposalError {
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{path}: {problem}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// What was found.
+        problem: String,
+    },
+    /// For another realm, chain or contract.
+    #[error("{path}: {field} is {found}, the realm file says {expected}")]
+    OtherRealm {
+        /// The file.
+        path: String,
+        /// Which field.
+        field: &'static str,
+        /// In the file.
+        found: String,
+        /// In the realm file.
+        expected: String,
+    },
+    /// The roots have written since.
+    #[error("{path}: has root nonce {found}, the ledger's is {expected}: make the proposal anew")]
+    Nonce {
+        /// The file.
+        path: String,
+        /// In the file.
+        found: u64,
+        /// On the ledger.
+        expected: u64,
+    },
+    /// The roots in the file are not those in force.
+    #[error("{path}: names other roots than those in force")]
+    OtherRoots {
+        /// The file.
+        path: String,
+    },
+    /// The signer is no root.
+    #[error("{signer} is not a root of this realm")]
+    NotRoot {
+        /// The signer.
+        signer: Address,
+    },
+    /// A signature in the file is not what it says.
+    #[error("{path}: the signature of {signer} is not one over these writes")]
+    BadSignature {
+        /// The file.
+        path: String,
+        /// Who is said to have signed.
+        signer: Address,
+    },
+    /// The same signer twice.
+    #[error("{path}: {signer} has signed already")]
+    SignedAlready {
+        /// The file.
+        path: String,
+        /// Who.
+        signer: Address,
+    },
+    /// Too few signatures.
+    #[error("{path}: has {have} of {need} signatures")]
+    BelowThreshold {
+        /// The file.
+        path: String,
+        /// In the file.
+        have: usize,
+        /// The threshold.
+        need: u64,
+    },
+    /// Somebody has signed it, so it cannot change any more.
+    #[error("{path}: is signed already, nothing can be added")]
+    Frozen {
+        /// The file.
+        path: String,
+    },
+    /// Nothing to sign.
+    #[error("{path}: holds no writes")]
+    Empty {
+        /// The file.
+        path: String,
+    },
+    /// The deadline has passed.
+    #[error("{path}: the deadline {deadline} has passed")]
+    Deadline {
+        /// The file.
+        path: String,
+        /// Unix seconds.
+        deadline: u64,
+    },
+    /// Signing failed.
+    #[error("signing: {0}")]
+    Signing(String),
+}
+
+/// One entry to be written, in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct WriteText {
+    /// The author's remark; decides nothing.
+    pub about: String,
+    /// The kind's name or number.
+    pub kind: String,
+    /// Shard number.
+    pub shard: u64,
+    /// Encoding byte and payload.
+    pub data: Bytes,
+}
+
+impl WriteText {
+    /// From a write and a remark.
+    pub fn new(write: &Write, about: &str) -> Self {
+        Self {
+            about: about.to_owned(),
+            kind: Kind(write.kind).to_string(),
+            shard: write.shard,
+            data: write.data.clone(),
+        }
+    }
+
+    /// The write, as it is signed.
+    ///
+    /// # Errors
+    /// [`ProposalError::Syntax`] for a kind that is neither a name nor a number.
+    pub fn write(&self, path: &str) -> Result<Write, ProposalError> {
+        let named = Kind::NAMED.iter().find(|(name, _)| *name == self.kind).map(|(_, kind)| kind.0);
+        let numbered = || self.kind.strip_prefix("0x").and_then(|digits| u16::from_str_radix(digits, 16).ok());
+        let kind = named.or_else(numbered).ok_or_else(|| ProposalError::Syntax {
+            path: path.to_owned(),
+            problem: format!("kind `{}`: expected a name such as ROLE_SET, or 0x and four digits", self.kind),
+        })?;
+        Ok(Write { shard: self.shard, kind, data: self.data.clone() })
+    }
+
+    /// What the bytes say, for a signer.
+    pub fn shown(&self, path: &str) -> Result<String, ProposalError> {
+        let write = self.write(path)?;
+        let kind = Kind(write.kind);
+        Ok(match Entry::decode(kind, &write.data) {
+            Ok(entry) => format!("{kind} {}", decode::one_line(&entry)),
+            Err(error) => format!("{kind} UNREADABLE ({error}): {}", write.data),
+        })
+    }
+}
+
+/// One signature in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SignatureText {
+    /// Who signed.
+    pub root: Address,
+    /// r ‖ s ‖ v.
+    pub signature: Bytes,
+}
+
+/// A proposal to the roots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Proposal {
+    /// Realm id.
+    pub realm: B256,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// The registry.
+    pub contract: Address,
+    /// Root nonce.
+    pub nonce: u64,
+    /// How many roots must sign.
+    pub threshold: u64,
+    /// The roots in force.
+    pub roots: Vec<Address>,
+    /// What is to be written.
+    pub writes: Vec<WriteText>,
+    /// So far.
+    #[serde(default)]
+    pub signatures: Vec<SignatureText>,
+}
+
+const HEADING: &str = "\
+# A proposal to the roots of a Countersign realm. `countersign realm sign FILE` shows what the data of each write says and signs
+# it; `countersign realm submit FILE` sends it when enough roots have signed. The `about` lines are remarks and decide nothing.
+";
+
+impl Proposal {
+    /// A proposal without signatures.
+    pub fn new(pin: &RealmPin, state: &RootState, writes: Vec<WriteText>) -> Self {
+        Self {
+            realm: pin.realm,
+            chain_id: pin.chain_id,
+            contract: pin.contract,
+            nonce: state.nonce,
+            threshold: state.threshold,
+            roots: state.roots.clone(),
+            writes,
+            signatures: Vec::new(),
+        }
+    }
+
+    /// Reads a file and checks that it is for this realm and that each signature in it is one.
+    ///
+    /// # Errors
+    /// See [`ProposalError`].
+    pub fn load(path: &Path, pin: &RealmPin) -> Result<Self, CliError> {
+        let text = files::read_text(path)?;
+        Ok(Self::parse(&path.display().to_string(), &text, pin)?)
+    }
+
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// See [`ProposalError`].
+    pub fn parse(path: &str, text: &str, pin: &RealmPin) -> Result<Self, ProposalError> {
+        let proposal: Self = toml::from_str(text).map_err(|error| ProposalError::Syntax {
+            path: path.to_owned(),
+            problem: error.to_string().trim().to_owned(),
+        })?;
+        same_realm(path, pin, proposal.realm, proposal.chain_id, proposal.contract)?;
+        if proposal.writes.is_empty() {
+            return Err(ProposalError::Empty { path: path.to_owned() });
+        }
+        let digest = proposal.digest(path)?;
+        let mut seen: Vec<Address> = Vec::new();
+        for signed in &proposal.signatures {
+            if !proposal.roots.contains(&signed.root) {
+                return Err(ProposalError::NotRoot { signer: signed.root });
+            }
+            if seen.contains(&signed.root) {
+                return Err(ProposalError::SignedAlready { path: path.to_owned(), signer: signed.root });
+            }
+            seen.push(signed.root);
+            if !signed_by(&signed.signature, &digest, signed.root) {
+                return Err(ProposalError::BadSignature { path: path.to_owned(), signer: signed.root });
+            }
+        }
+        Ok(proposal)
+    }
+
+    /// Refuses a proposal that the roots in force cannot send any more.
+    ///
+    /// # Errors
+    /// [`ProposalError::Nonce`], [`ProposalError::OtherRoots`].
+    pub fn fits(&self, path: &str, state: &RootState) -> Result<(), ProposalError> {
+        if self.nonce != state.nonce {
+            return Err(ProposalError::Nonce { path: path.to_owned(), found: self.nonce, expected: state.nonce });
+        }
+        if self.roots != state.roots || self.threshold != state.threshold {
+            return Err(ProposalError::OtherRoots { path: path.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// The writes, as they are signed.
+    ///
+    /// # Errors
+    /// [`ProposalError::Syntax`].
+    pub fn signed_writes(&self, path: &str) -> Result<Vec<Write>, ProposalError> {
+        self.writes.iter().map(|write| write.write(path)).collect()
+    }
+
+    /// What each root signs.
+    ///
+    /// # Errors
+    /// [`ProposalError::Syntax`].
+    pub fn digest(&self, path: &str) -> Result<B256, ProposalError> {
+        let writes = self.signed_writes(path)?;
+        let domain = sign::domain(self.chain_id, self.contract);
+        Ok(sign::append_by_roots_digest(&domain, self.realm, U256::from(self.nonce), &writes))
+    }
+
+    /// Adds writes to a proposal that nobody has signed.
+    ///
+    /// # Errors
+    /// [`ProposalError::Frozen`].
+    pub fn add(&mut self, path: &str, writes: Vec<WriteText>) -> Result<(), ProposalError> {
+        if !self.signatures.is_empty() {
+            return Err(ProposalError::Frozen { path: path.to_owned() });
+        }
+        self.writes.extend(writes);
+        Ok(())
+    }
+
+    /// Adds a root's signature.
+    ///
+    /// # Errors
+    /// [`ProposalError::NotRoot`], [`ProposalError::SignedAlready`].
+    pub fn sign(&mut self, path: &str, key: &countersign_chain::keys::ActorKey) -> Result<(), ProposalError> {
+        let root = key.address();
+        if !self.roots.contains(&root) {
+            return Err(ProposalError::NotRoot { signer: root });
+        }
+        if self.signatures.iter().any(|signed| signed.root == root) {
+            return Err(ProposalError::SignedAlready { path: path.to_owned(), signer: root });
+        }
+        let signature = key.sign(&self.digest(path)?).map_err(|error| ProposalError::Signing(error.to_string()))?;
+        self.signatures.push(SignatureText { root, signature: Bytes::from(signature.as_bytes().to_vec()) });
+        Ok(())
+    }
+
+    /// Signatures with their roots' indices, when there are enough.
+    ///
+    /// # Errors
+    /// [`ProposalError::BelowThreshold`].
+    pub fn indexed(&self, path: &str) -> Result<Vec<(u8, Bytes)>, ProposalError> {
+        let have = self.signatures.len();
+        if u64::try_from(have).is_ok_and(|have| have < self.threshold) {
+            return Err(ProposalError::BelowThreshold { path: path.to_owned(), have, need: self.threshold });
+        }
+        self.signatures
+            .iter()
+            .map(|signed| {
+                let index = self.roots.iter().position(|root| *root == signed.root);
+                index
+                    .and_then(|index| u8::try_from(index).ok())
+                    .map(|index| (index, signed.signature.clone()))
+                    .ok_or(ProposalError::NotRoot { signer: signed.root })
+            })
+            .collect()
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`CliError::File`].
+    pub fn save(&self, path: &Path, existing: Existing) -> Result<(), CliError> {
+        save(path, HEADING, self, existing)
+    }
+}
+
+/// One actor's signed writes; anybody may send them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SignedWrites {
+    /// Realm id.
+    pub realm: B256,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// The registry.
+    pub contract: Address,
+    /// Who signs.
+    pub actor: Address,
+    /// The actor's nonce in this realm.
+    pub nonce: u64,
+    /// The last block time at which they may be included, Unix seconds.
+    pub deadline: u64,
+    /// r ‖ s ‖ v.
+    pub signature: Bytes,
+    /// What is to be written.
+    pub writes: Vec<WriteText>,
+}
+
+const SIGNED_HEADING: &str = "\
+# Writes that one actor of a Countersign realm has signed; anybody may send them with `countersign submit FILE`.
+";
+
+impl SignedWrites {
+    /// Signs `writes` as `key`'s actor.
+    ///
+    /// # Errors
+    /// [`ProposalError`].
+    pub fn sign(
+        pin: &RealmPin,
+        key: &countersign_chain::keys::ActorKey,
+        nonce: u64,
+        deadline: u64,
+        writes: Vec<WriteText>,
+    ) -> Result<Self, ProposalError> {
+        let mut signed = Self {
+            realm: pin.realm,
+            chain_id: pin.chain_id,
+            contract: pin.contract,
+            actor: key.address(),
+            nonce,
+            deadline,
+            signature: Bytes::new(),
+            writes,
+        };
+        let signature =
+            key.sign(&signed.digest("signed writes")?).map_err(|error| ProposalError::Signing(error.to_string()))?;
+        signed.signature = Bytes::from(signature.as_bytes().to_vec());
+        Ok(signed)
+    }
+
+    /// Reads a file and checks realm and signature.
+    ///
+    /// # Errors
+    /// See [`ProposalError`].
+    pub fn load(path: &Path, pin: &RealmPin, now: u64) -> Result<Self, CliError> {
+        let text = files::read_text(path)?;
+        Ok(Self::parse(&path.display().to_string(), &text, pin, now)?)
+    }
+
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// See [`ProposalError`].
+    pub fn parse(path: &str, text: &str, pin: &RealmPin, now: u64) -> Result<Self, ProposalError> {
+        let path = path.to_owned();
+        let signed: Self = toml::from_str(text).map_err(|error| ProposalError::Syntax {
+            path: path.clone(),
+            problem: error.to_string().trim().to_owned(),
+        })?;
+        same_realm(&path, pin, signed.realm, signed.chain_id, signed.contract)?;
+        if signed.writes.is_empty() {
+            return Err(ProposalError::Empty { path });
+        }
+        if signed.deadline < now {
+            return Err(ProposalError::Deadline { path, deadline: signed.deadline });
+        }
+        // An actor that is a wallet contract has no key to recover; the contract itself asks it.
+        if signed.signature.len() == 65 && !signed_by(&signed.signature, &signed.digest(&path)?, signed.actor) {
+            return Err(ProposalError::BadSignature { path, signer: signed.actor });
+        }
+        Ok(signed)
+    }
+
+    /// The writes, as they are signed.
+    ///
+    /// # Errors
+    /// [`ProposalError::Syntax`].
+    pub fn signed_writes(&self, path: &str) -> Result<Vec<Write>, ProposalError> {
+        self.writes.iter().map(|write| write.write(path)).collect()
+    }
+
+    /// What the actor signs.
+    ///
+    /// # Errors
+    /// [`ProposalError::Syntax`].
+    pub fn digest(&self, path: &str) -> Result<B256, ProposalError> {
+        let writes = self.signed_writes(path)?;
+        let domain = sign::domain(self.chain_id, self.contract);
+        let (nonce, deadline) = (U256::from(self.nonce), U256::from(self.deadline));
+        Ok(sign::append_digest(&domain, self.actor, self.realm, &writes, nonce, deadline))
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`CliError::File`].
+    pub fn save(&self, path: &Path) -> Result<(), CliError> {
+        save(path, SIGNED_HEADING, self, Existing::Keep)
+    }
+}
+
+fn save(path: &Path, heading: &str, content: &impl Serialize, existing: Existing) -> Result<(), CliError> {
+    let text = toml::to_string(content)
+        .map_err(|error| CliError::Content { path: path.to_owned(), problem: error.to_string() })?;
+    files::write(path, format!("{heading}\n{text}").as_bytes(), 0o644, existing)
+}
+
+fn same_realm(path: &str, pin: &RealmPin, realm: B256, chain_id: u64, contract: Address) -> Result<(), ProposalError> {
+    let other = |field, found: String, expected: String| {
+        Err(ProposalError::OtherRealm { path: path.to_owned(), field, found, expected })
+    };
+    if realm != pin.realm {
+        return other("realm", realm.to_string(), pin.realm.to_string());
+    }
+    if chain_id != pin.chain_id {
+        return other("chain-id", chain_id.to_string(), pin.chain_id.to_string());
+    }
+    if contract != pin.contract {
+        return other("contract", contract.to_string(), pin.contract.to_string());
+    }
+    Ok(())
+}
+
+fn signed_by(signature: &[u8], digest: &B256, signer: Address) -> bool {
+    Signature::from_raw(signature)
+        .and_then(|signature| signature.recover_address_from_prehash(digest))
+        .is_ok_and(|found| found == signer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_chain::keys::ActorKey;
+    use countersign_registry::entries::payload;
+
+    fn keys() -> Vec<ActorKey> {
+        (1..=3_u8).map(|number| ActorKey::from_secret(&[number; 32]).unwrap()).collect()
+    }
+
+    fn pin() -> RealmPin {
+        let roots: Vec<Address> = keys().iter().map(ActorKey::address).collect();
+        let contract = Address::repeat_byte(9);
+        RealmPin {
+            chain_id: 31337,
+            contract,
+            code_hash: B256::ZERO,
+            realm: sign::realm_id(31337, contract, 2, &roots, B256::ZERO),
+            threshold: 2,
+            roots,
+            salt: B256::ZERO,
+            deployed_block: 0,
+            genesis_hash: B256::ZERO,
+        }
+    }
+
+    fn proposal() -> Proposal {
+        let entry = Entry::RoleSet(payload::RoleSet { actor: Address::repeat_byte(5), roles: 1, x25519: B256::ZERO });
+        let state = RootState { nonce: 4, threshold: 2, roots: pin().roots, salt: B256::ZERO };
+        Proposal::new(&pin(), &state, vec![WriteText::new(&sign::write(0, &entry), "make 0x05 an admin")])
+    }
+
+    fn round(proposal: &Proposal) -> Result<Proposal, ProposalError> {
+        Proposal::parse("p.toml", &toml::to_string(proposal).unwrap(), &pin())
+    }
+
+    #[test]
+    fn two_of_three_roots_sign_a_file_one_after_the_other() {
+        let mut file = round(&proposal()).unwrap();
+        assert_eq!(
+            file.indexed("p.toml"),
+            Err(ProposalError::BelowThreshold { path: "p.toml".into(), have: 0, need: 2 })
+        );
+        file.sign("p.toml", &keys()[2]).unwrap();
+        let mut file = round(&file).unwrap();
+        file.sign("p.toml", &keys()[0]).unwrap();
+        let file = round(&file).unwrap();
+        let indices: Vec<u8> = file.indexed("p.toml").unwrap().into_iter().map(|(index, _)| index).collect();
+        assert_eq!(indices, [2, 0]);
+    }
+
+    #[test]
+    fn a_signer_sees_what_the_data_says_and_not_the_remark() {
+        let mut file = proposal();
+        file.writes[0].about = "harmless".into();
+        let shown = file.writes[0].shown("p.toml").unwrap();
+        assert!(shown.contains("ROLE_SET") && shown.contains("0x0505050505050505050505050505050505050505"), "{shown}");
+    }
+
+    #[test]
+    fn somebody_who_is_no_root_cannot_sign() {
+        let stranger = ActorKey::from_secret(&[9; 32]).unwrap();
+        assert_eq!(proposal().sign("p.toml", &stranger), Err(ProposalError::NotRoot { signer: stranger.address() }));
+    }
+
+    #[test]
+    fn a_root_cannot_sign_twice() {
+        let mut file = proposal();
+        file.sign("p.toml", &keys()[0]).unwrap();
+        assert!(matches!(file.sign("p.toml", &keys()[0]), Err(ProposalError::SignedAlready { .. })));
+        let copied = file.signatures[0].clone();
+        file.signatures.push(copied);
+        assert!(matches!(round(&file), Err(ProposalError::SignedAlready { .. })));
+    }
+
+    #[test]
+    fn a_write_that_was_changed_after_signing_is_refused() {
+        let mut file = proposal();
+        file.sign("p.toml", &keys()[0]).unwrap();
+        file.writes[0].shard = 1;
+        assert!(matches!(round(&file), Err(ProposalError::BadSignature { .. })));
+        assert!(matches!(file.add("p.toml", Vec::new()), Err(ProposalError::Frozen { .. })));
+    }
+
+    #[test]
+    fn a_proposal_for_another_realm_is_refused() {
+        let mut file = proposal();
+        file.contract = Address::repeat_byte(8);
+        assert!(matches!(round(&file), Err(ProposalError::OtherRealm { field: "contract", .. })));
+    }
+
+    #[test]
+    fn a_stale_nonce_and_other_roots_are_told_apart() {
+        let mut state = RootState { nonce: 5, threshold: 2, roots: pin().roots, salt: B256::ZERO };
+        assert!(matches!(proposal().fits("p.toml", &state), Err(ProposalError::Nonce { found: 4, expected: 5, .. })));
+        state.nonce = 4;
+        assert_eq!(proposal().fits("p.toml", &state), Ok(()));
+        state.roots.swap(0, 1);
+        assert!(matches!(proposal().fits("p.toml", &state), Err(ProposalError::OtherRoots { .. })));
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_refused() {
+        let text = format!("comment = \"x\"\n{}", toml::to_string(&proposal()).unwrap());
+        let error = Proposal::parse("p.toml", &text, &pin()).unwrap_err().to_string();
+        assert!(error.contains("unknown field `comment`"), "{error}");
+    }
+
+    #[test]
+    fn signed_writes_verify_against_their_actor_only() {
+        let key = keys()[0].clone();
+        let write = proposal().writes;
+        let signed = SignedWrites::sign(&pin(), &key, 0, u64::MAX >> 1, write).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("signed.toml");
+        signed.save(&path).unwrap();
+        assert_eq!(SignedWrites::load(&path, &pin(), 1).unwrap(), signed);
+        let forged = SignedWrites { actor: keys()[1].address(), ..signed.clone() };
+        let path = directory.path().join("forged.toml");
+        forged.save(&path).unwrap();
+        let refused = SignedWrites::load(&path, &pin(), 1);
+        assert!(matches!(refused, Err(CliError::Proposal(ProposalError::BadSignature { .. }))));
+        let late = SignedWrites::sign(&pin(), &key, 0, 5, proposal().writes).unwrap();
+        let path = directory.path().join("late.toml");
+        late.save(&path).unwrap();
+        assert!(matches!(
+            SignedWrites::load(&path, &pin(), 6),
+            Err(CliError::Proposal(ProposalError::Deadline { .. }))
+        ));
+    }
+}

@@ -1,0 +1,438 @@
+//! `countersign realm`: makes a realm (which takes no transaction: its id is the hash of its first roots), shows it, and carries
+//! proposals from root to root.
+
+use std::path::PathBuf;
+
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use clap::{Args, Subcommand};
+use countersign_chain::contract::Artifact;
+use countersign_chain::endpoints::{Endpoints, Limits};
+use countersign_chain::profile::{ChainProfile, DEV_CHAIN_IDS, ProfileName};
+use countersign_chain::realm_file::{HeaderTrust, RealmFile};
+use countersign_chain::send::{FeeCaps, Patience, Sender as ChainSender};
+use countersign_chain::source;
+use countersign_issuer::duration::format_duration;
+use countersign_registry::entries::{Entry, payload};
+use countersign_registry::{RealmPin, sign};
+use serde::Serialize;
+use serde_json::json;
+use url::Url;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::files::Existing;
+use crate::output::{Show, fields, time};
+use crate::proposal::Proposal;
+use crate::resolve;
+use crate::send::{self, Receipt, Sender};
+use crate::values;
+use crate::write::{By, Draft, Wait, WriteArgs};
+
+/// Verbs.
+#[derive(Debug, Subcommand)]
+pub enum RealmCommand {
+    /// Make a realm file: the pins that every host, issuer and person of the realm holds
+    Create(CreateArgs),
+    /// Show the realm, its roots and settings
+    Show {
+        /// Only what the realm file says; ask no node
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Propose settings or new roots
+    Propose(ProposeArgs),
+    /// Show a proposal and sign it as a root
+    Sign {
+        /// The proposal
+        file: PathBuf,
+        /// The root's keystore; --as-actor unless given
+        #[arg(long, value_name = "KEYSTORE")]
+        root_key: Option<PathBuf>,
+    },
+    /// Send a proposal that enough roots have signed; the actor pays
+    Submit {
+        /// The proposal
+        file: PathBuf,
+        /// How long to wait
+        #[arg(long, value_enum, default_value = "latest")]
+        wait: Wait,
+    },
+}
+
+/// A new realm.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// A root's address; once per root
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    root: Vec<String>,
+    /// How many roots must sign
+    #[arg(long, value_name = "COUNT")]
+    threshold: u64,
+    /// A node's URL; may be given several times
+    #[arg(long, value_name = "URL", required = true)]
+    rpc: Vec<Url>,
+    /// The chain's profile [default: by the chain's id]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// How many nodes must agree on a header; not on a development chain
+    #[arg(long, value_name = "COUNT")]
+    quorum: Option<usize>,
+    /// The registry contract, whose code is compared
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "deploy")]
+    contract: Option<String>,
+    /// Deploy the registry contract first; the actor pays
+    #[arg(long, conflicts_with = "contract")]
+    deploy: bool,
+    /// Makes realms of the same roots differ [default: random]
+    #[arg(long, value_name = "HEX")]
+    salt: Option<String>,
+    /// Where reading starts, for a realm that has entries already [default: the newest block]
+    #[arg(long, value_name = "BLOCK")]
+    from_block: Option<u64>,
+    /// Where to write the realm file
+    #[arg(long, value_name = "FILE", default_value = "realm.toml")]
+    out: PathBuf,
+}
+
+/// What only the roots can change.
+#[derive(Debug, Args)]
+pub struct ProposeArgs {
+    /// The proposal file to write
+    file: PathBuf,
+    /// A setting, such as require-logged=true or max-ttl=1h; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// New roots, replacing all; once per root
+    #[arg(long, value_name = "ADDRESS", requires = "new_threshold")]
+    new_root: Vec<String>,
+    /// How many of the new roots must sign
+    #[arg(long, value_name = "COUNT", requires = "new_root")]
+    new_threshold: Option<u64>,
+    /// Add to the file, which nobody has signed yet
+    #[arg(long)]
+    append: bool,
+}
+
+/// A realm as printed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RealmShown {
+    /// Realm id.
+    pub realm: B256,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// The chain's profile.
+    pub profile: ProfileName,
+    /// The registry.
+    pub contract: Address,
+    /// Its code's hash.
+    pub code_hash: B256,
+    /// How many of the roots in force must sign (the first ones', offline).
+    pub threshold: u64,
+    /// The roots in force (the first ones, offline).
+    pub roots: Vec<Address>,
+    /// The roots' next nonce.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_nonce: Option<u64>,
+    /// In force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<countersign_registry::effective::Settings>,
+    /// Up to where authority counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_block: Option<u64>,
+    /// Up to where denials count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_block: Option<u64>,
+    /// The file that was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+impl RealmShown {
+    fn offline(realm: &RealmFile) -> Self {
+        Self {
+            realm: realm.pin.realm,
+            chain_id: realm.pin.chain_id,
+            profile: realm.profile.name,
+            contract: realm.pin.contract,
+            code_hash: realm.pin.code_hash,
+            threshold: realm.pin.threshold,
+            roots: realm.pin.roots.clone(),
+            root_nonce: None,
+            settings: None,
+            final_block: None,
+            latest_block: None,
+            file: None,
+        }
+    }
+}
+
+impl Show for RealmShown {
+    fn text(&self) -> String {
+        let mut pairs = vec![
+            ("realm", self.realm.to_string()),
+            ("chain", format!("{} ({})", self.chain_id, self.profile)),
+            ("contract", self.contract.to_string()),
+            ("code hash", self.code_hash.to_string()),
+            ("roots", format!("{} of {}", self.threshold, self.roots.len())),
+        ];
+        pairs.extend(self.roots.iter().map(|root| ("", root.to_string())));
+        if let Some(nonce) = self.root_nonce {
+            pairs.push(("root nonce", nonce.to_string()));
+        }
+        if let Some(settings) = &self.settings {
+            pairs.push(("require-logged", settings.require_logged.to_string()));
+            pairs.push(("max-ttl", format_duration(settings.max_ttl)));
+            pairs.push(("countersign-quorum", settings.countersign_quorum.to_string()));
+            pairs.push(("max-staleness", format_duration(settings.max_staleness)));
+            pairs.push(("directory-delay", format_duration(settings.directory_delay)));
+            pairs.push(("directory-quorum", settings.directory_quorum.to_string()));
+            pairs.push(("pickup", format_duration(settings.pickup)));
+            pairs.push(("uid-base", settings.uid_base.to_string()));
+        }
+        if let (Some(final_block), Some(latest)) = (self.final_block, self.latest_block) {
+            pairs.push(("blocks", format!("final {final_block}, latest {latest}")));
+        }
+        if let Some(file) = &self.file {
+            pairs.push(("realm file", file.display().to_string()));
+        }
+        fields(&pairs)
+    }
+}
+
+/// What a signer is shown, and what `submit` did.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ProposalShown {
+    /// `signed` or `logged`.
+    pub outcome: &'static str,
+    /// The file.
+    pub file: PathBuf,
+    /// Root nonce.
+    pub nonce: u64,
+    /// What each write says, decoded from its bytes.
+    pub writes: Vec<String>,
+    /// Who has signed.
+    pub signed: Vec<Address>,
+    /// How many must.
+    pub threshold: u64,
+    /// Where it was logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
+}
+
+impl ProposalShown {
+    fn new(
+        outcome: &'static str,
+        file: PathBuf,
+        proposal: &Proposal,
+        receipt: Option<Receipt>,
+    ) -> Result<Self, CliError> {
+        let name = file.display().to_string();
+        Ok(Self {
+            outcome,
+            nonce: proposal.nonce,
+            writes: proposal.writes.iter().map(|write| write.shown(&name)).collect::<Result<_, _>>()?,
+            signed: proposal.signatures.iter().map(|signed| signed.root).collect(),
+            threshold: proposal.threshold,
+            receipt,
+            file,
+        })
+    }
+}
+
+impl Show for ProposalShown {
+    fn text(&self) -> String {
+        let mut text: String = self.writes.iter().map(|write| format!("{} {write}\n", self.outcome)).collect();
+        text.push_str(&format!("signatures: {} of {}\n", self.signed.len(), self.threshold));
+        if let Some(receipt) = &self.receipt {
+            text.push_str(&format!("in block {}, transaction {}\n", receipt.block, receipt.transaction));
+        }
+        text
+    }
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// See [`CliError`].
+pub async fn run(context: &Context, command: RealmCommand) -> Result<(), CliError> {
+    match command {
+        RealmCommand::Create(args) => create(context, args).await,
+        RealmCommand::Show { offline: true } => context.printer.result(&RealmShown::offline(&context.realm()?)),
+        RealmCommand::Show { offline: false } => {
+            let view = context.view().await?;
+            let state = Sender::new(context, &view.realm)?.root_state(&view).await?;
+            context.printer.result(&RealmShown {
+                threshold: state.threshold,
+                roots: state.roots,
+                root_nonce: Some(state.nonce),
+                settings: Some(view.effective.settings),
+                final_block: Some(view.effective.final_block.number),
+                latest_block: Some(view.effective.latest_block.number),
+                ..RealmShown::offline(&view.realm)
+            })
+        }
+        RealmCommand::Propose(args) => propose(context, args).await,
+        RealmCommand::Sign { file, root_key } => {
+            let realm = context.realm()?;
+            let name = file.display().to_string();
+            let mut proposal = Proposal::load(&file, &realm.pin)?;
+            // Read before the key is opened: what a root signs is on the screen when the password is asked for.
+            for write in &proposal.writes {
+                context.printer.note(&format!(
+                    "to sign: {}\n  remark: {}",
+                    write.shown(&name)?,
+                    crate::output::escape(&write.about)
+                ));
+            }
+            let key = match root_key {
+                Some(path) => context.keystore(&path)?,
+                None => context.actor_key()?,
+            };
+            proposal.sign(&name, &key)?;
+            proposal.save(&file, Existing::Replace)?;
+            context.printer.result(&ProposalShown::new("signed", file, &proposal, None)?)
+        }
+        RealmCommand::Submit { file, wait } => {
+            let view = context.view().await?;
+            let name = file.display().to_string();
+            let proposal = Proposal::load(&file, &view.realm.pin)?;
+            let sender = Sender::new(context, &view.realm)?;
+            let state = sender.root_state(&view).await?;
+            proposal.fits(&name, &state)?;
+            proposal.indexed(&name)?;
+            let receipt = sender.append_by_roots(&context.actor_key()?, &proposal, &name, &state).await?;
+            sender.wait(receipt.block, wait).await?;
+            context.printer.result(&ProposalShown::new("logged", file, &proposal, Some(receipt))?)
+        }
+    }
+}
+
+async fn propose(context: &Context, args: ProposeArgs) -> Result<(), CliError> {
+    let view = context.view().await?;
+    let write = WriteArgs {
+        propose: Some(args.file),
+        append: args.append,
+        root_key: Vec::new(),
+        sign_to: None,
+        wait: Wait::Latest,
+    };
+    let mut draft = Draft::begin(context, &view, &write, By::Roots)?;
+    if args.set.is_empty() && args.new_root.is_empty() {
+        return Err(CliError::Missing { what: "something to propose", flag: "--set or --new-root" });
+    }
+    if !args.set.is_empty() {
+        let items = args
+            .set
+            .iter()
+            .map(|text| values::setting(text).map(|(key, value)| payload::Setting { key, value }))
+            .collect::<Result<Vec<_>, _>>()?;
+        let entry = Entry::Settings(payload::Settings { items });
+        draft.entry(&format!("settings {}", args.set.join(" ")), None, entry)?;
+    }
+    if let Some(threshold) = args.new_threshold {
+        let roots =
+            args.new_root.iter().map(|text| resolve::address("--new-root", text)).collect::<Result<Vec<_>, _>>()?;
+        let about = format!("new roots, {threshold} of {}", roots.len());
+        draft.entry(&about, None, Entry::RootSet(payload::RootSet { threshold: U256::from(threshold), roots }))?;
+    }
+    draft.commit(context, &view).await
+}
+
+async fn create(context: &Context, args: CreateArgs) -> Result<(), CliError> {
+    let roots = args.root.iter().map(|text| resolve::address("--root", text)).collect::<Result<Vec<_>, _>>()?;
+    let salt = match &args.salt {
+        Some(text) => values::bytes32("--salt", text)?,
+        None => random32()?,
+    };
+    if args.out.exists() {
+        let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(CliError::File { path: args.out, source });
+    }
+    let endpoints = Endpoints::new(&args.rpc, Limits::default())?;
+    let progress = context.printer.progress("asking the chain");
+    let chain_id = endpoints.first("eth_chainId", source::chain_id).await?;
+    let genesis_hash = endpoints.first("genesis header", source::genesis_hash).await?;
+    let profile = profile(args.profile.as_deref(), chain_id)?;
+    let trust = match args.quorum {
+        Some(count) => HeaderTrust::Quorum(count),
+        None if DEV_CHAIN_IDS.contains(&chain_id) => HeaderTrust::Dev,
+        None => return Err(CliError::Missing { what: "how many nodes must agree", flag: "--quorum COUNT" }),
+    };
+    let newest = || async {
+        let ask = |endpoint: &'_ countersign_chain::endpoints::Endpoint| {
+            let endpoint = endpoint.clone();
+            async move { endpoint.call::<U256>("eth_blockNumber", json!([])).await }
+        };
+        endpoints.first("eth_blockNumber", ask).await.map(|number| number.saturating_to::<u64>())
+    };
+    let artifact = Artifact::built_in()?;
+    let (contract, first_block) = match &args.contract {
+        Some(text) => {
+            let contract = resolve::address("--contract", text)?;
+            same_code(&endpoints, contract, &artifact).await?;
+            (contract, newest().await?)
+        }
+        None => {
+            let chain = ChainProfile::new(profile, chain_id)?;
+            let key = context.actor_key()?;
+            progress.step("deploying the registry contract");
+            let sender = ChainSender::new(endpoints.clone(), key, chain_id, Patience::of(&chain), FeeCaps::default());
+            let deployed = sender.deploy(&artifact, &mut |step| send::show(&progress, step)).await?;
+            context.printer.note(&format!("deployed {} in block {}", deployed.contract, deployed.block));
+            (deployed.contract, deployed.block)
+        }
+    };
+    drop(progress);
+    let pin = RealmPin {
+        chain_id,
+        contract,
+        code_hash: artifact.code_hash,
+        realm: sign::realm_id(chain_id, contract, args.threshold, &roots, salt),
+        threshold: args.threshold,
+        roots,
+        salt,
+        deployed_block: args.from_block.unwrap_or(first_block),
+        genesis_hash,
+    };
+    let realm = RealmFile::new(pin, profile, trust, args.rpc)?;
+    realm.create(&args.out)?;
+    context
+        .printer
+        .note(&format!("the realm begins with the roots' first entry; today is {}", time(crate::output::now())));
+    context.printer.result(&RealmShown { file: Some(args.out), ..RealmShown::offline(&realm) })
+}
+
+fn profile(name: Option<&str>, chain_id: u64) -> Result<ProfileName, CliError> {
+    match name {
+        Some(name) => ProfileName::ALL.into_iter().find(|known| known.as_str() == name).ok_or_else(|| {
+            let names: Vec<&str> = ProfileName::ALL.iter().map(|known| known.as_str()).collect();
+            CliError::Argument {
+                argument: "--profile",
+                problem: format!("`{name}`: expected one of {}", names.join(", ")),
+            }
+        }),
+        None => ProfileName::of_chain(chain_id)
+            .ok_or(CliError::Missing { what: "the chain's profile", flag: "--profile NAME" }),
+    }
+}
+
+async fn same_code(endpoints: &Endpoints, contract: Address, artifact: &Artifact) -> Result<(), CliError> {
+    let ask = |endpoint: &'_ countersign_chain::endpoints::Endpoint| {
+        let endpoint = endpoint.clone();
+        async move { endpoint.call::<Bytes>("eth_getCode", json!([contract, "latest"])).await }
+    };
+    let code_hash = keccak256(endpoints.first("eth_getCode", ask).await?);
+    if code_hash == artifact.code_hash {
+        return Ok(());
+    }
+    Err(countersign_chain::ChainError::CodeHash { address: contract, got: code_hash, expected: artifact.code_hash }
+        .into())
+}
+
+fn random32() -> Result<B256, CliError> {
+    let mut bytes = B256::ZERO;
+    getrandom::fill(bytes.as_mut_slice()).map_err(|error| CliError::Refused(format!("no random bytes: {error}")))?;
+    Ok(bytes)
+}
