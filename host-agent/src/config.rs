@@ -167,7 +167,13 @@ impl Config {
             let start = error.span().map_or(0, |span| span.start);
             let before = text.as_bytes().iter().take(start);
             let line = before.filter(|byte| **byte == b'\n').count().saturating_add(1);
-            let message = error.message().trim_end().replace('\n', "; ");
+            let mut message = error.message().trim_end().replace('\n', "; ");
+            // The parser does not name the key; its span does.
+            if message == "duplicate key"
+                && let Some(key) = error.span().and_then(|span| text.get(span))
+            {
+                message = format!("duplicate key `{key}`");
+            }
             ConfigError::Syntax { path: path.to_owned(), line, message }
         })?;
         config.check_values(path)?;

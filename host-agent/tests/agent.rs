@@ -1,7 +1,5 @@
 //! The agent against a real chain: what it publishes, what it refuses, and what is still there when something fails.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
-
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

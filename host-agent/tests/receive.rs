@@ -1,14 +1,7 @@
 //! Receiving, against keys and certificates that ssh-keygen made and payloads that the delivery crate sealed: what passes is
 //! written with the configured owner and mode, what does not leaves every file as it was, each with its own reason code.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::arithmetic_side_effects, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -2,13 +2,7 @@
 //! directory with its configuration. The chain mines when a test says so; it is killed by its pid when dropped.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses another part of this module")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test support fails loudly"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test support fails loudly")]
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

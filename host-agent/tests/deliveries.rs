@@ -1,0 +1,315 @@
+//! Deliveries end to end: sealed by an issuer, logged on a real chain, received by the agent, acknowledged by the device's own
+//! ledger key, and never done twice.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+
+use countersign_agent::agent::Agent;
+use countersign_agent::reason::Reason;
+use countersign_agent::receive::public_key_blob;
+use countersign_agent::run;
+use countersign_certificate::Id;
+use countersign_chain::keys::ActorKey;
+use countersign_chain::sync::{Cursor, Ledger};
+use countersign_delivery::{Contents, Context, DirectoryStore, Payload, SecretKey, seal};
+use countersign_registry::entries::{Entry, Kind, payload};
+use countersign_registry::realm::Acknowledgement;
+use countersign_registry::{BlockRef, Replay, shard, sign};
+use support::{DEVICE_KEY, HostFiles, World, device_address};
+use zeroize::Zeroizing;
+
+const DEVICE: &str = "\
+[device]
+ledger-key = \"ROOT/ledger.json\"
+ledger-password-file = \"ROOT/ledger.password\"
+sealing-key = \"ROOT/x25519\"
+[[block-store]]
+directory = \"ROOT/blocks\"
+[[payload]]
+name = \"deploy\"
+path = \"ROOT/keys/deploy\"
+reload = [\"/usr/bin/touch\", \"ROOT/reloaded\"]
+";
+
+/// A realm with a CA, and a host whose device key is a member.
+struct Bed {
+    world: World,
+    host: HostFiles,
+    device: SecretKey,
+    store: DirectoryStore,
+    sent: u8,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let records = world.populate().await;
+        let host = HostFiles::new(&world, records.host, DEVICE);
+        let device = SecretKey::generate().unwrap();
+        device.create_file(&host.path("x25519")).unwrap();
+        ActorKey::from_hex(DEVICE_KEY).unwrap().store(&host.path("ledger.json"), "correct horse").unwrap();
+        support::write_private(&host.path("ledger.password"), "correct horse\n");
+        std::fs::create_dir(host.path("keys")).unwrap();
+        std::fs::set_permissions(host.path("keys"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let store = DirectoryStore::open(&host.path("blocks")).unwrap();
+        for name in ["ca", "keys/deploy", "other"] {
+            let status = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", "x", "-f"])
+                .arg(host.path(name))
+                .status()
+                .expect("ssh-keygen is needed: run .ci/tools");
+            assert!(status.success());
+        }
+        let member = Entry::MemberSet(payload::MemberSet {
+            actor: device_address(),
+            member: true,
+            subject: records.host.0.into(),
+            x25519: device.public().to_bytes().into(),
+        });
+        world.append(shard::DIRECTORY, &member).await;
+        let ca = public_key_blob(&std::fs::read_to_string(host.path("ca.pub")).unwrap()).unwrap();
+        let ca = Entry::CaAdd(payload::CaAdd {
+            r: [8; 16].into(),
+            purpose: 1,
+            name: "users".into(),
+            publicKey: ca.into(),
+            maxTtl: 3600,
+            logins: Vec::new(),
+            issuers: vec![world.admin.address()],
+        });
+        world.by_roots(&[sign::write(shard::GOVERNANCE, &ca)]).await;
+        world.anvil.mine(3).await;
+        Self { world, host, device, store, sent: 0 }
+    }
+
+    /// A certificate for `key` by the CA, valid for five minutes.
+    fn certificate(&self, key: &str) -> String {
+        let status = Command::new("ssh-keygen")
+            .args(["-q", "-I", "alice/1", "-n", "deploy", "-V", "-30s:+5m", "-s"])
+            .args([self.host.path("ca"), self.host.path(&format!("{key}.pub"))])
+            .status();
+        assert!(status.unwrap().success());
+        std::fs::read_to_string(self.host.path(&format!("{key}-cert.pub"))).unwrap()
+    }
+
+    /// Seals, stores and logs a delivery; the block stays out of the store where `keep` says so.
+    async fn deliver(&mut self, name: &str, contents: Contents) -> (Id, Vec<u8>) {
+        self.sent += 1;
+        let r = [self.sent; 16];
+        let id = sign::record_id(Kind::DELIVERY, self.world.admin.address(), r);
+        let kind = contents.kind();
+        let context =
+            Context { realm: self.world.pin.realm.0, delivery: id.0, recipient: device_address().into_array(), kind };
+        let payload = Payload::new(name, contents).unwrap();
+        let sealed = seal(&context, &self.world.admin_sealing, &self.device.public(), &payload).unwrap();
+        self.store.put(&sealed.block).unwrap();
+        let entry = Entry::Delivery(payload::Delivery {
+            r: r.into(),
+            recipient: device_address(),
+            payloadName: name.into(),
+            payloadKind: kind.number(),
+            digest: sealed.digest.into(),
+            sealedCid: sealed.sealed_cid.into(),
+        });
+        self.world.append(shard::write_shard(Kind::DELIVERY).unwrap(), &entry).await;
+        (id, sealed.block)
+    }
+
+    /// What the ledger says about acknowledgements, read by somebody else.
+    async fn acknowledgement(&self, id: Id) -> Option<Acknowledgement> {
+        let mut ledger = Ledger::new(&self.world.realm_file(), Default::default()).unwrap();
+        let heads = ledger.heads().await.unwrap();
+        let mut shards = shard::access_shards(heads.latest.time, 3600);
+        shards.extend(shard::delivery_shards(heads.latest.time, heads.latest.time));
+        let update = ledger.update(&Cursor::default(), &heads, &shards).await.unwrap();
+        let mut replay = Replay::new(self.world.pin.realm);
+        let flat =
+            |entries: std::collections::BTreeMap<u64, Vec<_>>| entries.into_values().flatten().collect::<Vec<_>>();
+        let block = BlockRef { number: update.final_header.number, time: update.final_header.time };
+        replay.advance(block, &flat(update.final_entries)).unwrap();
+        let latest = BlockRef { number: update.latest.number, time: update.latest.time };
+        let effective = replay.effective(latest, &flat(update.latest_entries)).unwrap();
+        effective.acknowledgements.get(&id).cloned()
+    }
+
+    fn open(&self) -> Agent {
+        self.host.open()
+    }
+
+    fn delivery_status(&self) -> (String, Option<String>) {
+        let status = self.host.status();
+        let last = status["deliveries"].as_array().unwrap().last().unwrap().clone();
+        (last["stage"].as_str().unwrap().to_owned(), last["reason"].as_str().map(str::to_owned))
+    }
+}
+
+// row: D10 D23
+#[tokio::test]
+async fn a_certificate_is_received_applied_acknowledged_and_not_received_again() {
+    let mut bed = Bed::new().await;
+    let certificate = bed.certificate("keys/deploy");
+    std::fs::remove_file(bed.host.path("keys/deploy-cert.pub")).unwrap();
+    let contents = Contents::SshCertificate { certificate: certificate.clone() };
+    let (id, _) = bed.deliver("deploy", contents).await;
+    assert_eq!(bed.acknowledgement(id).await, None);
+
+    let outcome = run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 0), "{}", bed.host.log.text());
+    let path = bed.host.path("keys/deploy-cert.pub");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), certificate);
+    let metadata = std::fs::metadata(&path).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (0o600, 0));
+    assert!(bed.host.path("reloaded").exists());
+    assert_eq!(bed.delivery_status(), ("acknowledged".to_owned(), None));
+    let acknowledgement = bed.acknowledgement(id).await.expect("acknowledged on the ledger");
+    assert_eq!(acknowledgement.actor, device_address());
+    bed.world.anvil.mine(3).await;
+
+    std::fs::remove_file(bed.host.path("reloaded")).unwrap();
+    let outcome = run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 0));
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), metadata.ino(), "the file was not written again");
+    assert!(!bed.host.path("reloaded").exists());
+    assert_eq!(bed.host.log.text().matches("event=delivery-applied").count(), 1);
+    assert_eq!(bed.host.log.text().matches("event=delivery-acknowledged").count(), 1);
+}
+
+// row: D8 D12
+#[tokio::test]
+async fn a_key_pair_made_elsewhere_replaces_the_old_one() {
+    let mut bed = Bed::new().await;
+    let certificate = bed.certificate("other");
+    let private_key = Zeroizing::new(std::fs::read_to_string(bed.host.path("other")).unwrap());
+    let contents = Contents::SshKeyPair { private_key: private_key.clone(), certificate: Some(certificate.clone()) };
+    bed.deliver("deploy", contents).await;
+    let outcome = run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 0), "{}", bed.host.log.text());
+    let read = |name: &str| std::fs::read_to_string(bed.host.path(name)).unwrap();
+    assert_eq!(read("keys/deploy"), *private_key);
+    assert_eq!(read("keys/deploy.pub"), read("other.pub"));
+    assert_eq!(read("keys/deploy-cert.pub"), certificate);
+}
+
+#[tokio::test]
+async fn a_delivery_whose_block_comes_late_is_applied_then_and_the_old_file_stays_until_then() {
+    let mut bed = Bed::new().await;
+    std::fs::write(bed.host.path("keys/deploy-cert.pub"), "old").unwrap();
+    let certificate = {
+        let line = bed.certificate("keys/deploy");
+        std::fs::write(bed.host.path("keys/deploy-cert.pub"), "old").unwrap();
+        line
+    };
+    let (_, block) = bed.deliver("deploy", Contents::SshCertificate { certificate: certificate.clone() }).await;
+    for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let mut agent = bed.open();
+    let outcome = agent.cycle().await;
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 1));
+    assert_eq!(bed.delivery_status(), ("waiting".to_owned(), Some("delivery-block-missing".to_owned())));
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), "old");
+    agent.cycle().await;
+    assert_eq!(bed.host.log.text().matches("reason=delivery-block-missing").count(), 1, "told once, not at each poll");
+
+    bed.store.put(&block).unwrap();
+    let outcome = agent.cycle().await;
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 1));
+    agent.finish_acknowledging().await;
+    assert_eq!(agent.cycle().await.unfinished, 0);
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), certificate);
+}
+
+#[tokio::test]
+async fn a_delivery_for_a_name_that_the_host_does_not_know_waits_and_touches_nothing() {
+    let mut bed = Bed::new().await;
+    let certificate = bed.certificate("keys/deploy");
+    bed.deliver("root-key", Contents::SshCertificate { certificate }).await;
+    let outcome = bed.open().cycle().await;
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 1));
+    assert_eq!(bed.delivery_status(), ("waiting".to_owned(), Some("delivery-name".to_owned())));
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_key_keeps_the_old_file_and_is_not_acknowledged() {
+    let mut bed = Bed::new().await;
+    let certificate = bed.certificate("other");
+    let (id, _) = bed.deliver("deploy", Contents::SshCertificate { certificate }).await;
+    let outcome = bed.open().cycle().await;
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 1));
+    assert_eq!(bed.delivery_status(), ("waiting".to_owned(), Some("delivery-not-own-key".to_owned())));
+    assert!(!bed.host.path("keys/deploy-cert.pub").exists());
+    assert_eq!(bed.acknowledgement(id).await, None);
+}
+
+#[tokio::test]
+async fn an_older_delivery_that_arrives_late_never_replaces_a_newer_one() {
+    let mut bed = Bed::new().await;
+    let older = bed.certificate("keys/deploy");
+    let (_, block) = bed.deliver("deploy", Contents::SshCertificate { certificate: older.clone() }).await;
+    let newer = bed.certificate("keys/deploy");
+    assert_ne!(older, newer, "nonces differ");
+    for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    bed.deliver("deploy", Contents::SshCertificate { certificate: newer.clone() }).await;
+    let mut agent = bed.open();
+    agent.cycle().await;
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), newer);
+    bed.store.put(&block).unwrap();
+    agent.cycle().await;
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), newer);
+    assert!(bed.host.log.text().contains("reason=delivery-superseded"), "{}", bed.host.log.text());
+}
+
+#[tokio::test]
+async fn a_delivery_by_an_issuer_that_lost_its_role_is_not_received() {
+    let mut bed = Bed::new().await;
+    let certificate = bed.certificate("keys/deploy");
+    std::fs::remove_file(bed.host.path("keys/deploy-cert.pub")).unwrap();
+    bed.deliver("deploy", Contents::SshCertificate { certificate }).await;
+    let role =
+        Entry::RoleSet(payload::RoleSet { actor: bed.world.admin.address(), roles: 0, x25519: Default::default() });
+    bed.world.by_roots(&[sign::write(shard::GOVERNANCE, &role)]).await;
+    let outcome = bed.open().cycle().await;
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 0));
+    assert!(!bed.host.path("keys/deploy-cert.pub").exists());
+}
+
+#[tokio::test]
+async fn a_device_without_readable_keys_publishes_all_the_same_and_says_what_is_wrong() {
+    let bed = Bed::new().await;
+    std::fs::set_permissions(bed.host.path("x25519"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(bed.open().cycle().await.failure, None);
+    assert!(bed.host.snapshot().login(b"alice").unwrap().is_some());
+    assert!(
+        bed.host.log.text().contains("reason=device-keys message=\"device: sealing-key: "),
+        "{}",
+        bed.host.log.text()
+    );
+}
+
+#[tokio::test]
+async fn a_device_that_cannot_pay_keeps_the_file_and_says_that_the_acknowledgement_failed() {
+    let mut bed = Bed::new().await;
+    let certificate = bed.certificate("keys/deploy");
+    std::fs::remove_file(bed.host.path("keys/deploy-cert.pub")).unwrap();
+    bed.world.anvil.call("anvil_setBalance", serde_json::json!([device_address(), "0x0"])).await;
+    bed.deliver("deploy", Contents::SshCertificate { certificate: certificate.clone() }).await;
+    let mut agent = bed.open();
+    assert_eq!(agent.cycle().await.unfinished, 1);
+    agent.finish_acknowledging().await;
+    assert_eq!(agent.status().last_failure.as_ref().unwrap().reason, Reason::DeliveryAcknowledge);
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), certificate);
+    agent.cycle().await;
+    assert_eq!(bed.delivery_status(), ("applied".to_owned(), Some("delivery-acknowledge".to_owned())));
+}
