@@ -1,6 +1,7 @@
 //! Each rule from ledger to snapshot, and what must not get through it. Published and read back, so that what is tested is
 //! what a login sees.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
+#![expect(clippy::arithmetic_side_effects, reason = "small constants")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

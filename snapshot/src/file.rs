@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use crate::codec::{BlobRef, BlobSource};
 use crate::error::{OpenError, ReadError};
 use crate::layout::{
     Audience, DIGEST_BYTES, Digest, FileKind, Header, MAX_BLOB_BYTES, PAGE_BYTES, PAYLOAD_BYTES, Page, Table,
@@ -13,7 +14,6 @@ use crate::layout::{
 };
 use crate::manifest::FileRef;
 use crate::open::Directory;
-use crate::records::{BlobRef, BlobSource};
 
 /// Probes by interpolation before the search halves. Salted digests are uniform: two or three are the rule.
 const INTERPOLATION_PROBES: u32 = 8;
@@ -269,4 +269,55 @@ fn search_page(page: &Page, count: usize, record_bytes: usize, wanted: &Digest) 
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Probes until `wanted` is bracketed among pages that each hold one digest, as [`TableFile::find`] searches.
+    fn probes(digests: &[Digest], wanted: &Digest) -> u32 {
+        let (mut low, mut high) = (0u32, u32::try_from(digests.len()).unwrap());
+        let (mut below, mut above): (Option<Digest>, Option<Digest>) = (None, None);
+        let mut probes = 0;
+        while low < high {
+            let probe = if probes < INTERPOLATION_PROBES {
+                interpolate(low, high, below.as_ref(), above.as_ref(), wanted)
+            } else {
+                low.midpoint(high)
+            };
+            probes += 1;
+            let found = digests[usize::try_from(probe).unwrap()];
+            match wanted.cmp(&found) {
+                std::cmp::Ordering::Equal => return probes,
+                std::cmp::Ordering::Less => (high, above) = (probe, Some(found)),
+                std::cmp::Ordering::Greater => (low, below) = (probe + 1, Some(found)),
+            }
+        }
+        probes
+    }
+
+    #[test]
+    fn clustered_digests_cost_no_more_than_interpolation_and_halving_together() {
+        // All but one digest share their first 8 bytes: interpolation learns nothing.
+        let mut digests: Vec<Digest> = (0..65_536u128).map(|number| number.to_be_bytes()).collect();
+        digests.push([0xff; 16]);
+        for wanted in [0u128, 1, 40_000, 65_535, 70_000, u128::MAX - 1] {
+            assert!(probes(&digests, &wanted.to_be_bytes()) <= INTERPOLATION_PROBES + 17, "{wanted}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_probe_lies_within_its_bounds(
+            low: u32, length in 1u32.., below: Option<Digest>, above: Option<Digest>, wanted: Digest,
+        ) {
+            let high = low.saturating_add(length);
+            prop_assume!(low < high);
+            let probe = interpolate(low, high, below.as_ref(), above.as_ref(), &wanted);
+            prop_assert!((low..high).contains(&probe));
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! and allocates nothing that grows with the file. Whether a snapshot is fresh is a separate question: [`Snapshot::fresh`].
 
 mod clock;
+mod codec;
 mod error;
 mod file;
 mod layout;

@@ -8,15 +8,13 @@ use std::path::Path;
 use countersign_certificate::{Fingerprint20, Id, Serial};
 
 use crate::clock::{Clock, Stale};
+use crate::codec::{MemberName, ReadRecord, record_digest};
 use crate::error::{OpenError, ReadError};
 use crate::file::{Found, TableFile};
 use crate::layout::{Audience, Fields, FileKind, PAGE_BYTES, Table};
 use crate::manifest::{Facts, MANIFEST_BYTES, Manifest};
 use crate::open::{Directory, Trust};
-use crate::records::{
-    Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, MemberName, ReadRecord, Request, Uid, User,
-    record_digest,
-};
+use crate::records::{Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, Request, Uid, User};
 
 /// Reads of the manifest after the first one found a file missing.
 const MANIFEST_READS_MORE: u32 = 3;

@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use countersign_certificate::{Fingerprint20, Id, Serial};
 use sha2::{Digest as _, Sha256};
 
+use crate::codec::{MemberName, WriteRecord};
 use crate::layout::{Digest, Table};
-use crate::records::{
-    Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, MemberName, Request, User, WriteRecord,
-};
+use crate::records::{Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, Request, User};
 use crate::write::{FileWriter, Rows, WriteError};
 
 /// Counts publications in one directory. Never falls.

@@ -9,11 +9,12 @@ use std::os::unix::fs::FileExt;
 
 use countersign_certificate::{Id, RealmId};
 
+use crate::codec::{BlobRef, BlobSink, WriteRecord, record_digest};
 use crate::layout::{
     Audience, Digest, FileKind, Header, MAX_BLOB_BYTES, PAGE_BYTES, PAYLOAD_BYTES, Table, TableEntry, page_checksum,
 };
 use crate::manifest::FileRef;
-use crate::records::{BlobRef, BlobSink, Salt, WriteRecord, record_digest};
+use crate::records::Salt;
 
 /// Why a file could not be written.
 #[derive(Debug)]
