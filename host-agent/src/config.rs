@@ -245,7 +245,7 @@ impl TryFrom<String> for AbsolutePath {
     }
 }
 
-/// A payload name: `[a-z0-9._-]{1,63}`.
+/// A payload name: 1 to 63 of `[a-z0-9._-]`, not beginning with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct PayloadName(String);
@@ -261,10 +261,11 @@ impl TryFrom<String> for PayloadName {
 
     fn try_from(text: String) -> Result<Self, String> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-        if (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
+        if (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('.') {
             Ok(Self(text))
         } else {
-            Err(format!("expected a payload name of 1 to 63 of [a-z0-9._-], found `{}`", text.escape_debug()))
+            let found = text.escape_debug();
+            Err(format!("expected a payload name of 1 to 63 of [a-z0-9._-] without a leading dot, found `{found}`"))
         }
     }
 }
@@ -481,7 +482,7 @@ mod tests {
         let cases = [
             (
                 "name = \"../x\"\npath = \"/p\"\n",
-                "agent.toml:10: expected a payload name of 1 to 63 of [a-z0-9._-], found `../x`",
+                "agent.toml:10: expected a payload name of 1 to 63 of [a-z0-9._-] without a leading dot, found `../x`",
             ),
             (
                 "name = \"x\"\npath = \"/p\"\nmode = \"0644\"\n",
