@@ -182,7 +182,7 @@ impl Fetcher<'_> {
         let mut bytes = 0;
         let mut next = from;
         let mut size = until.saturating_sub(from).saturating_add(1);
-        let (mut asked, mut deadlines) = (0usize, 0usize);
+        let (mut asked, mut deadlines, mut in_a_row) = (0usize, 0usize, 0usize);
         while next <= until {
             if asked >= requests {
                 return Err(Stop::RanOut);
@@ -193,12 +193,17 @@ impl Fetcher<'_> {
                 Ok(logs) => {
                     self.merge(&mut all, logs, &mut bytes)?;
                     next = end.saturating_add(1);
-                    size = size.saturating_mul(2);
                     deadlines = 0;
+                    in_a_row = in_a_row.saturating_add(1);
+                    // Busy blocks may have been the reason for a smaller range: try a larger one now and then.
+                    if in_a_row % 8 == 0 {
+                        size = size.saturating_mul(2);
+                    }
                 }
                 Err(error) => {
                     let silent = matches!(error, ChainError::Deadline { .. });
                     deadlines = if silent { deadlines.saturating_add(1) } else { 0 };
+                    in_a_row = 0;
                     size = end.saturating_sub(next).saturating_add(1) / 2;
                     if size == 0 || deadlines >= SILENT || !error.may_be_a_size_limit() {
                         return Err(error.into());

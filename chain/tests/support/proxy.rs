@@ -114,8 +114,8 @@ async fn serve(
         };
         let head =
             format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", bytes.len());
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(&bytes).await?;
+        // In one piece: two small writes wait for each other's acknowledgement.
+        stream.write_all(&[head.as_bytes(), &bytes].concat()).await?;
     }
     Ok(())
 }
@@ -126,8 +126,7 @@ async fn forward(target: std::net::SocketAddr, body: &[u8]) -> std::io::Result<V
         "POST / HTTP/1.1\r\nhost: {target}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body).await?;
+    stream.write_all(&[head.as_bytes(), body].concat()).await?;
     Ok(read_message(&mut stream).await?.unwrap_or_default())
 }
 
