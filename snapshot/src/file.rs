@@ -288,12 +288,12 @@ mod tests {
             } else {
                 low.midpoint(high)
             };
-            probes += 1;
+            probes = probes.saturating_add(1);
             let found = digests[usize::try_from(probe).unwrap()];
             match wanted.cmp(&found) {
                 std::cmp::Ordering::Equal => return probes,
                 std::cmp::Ordering::Less => (high, above) = (probe, Some(found)),
-                std::cmp::Ordering::Greater => (low, below) = (probe + 1, Some(found)),
+                std::cmp::Ordering::Greater => (low, below) = (probe.saturating_add(1), Some(found)),
             }
         }
         probes
