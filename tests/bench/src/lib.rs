@@ -52,29 +52,6 @@ pub fn spawn_to_exit(commands: &mut [Command], rounds: usize) -> io::Result<Vec<
     Ok(samples.iter_mut().map(|samples| median_micros(samples)).collect())
 }
 
-/// Peak resident memory of a command, in KiB, as the kernel accounts it.
-///
-/// # Errors
-/// Where it cannot be spawned.
-pub fn peak_memory_kib(command: &mut Command) -> io::Result<u64> {
-    // The largest of all children so far cannot be told apart by child, hence a process of its own: GNU time's figure without
-    // needing GNU time.
-    let script = "import os,resource,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],os.environ)\n_,_,usage=os.wait4(pid,0)\n\
-                  print(usage.ru_maxrss,file=sys.stderr)";
-    let output = Command::new("python3")
-        .args(["-c", script])
-        .arg(command.get_program())
-        .args(command.get_args())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .output()?;
-    String::from_utf8_lossy(&output.stderr)
-        .lines()
-        .last()
-        .and_then(|line| line.trim().parse().ok())
-        .ok_or_else(|| io::Error::other(format!("{command:?}: no memory figure")))
-}
-
 /// Whether a small run was asked for (`--quick`).
 #[must_use]
 pub fn quick() -> bool {

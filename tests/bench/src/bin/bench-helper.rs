@@ -4,7 +4,7 @@
 use std::{error::Error, fs, process::Command};
 
 use countersign_bench::{
-    figure, peak_memory_kib, quick,
+    figure, quick,
     snapshot::{key_pair, publish_granted},
     spawn_to_exit,
 };
@@ -44,15 +44,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?;
         figure(&format!("helper granted ({label} users)"), *granted, "us", ratio(granted), "the empty binary")?;
         figure(&format!("helper refused ({label} users)"), *refused, "us", ratio(refused), "the empty binary")?;
-
-        let (memory, least) = (peak_memory_kib(&mut ask(&key))?, peak_memory_kib(&mut Command::new(&floor))?);
-        figure(
-            &format!("helper peak memory ({label} users)"),
-            kib(memory),
-            "KiB",
-            Some(kib(memory) / kib(least)),
-            "the empty binary",
-        )?;
     }
     let (size, least) = (fs::metadata(&helper)?.len(), fs::metadata(&floor)?.len());
     figure("helper size", kib(size) / 1024.0, "KiB", Some(kib(size) / kib(least)), "the empty binary")?;
