@@ -155,7 +155,7 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
     pairs
         .iter()
         .map(|(name, value)| {
-            let name = format!("{name}:");
+            let name = if name.is_empty() { String::new() } else { format!("{name}:") };
             format!("{}\n", format!("{name:<width$}{}", escape(value)).trim_end())
         })
         .collect()

@@ -21,7 +21,7 @@ use url::Url;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files::Existing;
-use crate::output::{Show, fields, time};
+use crate::output::{Show, fields};
 use crate::proposal::Proposal;
 use crate::resolve;
 use crate::send::{self, Receipt, Sender};
@@ -92,6 +92,9 @@ pub struct CreateArgs {
     /// Where to write the realm file
     #[arg(long, value_name = "FILE", default_value = "realm.toml")]
     out: PathBuf,
+    /// How long to wait for the deployment; the ledger can be read once it is final
+    #[arg(long, value_enum, default_value = "final")]
+    wait: Wait,
 }
 
 /// What only the roots can change.
@@ -398,9 +401,10 @@ async fn create(context: &Context, args: CreateArgs) -> Result<(), CliError> {
     };
     let realm = RealmFile::new(pin, profile, trust, args.rpc)?;
     realm.create(&args.out)?;
-    context
-        .printer
-        .note(&format!("the realm begins with the roots' first entry; today is {}", time(crate::output::now())));
+    if args.deploy {
+        // Nothing can be proved about a contract that the final block does not have yet.
+        Sender::new(context, &realm)?.wait(first_block, args.wait).await?;
+    }
     context.printer.result(&RealmShown { file: Some(args.out), ..RealmShown::offline(&realm) })
 }
 
