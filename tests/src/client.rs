@@ -1,6 +1,7 @@
 //! The two clients: OpenSSH's `ssh`, and russh, which shares no code with it.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -12,9 +13,11 @@ use russh::{
     keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_openssh_certificate, load_secret_key},
 };
 
+use tempfile::TempDir;
+
 use crate::{
     machine::KeyFile,
-    process::{self, Output},
+    process::{self, Background, Output},
     sshd::{PORT, Sshd},
     wait::DEADLINE,
 };
@@ -62,22 +65,48 @@ pub enum Login {
 #[must_use]
 pub fn ssh(sshd: &Sshd, login: &str, credential: &Credential, command: &str) -> Login {
     let mut ssh = Command::new("ssh");
-    ssh.args(["-F", "none", "-T", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"])
+    ssh.args(["-F", "none", "-T", "-o", "BatchMode=yes"])
         .args(["-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes", "-o"])
         .arg(format!("UserKnownHostsFile={}", sshd.known_hosts().display()))
-        .args(["-o", "PreferredAuthentications=publickey", "-p", &PORT.to_string(), "-i"])
-        .arg(&credential.key);
-    if let Some(certificate) = &credential.certificate {
-        ssh.arg("-o").arg(format!("CertificateFile={}", certificate.display()));
-        // `ssh -i` offers the plain key as well; only the certificate is meant here.
-        ssh.arg("-o").arg("PubkeyAcceptedAlgorithms=ssh-ed25519-cert-v01@openssh.com");
-    }
+        .args(["-o", "PreferredAuthentications=publickey", "-p", &PORT.to_string()]);
+    let agent =
+        credential.certificate.as_deref().map(|certificate| CertificateAgent::start(&credential.key, certificate));
+    match &agent {
+        None => ssh.args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-i"]).arg(&credential.key),
+        Some(agent) => {
+            ssh.args(["-o", "IdentityFile=none", "-o"]).arg(format!("IdentityAgent={}", agent.socket.display()))
+        }
+    };
     let output = process::output(ssh.args(["-l", login, "127.0.0.1", command]));
     let refused = format!("{login}@127.0.0.1: Permission denied (publickey).\r\n");
     match output {
         Output { status: Some(0), stdout, .. } => Login::Accepted(stdout),
         Output { status: Some(255), ref stderr, .. } if *stderr == refused => Login::Refused,
         other => panic!("ssh neither logged in nor was it refused: {other:?}"),
+    }
+}
+
+/// An `ssh-agent` that holds a certificate and nothing else: from files, `ssh` would offer the plain key as well.
+struct CertificateAgent {
+    socket: PathBuf,
+    _process: Background,
+    _folder: TempDir,
+}
+
+impl CertificateAgent {
+    fn start(key: &Path, certificate: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the agent");
+        let (socket, copy) = (folder.path().join("agent"), folder.path().join("key"));
+        fs::copy(key, &copy).expect("the private key");
+        fs::copy(key.with_added_extension("pub"), folder.path().join("key.pub")).expect("the public key");
+        fs::copy(certificate, folder.path().join("key-cert.pub")).expect("the certificate");
+        let mut process = Background::start("ssh-agent", Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket));
+        process.wait_line("SSH_AUTH_SOCK=");
+        // Adds both, then takes the plain key (`-k`) out again: `ssh-add -C` is younger than Debian 12.
+        for arguments in [&["-q"][..], &["-q", "-k", "-d"]] {
+            process::success(Command::new("ssh-add").args(arguments).arg(&copy).env("SSH_AUTH_SOCK", &socket));
+        }
+        Self { socket, _process: process, _folder: folder }
     }
 }
 

@@ -2,7 +2,7 @@
 //! libraries, many entries to a transaction; what it is about, it writes itself, by the program that a person would use.
 
 use alloy_primitives::{Address, B256, FixedBytes, U256, hex};
-use countersign_certificate::Id;
+use countersign_certificate::{Digest32, Id, merkle};
 use countersign_chain::{
     contract::Artifact,
     endpoints::{Endpoints, Limits},
@@ -183,11 +183,47 @@ impl Realm {
     /// # Panics
     /// Where the contract refuses.
     pub fn by(&self, actor: impl FnOnce(&Self) -> &Actor, entries: &[Entry]) -> Mined {
+        self.send(actor(self), &writes(entries))
+    }
+
+    fn send(&self, actor: &Actor, writes: &[Write]) -> Mined {
         let pin = &self.file.pin;
-        let writes = writes(entries);
         let mut quiet = |_| {};
-        let sending = actor(self).sender.append_many(pin.contract, pin.realm, &writes, &mut quiet);
+        let sending = actor.sender.append_many(pin.contract, pin.realm, writes, &mut quiet);
         self.runtime.block_on(sending).expect("writing as an actor")
+    }
+
+    /// Takes all roles from an actor, by the roots.
+    pub fn take_roles(&mut self, actor: Address) -> Mined {
+        self.by_roots(&[Entry::RoleSet(payload::RoleSet { actor, roles: 0, x25519: B256::ZERO })])
+    }
+
+    /// Revokes a certificate by its serial, as the REVOKER; `valid_before` decides the shard.
+    ///
+    /// # Panics
+    /// Where the contract refuses.
+    pub fn revoke_certificate(&self, ca: Id, serial: u64, valid_before: u64, now: u64) -> Mined {
+        let entry = Entry::CertRevoke { ca, serials: vec![serial] };
+        let write = sign::write(shard::revocation_shard(valid_before, now), &entry);
+        self.send(&self.revoker, &[write])
+    }
+
+    /// Logs a batch with these leaves, as the ISSUER.
+    pub fn log_batch(&self, ca: Id, leaves: &[Digest32], not_after: u64) -> Id {
+        let size = u32::try_from(leaves.len()).expect("a small batch");
+        let root = merkle::root(leaves).expect("a batch with leaves").into();
+        let (id, entry) = self.issuer.record(|r| {
+            Entry::Batch(payload::Batch {
+                r,
+                ca: ca.0.into(),
+                root,
+                size,
+                notAfter: not_after,
+                leavesCid: Vec::new().into(),
+            })
+        });
+        self.by(|realm| &realm.issuer, &[entry]);
+        id
     }
 
     /// Adds a CA for user certificates, with the realm's issuer.

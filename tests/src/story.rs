@@ -3,14 +3,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use countersign_certificate::{Id, RealmId, Scope, Target};
+use countersign_certificate::{Id, LogProof, RealmId, Scope, Target};
 
 use crate::{
     agent,
     anvil::Anvil,
     client::{Credential, Login, russh, ssh},
     machine::{self, KeyFile},
-    mint::Mint,
+    mint::{Mint, Minted},
     realm::{Directory, Grant, Realm, Settings},
     sshd::{Options, Sshd},
     syslog::SystemLog,
@@ -65,7 +65,7 @@ pub struct Story {
     pub other_host: Id,
     /// alice on `host`, as `alice` and `deploy`.
     pub grant: Id,
-    /// The CA, for logins `alice`, `deploy` and `root`.
+    /// The CA, for every login but `rescue`.
     pub ca: Id,
     /// The CA's key.
     pub ca_key: KeyFile,
@@ -84,10 +84,11 @@ impl Story {
         machine::add_user("alice", ALICE_UID);
         machine::add_user("deploy", 2001);
         machine::add_user("backup2", 2002);
+        machine::add_user("rescue", 2003);
         let anvil = Anvil::start();
         let mut realm = Realm::create(&anvil, setup.settings);
         let ca_key = KeyFile::generate("ca");
-        let ca = realm.add_ca("ca1", &ca_key, CA_MAX_TTL, &["alice", "deploy", "root"]);
+        let ca = realm.add_ca("ca1", &ca_key, CA_MAX_TTL, &["alice", "deploy", "backup2", "root"]);
         let key = KeyFile::generate("alice");
         let mut directory = Directory::of(&realm);
         let alice = directory.user("alice");
@@ -165,6 +166,20 @@ impl Story {
         self.assert_lines(2, &line.text(reason, login, self.mode()));
     }
 
+    /// Makes `minted` part of a batch of its own, logged by the issuer, and gives the certificate with its proof.
+    pub fn log(&self, minted: &Minted) -> (Id, Minted) {
+        let leaf = minted.leaf(RealmId(self.realm.id().0), self.ca);
+        let batch = self.realm.log_batch(self.ca, &[leaf], now().saturating_add(CA_MAX_TTL));
+        let proof = LogProof::among(batch, &[leaf], 0).expect("a batch of one");
+        (batch, minted.with_log_proof(&self.ca_key, &proof))
+    }
+
+    /// What the helper logs about a certificate for alice's key, once the CA is known.
+    #[must_use]
+    pub fn line<'a>(&self, key: &'a KeyFile, minted: &Minted) -> Line<'a> {
+        Line { key: Some(key), serial: Some(minted.serial), ca: Some(self.ca), ..Line::default() }
+    }
+
     fn mode(&self) -> &'static str {
         if self.principals_mode { "principals" } else { "keys" }
     }
@@ -190,6 +205,8 @@ pub struct Line<'a> {
     pub serial: Option<u64>,
     /// The CA, by id.
     pub ca: Option<Id>,
+    /// The CA by its key's fingerprint, where no record was found (yet).
+    pub ca_key: Option<&'a str>,
     /// The batch.
     pub batch: Option<Id>,
     /// What follows, between the quotes of `detail`.
@@ -203,7 +220,7 @@ impl Line<'_> {
             "reason={reason} user={login} key={} serial={} ca={} batch={} mode={mode}",
             or_dash(self.key.map(KeyFile::fingerprint)),
             or_dash(self.serial.map(|serial| serial.to_string())),
-            or_dash(self.ca.map(|id| id.to_string())),
+            or_dash(self.ca.map(|id| id.to_string()).or_else(|| self.ca_key.map(str::to_owned))),
             or_dash(self.batch.map(|id| id.to_string())),
         );
         if let Some(detail) = self.detail {
@@ -225,4 +242,10 @@ fn without_block(line: &str) -> String {
 #[must_use]
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs()
+}
+
+/// The block number in a line of the helper.
+#[must_use]
+pub fn block_of(line: &str) -> Option<u64> {
+    line.split(' ').find_map(|field| field.strip_prefix("block=")).and_then(|number| number.parse().ok())
 }

@@ -92,6 +92,12 @@ pub fn build() {
         for package in PACKAGES {
             cargo.args(["-p", package]);
         }
+        // What cargo tells its own children about this package would make build scripts that watch it run again, every time.
+        for (name, _) in env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                cargo.env_remove(&name);
+            }
+        }
         let status = cargo.current_dir(workspace()).status().expect("cargo is not installed");
         assert!(status.success(), "the binaries do not build");
     });
