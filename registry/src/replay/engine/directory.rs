@@ -99,8 +99,10 @@ impl Engine<'_> {
 
     fn confirm(&mut self, context: Context<'_>, id: Id) -> bool {
         let Some(waiting) = self.state.waiting.get(&id) else { return false };
-        let pointless =
-            waiting.writer == context.actor || waiting.confirmed.contains(&context.actor) || waiting.by_roots;
+        let pointless = waiting.writer == context.actor
+            || waiting.confirmed.contains(&context.actor)
+            || waiting.by_roots
+            || waiting.counted_before(context.at.time);
         if pointless || self.state.removed.contains(&id) {
             return false;
         }
