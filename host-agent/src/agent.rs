@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use countersign_certificate::RealmId;
@@ -16,7 +17,7 @@ use countersign_chain::source::Heads;
 use countersign_chain::sync::Ledger;
 use countersign_compile::{Compiled, HostView, compile};
 use countersign_registry::replay::ReplayError;
-use countersign_registry::{Effective, Replay};
+use countersign_registry::{Effective, PlacedEntry, Replay};
 use countersign_snapshot::{
     AccessTables, AccountsTables, BootId, Clock, Facts, Freshness, Gid, Manifest, PublishInfo, Salt, Snapshot, Trust,
     publish, refresh,
@@ -122,6 +123,8 @@ pub struct Agent {
     directory: Directory,
     access_group: Option<Gid>,
     made: Option<Made>,
+    /// The entries of the latest view alone, as of the last look.
+    seen_latest: Vec<PlacedEntry>,
     state_is_complete: bool,
     dirty: bool,
     saved_secs: u64,
@@ -152,11 +155,7 @@ impl Agent {
     /// What keeps the agent from working at all. A state file that cannot be used does not: it is set aside.
     pub fn open(config: Config, log: Log, clocks: Clocks) -> Result<Self, AgentError> {
         let state_dir = config.state_dir.as_path();
-        if let Err(error) = std::fs::create_dir(state_dir)
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(FileError::Io { action: "create", path: state_dir.to_owned(), source: error }.into());
-        }
+        make_state_dir(state_dir)?;
         let directory = Directory::open(state_dir, Owners::process())?;
         let lock = Lock::take(state_dir)?;
         Self::open_locked(config, log, clocks, directory, lock)
@@ -207,6 +206,7 @@ impl Agent {
             directory,
             access_group,
             made: None,
+            seen_latest: Vec::new(),
             state_is_complete,
             dirty: false,
             saved_secs: 0,
@@ -235,6 +235,11 @@ impl Agent {
     /// The status as last written.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// The shards that were read, up to the final block.
+    pub fn shards_read(&self) -> Vec<u64> {
+        self.state.cursor.shards.keys().copied().collect()
     }
 
     /// Whether the ledger has been read to its final block once; reading it for the first time may take long.
@@ -361,15 +366,16 @@ impl Agent {
             }
             let latest_entries = cycle::latest_entries(&update);
             self.dirty |= update.has_new_final_entries()
-                || !latest_entries.is_empty()
+                || latest_entries != self.seen_latest
                 || !update.cursor.shards.keys().eq(self.state.cursor.shards.keys());
             let latest = cycle::block_ref(&update.latest);
             self.state.cursor = update.cursor;
             self.state.cursor.shards.retain(|shard, _| !cycle::is_dated(*shard) || wanted.contains(shard));
             self.state.replay.retain_shards(|shard| !cycle::is_dated(shard) || wanted.contains(&shard));
             self.state_is_complete = true;
-            let effective =
-                self.state.replay.effective(latest, &latest_entries).map_err(|error| replay_failure(&error))?;
+            let effective = self.state.replay.effective(latest, &latest_entries);
+            self.seen_latest = latest_entries;
+            let effective = effective.map_err(|error| replay_failure(&error))?;
             let look_back_secs = cycle::look_back_secs(&effective);
             let enough = look_back_secs <= self.state.look_back_secs;
             self.state.look_back_secs = look_back_secs;
@@ -536,6 +542,16 @@ impl Agent {
             let line = Line::reason(Reason::StatusIo).field("message", crate::log::chain(&error));
             self.log.line(Level::Warning, &line);
         }
+    }
+}
+
+/// Makes the state directory where it is missing. Others must be able to pass through it to the snapshot, whatever the umask.
+fn make_state_dir(path: &Path) -> Result<(), FileError> {
+    let failed = |source| FileError::Io { action: "create", path: path.to_owned(), source };
+    match std::fs::create_dir(path) {
+        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -4,11 +4,15 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::sync::Mutex;
 
-use syslog::{Facility, LogFormat, Logger, LoggerBackend};
+use syslog::{LogFormat, Logger, LoggerBackend};
 
 use crate::reason::Reason;
+
+/// Where syslog listens.
+const SYSLOG_SOCKETS: [&str; 2] = ["/dev/log", "/var/run/syslog"];
 
 /// How loud a line is; the numbers are syslog's severities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,13 @@ enum Sink {
     Syslog(Box<Logger<LoggerBackend, Undated>>),
 }
 
+impl Sink {
+    fn syslog(process: &'static str, socket: &Path) -> Option<Self> {
+        let undated = Undated { process, pid: std::process::id() };
+        syslog::unix_custom(undated, socket).ok().map(|logger| Self::Syslog(Box::new(logger)))
+    }
+}
+
 /// The agent's log.
 pub struct Log {
     sink: Mutex<Sink>,
@@ -69,17 +80,9 @@ impl Log {
         } else if std::env::var_os("JOURNAL_STREAM").is_some() {
             Sink::Journal(Box::new(stderr))
         } else {
-            match syslog::unix(syslog::Formatter3164 {
-                facility: Facility::LOG_DAEMON,
-                hostname: None,
-                process: process.to_owned(),
-                pid: std::process::id(),
-            }) {
-                Ok(logger) => {
-                    let undated = Undated { process, pid: std::process::id() };
-                    Sink::Syslog(Box::new(Logger { backend: logger.backend, formatter: undated }))
-                }
-                Err(_) => Sink::Plain(Box::new(stderr)),
+            match SYSLOG_SOCKETS.iter().find_map(|socket| Sink::syslog(process, Path::new(socket))) {
+                Some(sink) => sink,
+                None => Sink::Plain(Box::new(stderr)),
             }
         };
         Self { sink: Mutex::new(sink) }
@@ -197,6 +200,21 @@ mod tests {
     fn plain_words_are_not_quoted_and_the_empty_value_is_visible() {
         let line = Line::event("published").field("generation", 7).field("path", "/var/lib/x.y").field("empty", "");
         assert_eq!(line.as_str(), "event=published generation=7 path=/var/lib/x.y empty=\"\"");
+    }
+
+    #[test]
+    fn a_line_arrives_at_the_syslog_socket_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let sink = Sink::syslog("countersign-agent", &path).unwrap();
+        let log = Log { sink: Mutex::new(sink) };
+        log.line(Level::Warning, &Line::reason(Reason::ClockBack).field("message", "a b"));
+        let mut bytes = [0; 200];
+        let length = socket.recv(&mut bytes).unwrap();
+        let expected = format!("<28>countersign-agent[{}]: reason=clock-back message=\"a b\"", std::process::id());
+        assert_eq!(std::str::from_utf8(&bytes[..length]).unwrap(), expected);
+        assert!(Sink::syslog("countersign-agent", &directory.path().join("none")).is_none());
     }
 
     #[test]

@@ -13,6 +13,15 @@ pub fn alive(status: &str) {
     send(&[NotifyState::Watchdog, NotifyState::Status(status)]);
 }
 
+/// Tells systemd that the agent still reads the ledger for the first time, and needs another minute before it hears more.
+pub fn reading() {
+    send(&[
+        NotifyState::ExtendTimeoutUsec(60_000_000),
+        NotifyState::Watchdog,
+        NotifyState::Status("reading the ledger for the first time"),
+    ]);
+}
+
 /// Tells systemd that the agent stops on request.
 pub fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);

@@ -132,7 +132,7 @@ async fn one_cycle(agent: &mut Agent, signals: &mut Signals) -> Option<Wake> {
                 outcome = &mut cycle => break outcome.is_ok(),
                 wake = signals.next() => return Some(wake),
                 // Only the first reading is bounded by another deadline than systemd's.
-                () = sleep(FIRST_PROGRESS), if first => notify::alive("reading the ledger"),
+                () = sleep(FIRST_PROGRESS), if first => notify::reading(),
             }
         }
     };

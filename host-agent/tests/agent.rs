@@ -365,3 +365,36 @@ async fn nothing_new_on_the_ledger_only_refreshes_the_manifest() {
     assert!(second.generation > first.generation);
     assert_eq!(second.facts.latest_block.number, first.facts.latest_block.number + 1);
 }
+
+#[tokio::test]
+async fn days_that_are_over_fall_away_and_what_was_granted_or_denied_before_stays() {
+    const DAY: i64 = 86_400;
+    let world = World::new().await;
+    let records = world.populate().await;
+    let host = HostFiles::new(&world, records.host, "");
+    let revoked = Entry::CertRevoke { ca: countersign_certificate::Id([5; 16]), serials: vec![77] };
+    let now = Clock::now().unwrap().unix_secs;
+    world.append(shard::revocation_shard(now + 60, now), &revoked).await;
+    world.append(shard::DENIALS, &key_lock(records.key)).await;
+    let mut agent = host.open();
+    assert_eq!(agent.cycle().await.failure, None);
+    let shards = |agent: &countersign_agent::agent::Agent| agent.shards_read();
+    let before = shards(&agent);
+    for days in [1, 3, 95] {
+        world.anvil.call("evm_increaseTime", json!([DAY * days])).await;
+        world.anvil.mine(3).await;
+        host.shift.set(i64::try_from(world.latest_time().await).unwrap() - i64::try_from(now).unwrap() + 5);
+        assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
+        // Up to three more, where a day or period ends just now.
+        assert!(shards(&agent).len() <= before.len() + 3, "{days}");
+        let snapshot = host.snapshot();
+        assert!(snapshot.login(b"alice").unwrap().is_some());
+        assert_eq!(snapshot.key_revoked(records.key).unwrap(), Some(Denial::Locked));
+    }
+    let common: Vec<u64> = shards(&agent).into_iter().filter(|shard| before.contains(shard)).collect();
+    assert_eq!(common, [shard::GOVERNANCE, shard::DIRECTORY, shard::DENIALS]);
+    agent.flush();
+    drop(agent);
+    let mut agent = host.open();
+    assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
+}

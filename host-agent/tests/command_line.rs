@@ -256,3 +256,21 @@ fn service_log(mut service: Service) -> (Option<i32>, String) {
     service.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     (service.child.wait().unwrap().code(), log)
 }
+
+#[tokio::test]
+async fn run_stops_at_once_although_an_endpoint_never_answers() {
+    let mut world = World::new().await;
+    // Takes connections, and nothing else.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    world.anvil.url = format!("http://{}", silent.local_addr().unwrap());
+    let host = HostFiles::new(&world, Id([1; 16]), "");
+    let service = Service::start(&host);
+    // Connected: the agent waits for an answer.
+    let _connection = silent.accept().unwrap();
+    let asked = std::time::Instant::now();
+    service.signal(Signal::SIGTERM);
+    service.notified("STOPPING=1");
+    let (code, log) = service_log(service);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "a call takes up to 10 s, stopping must not");
+}

@@ -95,6 +95,10 @@ fn check_certificate(effective: &Effective, line: &str, own_key: &[u8], now: u64
     if certificate.cert_type != CertType::User {
         return Err(malformed("certificate", "expected a user certificate, found a host certificate"));
     }
+    // First of all: nothing that may change later makes it worth waiting for.
+    if now >= certificate.valid_before {
+        return Err(ReceiveError::Expired { valid_before: certificate.valid_before, now });
+    }
     let key = ssh_key::PublicKey::from_bytes(certificate.signature_key)
         .map_err(|error| malformed("certificate", format!("the CA's key: {error}")))?;
     let refuse = |problem| ReceiveError::Ca { fingerprint: key.fingerprint(HashAlg::Sha256).to_string(), problem };
@@ -123,9 +127,6 @@ fn check_certificate(effective: &Effective, line: &str, own_key: &[u8], now: u64
     }
     if certificate.public_key != own_key {
         return Err(ReceiveError::NotOwnKey("the certificate is for another key than this device's"));
-    }
-    if now >= certificate.valid_before {
-        return Err(ReceiveError::Expired { valid_before: certificate.valid_before, now });
     }
     Ok(certificate.valid_before)
 }

@@ -169,6 +169,13 @@ impl World {
         u64::from_str_radix(text.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
     }
 
+    /// Time of the newest block, Unix seconds.
+    pub async fn latest_time(&self) -> u64 {
+        let block = self.anvil.call("eth_getBlockByNumber", json!(["latest", false])).await;
+        let text = block.get("timestamp").and_then(Value::as_str).unwrap().to_owned();
+        u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
+    }
+
     pub fn realm_file(&self) -> RealmFile {
         let endpoints = vec![self.anvil.url.parse().unwrap()];
         RealmFile::new(self.pin.clone(), ProfileName::Dev, HeaderTrust::Dev, endpoints).unwrap()
