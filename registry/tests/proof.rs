@@ -1,5 +1,5 @@
 //! Headers and proofs against `tests/vectors/proof.json`, which a real node answered; and every way to bend them.
-#![expect(clippy::unwrap_used, reason = "a vector file of another shape is a failed test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a vector file of another shape is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

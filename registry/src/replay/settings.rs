@@ -126,8 +126,12 @@ pub(super) struct SettingsState {
 }
 
 impl SettingsState {
+    /// The values in force; the uid base as it will be, if nothing has fixed it yet.
     pub(super) fn now(&self) -> Settings {
-        self.now
+        match self.uid_base {
+            Some((uid_base, _)) if !self.uid_base_fixed => Settings { uid_base, ..self.now },
+            _ => self.now,
+        }
     }
 
     /// What judges entries of `block` in other shards: looser values count from the next block on.
@@ -233,6 +237,7 @@ mod tests {
         assert_eq!(settings.set(setting::UID_BASE, 65_535, 1), Err(IgnoreReason::SettingOutOfRange));
         assert_eq!(settings.set(setting::UID_BASE, 100_000, 1), Ok(()));
         assert_eq!(settings.set(setting::UID_BASE, 200_000, 2), Err(IgnoreReason::UidBaseFixed));
+        assert_eq!(settings.now().uid_base, 100_000);
         assert_eq!(settings.uid(0, 2), Some(100_000));
         assert_eq!(settings.uid(7, 3), Some(100_007));
         let mut late = SettingsState::default();

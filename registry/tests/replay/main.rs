@@ -1,5 +1,10 @@
 //! What replay concludes from a log, rule by rule (`docs/spec/replay.md`), and for random logs.
-#![expect(clippy::unwrap_used, reason = "a record that is not there is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a record that is not there, or a number that overflows, is a failed test"
+)]
 
 mod activity;
 mod authority;
