@@ -263,15 +263,13 @@ pub fn choose_ca<'a>(view: &'a Effective, name: Option<&str>) -> Result<(Id, &'a
     if let Some(name) = name {
         return resolve::ca(view, name);
     }
-    let active: Vec<_> = view
-        .cas
-        .iter()
-        .filter(|(_, ca)| ca.purpose == CaPurpose::User && ca.state == CaState::Active)
-        .map(|(id, ca)| (*id, ca))
-        .collect();
-    match active.as_slice() {
-        [one] => Ok(*one),
-        [] => Err(CliError::Refused("the realm has no CA for user certificates in force".to_owned())),
+    let all: Vec<_> =
+        view.cas.iter().filter(|(_, ca)| ca.purpose == CaPurpose::User).map(|(id, ca)| (*id, ca)).collect();
+    let active: Vec<_> = all.iter().filter(|(_, ca)| ca.state == CaState::Active).copied().collect();
+    match (active.as_slice(), all.as_slice()) {
+        // The only CA, locked or not: what is wrong with it is then said with the host's reason code.
+        ([one], _) | ([], [one]) => Ok(*one),
+        ([], _) => Err(CliError::Refused("the realm has no CA for user certificates in force".to_owned())),
         _ => Err(CliError::Missing { what: "the CA, of several,", flag: "--ca CA" }),
     }
 }

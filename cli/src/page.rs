@@ -72,7 +72,7 @@ impl<T: Row> Show for Page<T> {
 mod tests {
     use super::*;
 
-    #[derive(Serialize)]
+    #[derive(Debug, Serialize)]
     struct Number(usize);
 
     impl Row for Number {

@@ -1,0 +1,253 @@
+//! A chain of one's own, a directory of one's own, and the command line as a person would type it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The password of every keystore made here.
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// anvil with a block a second, final two blocks later.
+pub(crate) struct Chain {
+    child: Child,
+    port: u16,
+}
+
+impl Chain {
+    pub(crate) fn start() -> Self {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let tools = std::env::var_os("COUNTERSIGN_TOOLS").map_or_else(|| workspace.join(".tools"), PathBuf::from);
+        let anvil = tools.join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+        assert!(anvil.is_file(), "{} is missing: run .ci/tools first", anvil.display());
+        let mut child = Command::new(anvil)
+            .args(["--block-time", "1", "--slots-in-an-epoch", "1", "--hardfork", "osaka", "--port", "0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = loop {
+            let line = lines.next().expect("anvil ended before it listened").unwrap();
+            if let Some(address) = line.strip_prefix("Listening on ") {
+                break address.rsplit(':').next().unwrap().trim().parse().unwrap();
+            }
+        };
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, port }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn call(&self, method: &str, params: &str) -> Value {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let json = answer.split_once("\r\n\r\n").unwrap().1;
+        serde_json::from_str::<Value>(json).unwrap()["result"].clone()
+    }
+
+    /// Pays from the first account of the development chain, with a transaction: balances that are set by decree make anvil's proofs
+    /// fail until the next block.
+    pub(crate) fn fund(&self, address: &str) {
+        let payer = self.call("eth_accounts", "[]")[0].as_str().unwrap().to_owned();
+        let transaction = format!(r#"[{{"from":"{payer}","to":"{address}","value":"0x8AC7230489E80000"}}]"#);
+        let hash = self.call("eth_sendTransaction", &transaction);
+        while self.call("eth_getTransactionReceipt", &format!("[{hash}]")).is_null() {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory with a realm in it, and the chain it is on.
+pub(crate) struct Bed {
+    pub(crate) chain: Chain,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) admin: String,
+    pub(crate) issuer: String,
+}
+
+/// What a command printed and how it ended.
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("ended by a signal"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// `countersign` with an environment of its own, in `directory`.
+pub(crate) fn countersign(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    assert_cmd::Command::cargo_bin("countersign")
+        .unwrap()
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", directory)
+        .env("COUNTERSIGN_KEYSTORE_PASSWORD", PASSWORD)
+        .envs(environment.iter().copied())
+        .args(arguments)
+        .output()
+        .unwrap()
+        .into()
+}
+
+impl Bed {
+    /// A realm with three roots of whom two must sign, an admin who may revoke, an issuer with a sealing key, and a CA.
+    pub(crate) fn new() -> Self {
+        let bed = Self {
+            chain: Chain::start(),
+            directory: tempfile::tempdir().unwrap(),
+            admin: String::new(),
+            issuer: String::new(),
+        };
+        let roots: Vec<String> = (1..=3).map(|number| bed.actor(&format!("root{number}"))).collect();
+        let (admin, issuer) = (bed.actor("admin"), bed.actor("issuer"));
+        let bed = Self { admin, issuer, ..bed };
+        let mut create = vec!["--as-actor", "admin.json", "realm", "create", "--deploy", "--threshold", "2"];
+        let url = bed.chain.url();
+        create.extend(["--rpc", &url]);
+        for root in &roots {
+            create.extend(["--root", root]);
+        }
+        bed.ok(&create);
+        bed.ssh_keygen("ca", "ca password");
+        let sealing = bed.ok(&["device", "new", "issuer.x25519"])["x25519"].as_str().unwrap().to_owned();
+        bed.ok(&["role", "grant", &bed.admin, "admin,revoker", "--propose", "first.toml"]);
+        bed.ok(&["role", "grant", &bed.issuer, "issuer", "--x25519", &sealing, "--propose", "first.toml", "--append"]);
+        bed.ok(&[
+            "ca",
+            "add",
+            "prod",
+            "--key",
+            "ca.pub",
+            "--max-ttl",
+            "1h",
+            "--issuer",
+            &bed.issuer,
+            "--propose",
+            "first.toml",
+            "--append",
+        ]);
+        bed.ok(&["realm", "propose", "first.toml", "--set", "require-logged=true", "--append"]);
+        bed.ok(&["realm", "sign", "first.toml", "--root-key", "root3.json"]);
+        bed.ok(&["realm", "sign", "first.toml", "--root-key", "root1.json"]);
+        bed.ok(&["realm", "submit", "first.toml", "--wait", "final"]);
+        bed
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// A funded ledger key in `NAME.json`.
+    pub(crate) fn actor(&self, name: &str) -> String {
+        let made = self.ok(&["actor", "new", &format!("{name}.json")]);
+        let address = made["address"].as_str().unwrap().to_owned();
+        self.chain.fund(&address);
+        address
+    }
+
+    pub(crate) fn ssh_keygen(&self, name: &str, password: &str) {
+        let status = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", password, "-C", name, "-f"])
+            .arg(self.path(name))
+            .status()
+            .expect("ssh-keygen is part of openssh-client: install it");
+        assert!(status.success());
+    }
+
+    /// A user with a key of her own, a host with a label, and a grant; all final.
+    pub(crate) fn with_alice(self) -> Self {
+        self.ssh_keygen("alice", "");
+        self.ok(&["user", "add", "alice", "--name", "Alice"]);
+        self.ok(&["host", "add", "web1", "--label", "web"]);
+        self.ok(&["host", "add", "db1", "--label", "db"]);
+        self.ok(&[
+            "grant",
+            "add",
+            "alice",
+            "--label",
+            "web",
+            "--login",
+            "deploy",
+            "--max-ttl",
+            "10m",
+            "--wait",
+            "final",
+        ]);
+        self
+    }
+
+    /// Runs as the admin; fails the test unless it succeeds; gives its JSON.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Value {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
+        ran.json()
+    }
+
+    /// Runs as the admin with JSON output.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, &[])
+    }
+
+    pub(crate) fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+        let mut all = vec![
+            ("COUNTERSIGN_FORMAT", "json"),
+            ("COUNTERSIGN_REALM", "realm.toml"),
+            ("COUNTERSIGN_AS_ACTOR", "admin.json"),
+            ("COUNTERSIGN_CA_KEY", "ca"),
+            ("COUNTERSIGN_CA_PASSWORD", "ca password"),
+        ];
+        all.extend(environment);
+        countersign(self.directory.path(), arguments, &all)
+    }
+
+    /// `countersign issue …` as the issuer.
+    pub(crate) fn issue(&self, arguments: &[&str]) -> Ran {
+        let all: Vec<&str> = ["--as-actor", "issuer.json", "issue"].iter().chain(arguments).copied().collect();
+        self.run(&all)
+    }
+
+    /// How many entries of a kind the ledger has.
+    pub(crate) fn logged(&self, kind: &str) -> usize {
+        let log = self.ok(&["log", "--kind", kind]);
+        usize::try_from(log["total"].as_u64().unwrap()).unwrap()
+    }
+}

@@ -1,0 +1,12 @@
+//! The command line as people use it: what needs no chain, and stories on a real one.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod arguments;
+mod bed;
+mod story;

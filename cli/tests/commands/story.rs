@@ -1,0 +1,239 @@
+//! The command line on a real chain: from an empty one to a certificate, its revocation, and the host's reason.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::bed::Bed;
+use countersign_chain::realm_file::RealmFile;
+use countersign_compile::{HostView, compile};
+use countersign_issuer::view::View;
+use countersign_snapshot::{Clock, Freshness, PublishInfo, Salt, publish};
+
+/// Publishes what `host` would have, as its agent does.
+fn snapshot(bed: &Bed, host: &str, directory: &Path) {
+    let realm = RealmFile::load(&bed.path("realm.toml")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let view = runtime.block_on(View::read(&realm, 1)).unwrap();
+    let host = host.parse().unwrap();
+    let compiled = compile(&view.effective, &HostView { host, allow_root: false, max_staleness_secs: None });
+    let clock = Clock::now().unwrap();
+    let info = PublishInfo {
+        freshness: Freshness {
+            valid_until_secs: compiled.valid_until_secs,
+            boot_id: clock.boot_id,
+            boottime_secs: clock.boottime_secs,
+            age_consumed_secs: clock.unix_secs.saturating_sub(compiled.facts.latest_block.time_secs),
+            max_staleness_secs: compiled.max_staleness_secs,
+            highest_wall_secs: clock.unix_secs,
+        },
+        facts: compiled.facts,
+        salt: Salt([7; 16]),
+        access_group: None,
+        now_unix_secs: clock.unix_secs,
+    };
+    publish(directory, &compiled.access, &compiled.accounts, &info).unwrap();
+}
+
+// row: D3, D4, D13, D20
+#[test]
+fn from_an_empty_chain_to_a_certificate_its_revocation_and_the_reason() {
+    let bed = Bed::new().with_alice();
+    let issued = bed.issue(&["alice@web1", "--as", "deploy", "--ttl", "5m", "--key", "alice.pub"]);
+    assert_eq!(issued.code, 0, "{}", issued.stderr);
+    let issued = issued.json();
+    assert_eq!(issued["outcome"], "issued");
+    let life = issued["valid-before"].as_u64().unwrap() - issued["valid-after"].as_u64().unwrap();
+    assert_eq!(life, 300 + 30);
+    assert_eq!(bed.read("alice-cert.pub").trim_end(), issued["certificate"].as_str().unwrap());
+    let inspected = bed.ok(&["inspect", "alice-cert.pub"]);
+    assert_eq!(inspected["principals"], serde_json::json!(["deploy"]));
+    assert_eq!(inspected["extensions"][1], "permit-pty");
+    assert_eq!(inspected["log-proof"]["batch"], issued["batch"]);
+    assert_eq!(bed.logged("BATCH"), 1);
+
+    let host = bed.ok(&["host", "show", "web1"])["id"].as_str().unwrap().to_owned();
+    let before = tempfile::tempdir().unwrap();
+    snapshot(&bed, &host, before.path());
+    let directory = before.path().to_str().unwrap();
+    let explain = ["explain", "alice-cert.pub", "--login", "deploy", "--snapshot", directory];
+    let granted = bed.ok(&explain);
+    assert_eq!((&granted["verdict"], &granted["reason"]), (&"granted".into(), &"granted".into()));
+    assert_eq!(granted["grant"], issued["grant"]);
+    let steps: Vec<&str> =
+        granted["facts"].as_array().unwrap().iter().map(|fact| fact["step"].as_str().unwrap()).collect();
+    assert!(steps.contains(&"batch") && steps.contains(&"serial-not-revoked"), "{steps:?}");
+    let other = bed.ok(&["explain", "alice-cert.pub", "--login", "root", "--snapshot", directory]);
+    assert_eq!(other["reason"], "root-not-allowed");
+
+    bed.ok(&["revoke", "cert", "alice-cert.pub"]);
+    let after = tempfile::tempdir().unwrap();
+    snapshot(&bed, &host, after.path());
+    let directory = after.path().to_str().unwrap();
+    let refused = bed.ok(&["explain", "alice-cert.pub", "--login", "deploy", "--snapshot", directory]);
+    assert_eq!((&refused["verdict"], &refused["reason"]), (&"refused".into(), &"certificate-revoked".into()));
+
+    // The same pre-certificate, asked for again, is another certificate: the revocation was one of this serial.
+    assert_eq!(bed.issue(&["alice@web1", "--as", "deploy", "--key", "alice.pub"]).code, 0);
+    let verified = bed.ok(&["verify"]);
+    assert_eq!((&verified["verified"], &verified["ignored"]), (&true.into(), &0.into()));
+}
+
+#[test]
+fn what_a_host_would_refuse_is_refused_with_its_reason_before_anything_is_logged() {
+    let bed = Bed::new().with_alice();
+    let refused = |who: &str, login: &str, ttl: &str, reason: &str| {
+        let ran = bed.issue(&[who, "--as", login, "--ttl", ttl, "--key", "alice.pub"]);
+        assert_eq!(ran.code, 1, "{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+        assert!(ran.stderr.contains(&format!("refused: {reason}")), "{reason}: {}", ran.stderr);
+    };
+    refused("alice@web1", "root", "5m", "login-not-granted");
+    refused("alice@db1", "deploy", "5m", "host-not-covered");
+    refused("alice@web1", "deploy", "11m", "ttl-too-long");
+    bed.ok(&["revoke", "key", "alice.pub"]);
+    refused("alice@web1", "deploy", "5m", "key-locked");
+    bed.ok(&["revoke", "host", "web1"]);
+    refused("alice@web1", "deploy", "5m", "host-locked");
+    bed.ok(&["revoke", "user", "alice"]);
+    bed.ok(&["ca", "lock", "prod"]);
+    refused("alice@db1", "deploy", "5m", "ca-locked");
+    assert_eq!(bed.logged("BATCH"), 0);
+    assert!(!bed.path("alice-cert.pub").exists());
+}
+
+// row: D17 (whoever holds the CA's key, but is not an issuer it lists, mints nothing)
+#[test]
+fn neither_the_ca_s_key_alone_nor_another_key_issues() {
+    let bed = Bed::new().with_alice();
+    let as_admin = bed.run(&["issue", "alice@web1", "--as", "deploy", "--key", "alice.pub"]);
+    assert!(as_admin.stderr.contains("refused: batch-issuer"), "{}", as_admin.stderr);
+    bed.ssh_keygen("stolen", "ca password");
+    let other_key = bed.issue(&["alice@web1", "--as", "deploy", "--key", "alice.pub", "--ca-key", "stolen"]);
+    assert!(other_key.stderr.contains("the CA's record says SHA256:"), "{}", other_key.stderr);
+    std::fs::set_permissions(bed.path("ca"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let readable = bed.issue(&["alice@web1", "--as", "deploy", "--key", "alice.pub"]);
+    assert!(readable.stderr.contains("mode 0644 lets others read it"), "{}", readable.stderr);
+    assert_eq!((as_admin.code, other_key.code, readable.code), (1, 1, 1));
+    assert_eq!(bed.logged("BATCH"), 0);
+}
+
+// row: D8, D9, D10, D11, D22, D23
+#[test]
+fn a_key_pair_is_made_sealed_fetched_acknowledged_and_let_go_of() {
+    let bed = Bed::new().with_alice();
+    let device = bed.actor("device");
+    let sealing = bed.ok(&["device", "new", "device.x25519"])["x25519"].as_str().unwrap().to_owned();
+    bed.ok(&["payload", "add", "deploy-key", "--kind", "ssh-key-pair"]);
+    bed.ok(&["member", "set", &device, "--user", "alice", "--x25519", &sealing, "--wait", "final"]);
+    let issued = bed.issue(&[
+        "alice@web1",
+        "--as",
+        "deploy",
+        "--generate",
+        "--deliver-to",
+        "user:alice",
+        "--payload",
+        "deploy-key",
+        "--store",
+        "blocks",
+        "--delivery-key",
+        "issuer.x25519",
+    ]);
+    assert_eq!(issued.code, 0, "{}", issued.stderr);
+    let issued = issued.json();
+    assert_eq!(issued["certificate"], serde_json::Value::Null);
+    assert_eq!(std::fs::read_dir(bed.path("blocks")).unwrap().count(), 1);
+    let cid = issued["delivery"]["cid"].as_str().unwrap();
+    let log = bed.ok(&["log", "--kind", "DELIVERY"]);
+    assert!(!log.to_string().contains(cid), "the CID is in the clear on the ledger");
+
+    let sweep = ["delivery", "sweep", "--store", "blocks"];
+    assert_eq!(bed.ok(&sweep)["items"][0]["outcome"], "kept");
+    let fetch = |actor: &str, key: &str| {
+        bed.run(&["--as-actor", actor, "fetch", "--delivery-key", key, "--store", "blocks", "--out", "received"])
+    };
+    std::fs::create_dir(bed.path("received")).unwrap();
+    std::fs::set_permissions(bed.path("received"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let wrong_key = fetch("device.json", "issuer.x25519");
+    assert_eq!(wrong_key.code, 1);
+    assert!(wrong_key.stderr.contains("another sealing key than this device's"), "{}", wrong_key.stderr);
+    let fetched = fetch("device.json", "device.x25519");
+    assert_eq!(fetched.code, 0, "{} {}", fetched.stdout, fetched.stderr);
+    assert_eq!(fetched.json()["deliveries"][0]["outcome"], "applied");
+    let private = bed.path("received/deploy-key");
+    assert_eq!(std::fs::metadata(&private).unwrap().permissions().mode() & 0o7777, 0o600);
+    let certificate = bed.ok(&["inspect", "received/deploy-key-cert.pub"]);
+    let public = bed.ok(&["inspect", "received/deploy-key.pub"]);
+    assert_eq!(certificate["fingerprint"], public["fingerprint"]);
+    assert_eq!(fetch("device.json", "device.x25519").json()["deliveries"], serde_json::json!([]));
+
+    // A later write of anybody, once final, makes the acknowledgement before it final.
+    bed.ok(&["user", "add", "bob", "--wait", "final"]);
+    assert_eq!(bed.ok(&["delivery", "list"])["items"][0]["state"], "acknowledged-finally");
+    assert_eq!(bed.ok(&sweep)["items"][0]["outcome"], "unpinned");
+    assert_eq!(std::fs::read_dir(bed.path("blocks")).unwrap().count(), 0);
+    assert_eq!(bed.ok(&sweep)["total"], 0);
+}
+
+#[test]
+fn writes_travel_as_files_between_those_who_sign_and_those_who_send() {
+    let bed = Bed::new();
+    bed.ok(&["user", "add", "alice", "--sign-to", "signed.toml"]);
+    assert_eq!(bed.logged("USER_ADD"), 0);
+    let stranger = bed.actor("stranger");
+    let submitted = bed.ok(&["--as-actor", "stranger.json", "submit", "signed.toml"]);
+    assert_eq!(submitted["actor"].as_str().unwrap().to_lowercase(), bed.admin.to_lowercase());
+    let replayed = bed.run(&["submit", "signed.toml"]);
+    assert!(replayed.stderr.contains("nonce 0 was signed, the next one is 1"), "{}", replayed.stderr);
+    let forbidden = bed.run(&["--as-actor", "stranger.json", "user", "add", "eve"]);
+    assert_eq!(forbidden.code, 1);
+    assert_eq!(bed.logged("USER_ADD"), 1);
+
+    // A proposal made before another was sent cannot be sent any more, however many have signed.
+    bed.ok(&["role", "grant", &stranger, "watchdog", "--propose", "one.toml"]);
+    bed.ok(&["role", "grant", &stranger, "approver", "--propose", "two.toml"]);
+    for file in ["one.toml", "two.toml"] {
+        for root in ["root1.json", "root2.json"] {
+            bed.ok(&["realm", "sign", file, "--root-key", root]);
+        }
+    }
+    bed.ok(&["realm", "submit", "one.toml"]);
+    let stale = bed.run(&["realm", "submit", "two.toml"]);
+    assert!(stale.stderr.contains("has root nonce 1, the ledger's is 2"), "{}", stale.stderr);
+    // With the keys at hand, roots write at once.
+    let direct = ["role", "grant", &stranger, "approver", "--root-key", "root1.json", "--root-key", "root3.json"];
+    bed.ok(&direct);
+    let shown = bed.ok(&["realm", "show"]);
+    assert_eq!((&shown["root-nonce"], &shown["threshold"]), (&3.into(), &2.into()));
+    let alone = bed.run(&["role", "revoke", &stranger, "--root-key", "root1.json"]);
+    assert!(alone.stderr.contains("1 of 2 signatures"), "{}", alone.stderr);
+}
+
+#[test]
+fn locks_end_by_the_roots_and_removed_things_are_gone() {
+    let bed = Bed::new().with_alice();
+    let proposed = |arguments: &[&str]| {
+        let roots = ["--root-key", "root1.json", "--root-key", "root2.json", "--wait", "final"];
+        bed.ok(&arguments.iter().chain(&roots).copied().collect::<Vec<_>>())
+    };
+    bed.ok(&["revoke", "user", "alice"]);
+    assert_eq!(bed.ok(&["user", "show", "alice"])["state"], "locked");
+    let by_actor = bed.run(&["unlock", "user", "alice"]);
+    assert_eq!(by_actor.code, 2);
+    assert!(by_actor.stderr.contains("a threshold of roots is needed"), "{}", by_actor.stderr);
+    proposed(&["unlock", "user", "alice"]);
+    assert_eq!(bed.ok(&["user", "show", "alice"])["state"], "active");
+    proposed(&["revoke", "key", "alice.pub", "--permanently"]);
+    let issue = bed.issue(&["alice@web1", "--as", "deploy", "--key", "alice.pub"]);
+    assert!(issue.stderr.contains("refused: key-revoked"), "{}", issue.stderr);
+
+    bed.ok(&["label", "remove", "web1", "web"]);
+    let again = bed.run(&["label", "remove", "web1", "web"]);
+    assert!(again.stderr.contains("label `web of host web1`: not on the ledger"), "{}", again.stderr);
+    bed.ok(&["user", "remove", "alice"]);
+    let unknown = bed.run(&["user", "show", "alice"]);
+    assert_eq!(unknown.code, 1);
+    assert_eq!(unknown.stderr.lines().next().unwrap(), "countersign: user `alice`: not on the ledger of this realm");
+    let reused = bed.run(&["user", "add", "alice"]);
+    assert!(reused.stderr.contains("every reader would ignore this: USER_ADD"), "{}", reused.stderr);
+}
