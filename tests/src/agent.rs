@@ -58,3 +58,14 @@ pub fn status() -> serde_json::Value {
     let output = process::output(command("status").args(["--format", "json"]));
     serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("status is not JSON ({error}): {output:?}"))
 }
+
+/// The latest block that the published snapshot speaks for, as `status` tells.
+///
+/// # Panics
+/// Where `status` does not tell.
+#[must_use]
+pub fn published_block() -> u64 {
+    let status = status();
+    let block = status.pointer("/latest/number").and_then(serde_json::Value::as_u64);
+    block.unwrap_or_else(|| panic!("status tells no block: {status}"))
+}

@@ -32,6 +32,8 @@ pub struct Setup {
     pub settings: Settings,
     /// The grant's `via`: 1 certificate, 2 plain key, 3 both.
     pub via: u8,
+    /// Whether the realm has a CA.
+    pub ca: bool,
     /// Further TOML in the agent's configuration.
     pub agent: &'static str,
     /// sshd's.
@@ -41,7 +43,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let settings = Settings { require_logged: false, ..Settings::default() };
-        Self { settings, via: 3, agent: "", sshd: Options::default() }
+        Self { settings, via: 3, ca: true, agent: "", sshd: Options::default() }
     }
 }
 
@@ -59,13 +61,15 @@ pub struct Story {
     pub alice: Id,
     /// Her registered key.
     pub key: KeyFile,
+    /// Its record.
+    pub key_id: Id,
     /// The host that the agent runs on.
     pub host: Id,
     /// Another host, with no label, in nobody's grant.
     pub other_host: Id,
     /// alice on `host`, as `alice` and `deploy`.
     pub grant: Id,
-    /// The CA, for every login but `rescue`.
+    /// The CA, for every login but `rescue`; zeros where there is none.
     pub ca: Id,
     /// The CA's key.
     pub ca_key: KeyFile,
@@ -88,13 +92,14 @@ impl Story {
         let anvil = Anvil::start();
         let mut realm = Realm::create(&anvil, setup.settings);
         let ca_key = KeyFile::generate("ca");
-        let ca = realm.add_ca("ca1", &ca_key, CA_MAX_TTL, &["alice", "deploy", "backup2", "root"]);
+        let logins = ["alice", "deploy", "backup2", "root"];
+        let ca = if setup.ca { realm.add_ca("ca1", &ca_key, CA_MAX_TTL, &logins) } else { Id::default() };
         let key = KeyFile::generate("alice");
         let mut directory = Directory::of(&realm);
         let alice = directory.user("alice");
         let host = directory.host("web1", &[LABEL]);
         let other_host = directory.host("db1", &[]);
-        directory.key(alice, &key, 0);
+        let key_id = directory.key(alice, &key, 0);
         let grant = directory.grant(&Grant {
             subject: alice,
             hosts: &[host],
@@ -107,7 +112,8 @@ impl Story {
         agent::configure(host, setup.agent);
         let sshd = Sshd::start(setup.sshd, &mut log);
         let principals_mode = setup.sshd.ca_file.is_some();
-        let story = Self { sshd, realm, anvil, log, alice, key, host, other_host, grant, ca, ca_key, principals_mode };
+        let story =
+            Self { sshd, realm, anvil, log, alice, key, key_id, host, other_host, grant, ca, ca_key, principals_mode };
         story.publish();
         story
     }

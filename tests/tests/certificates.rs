@@ -22,7 +22,7 @@ fn logged() -> Setup {
     Setup { settings: Settings::default(), via: 1, ..Setup::default() }
 }
 
-// row: D5
+// row: D13
 #[test]
 fn a_certificate_under_a_grant_logs_in_by_the_keys_command() {
     in_bed!(|| {
@@ -33,7 +33,7 @@ fn a_certificate_under_a_grant_logs_in_by_the_keys_command() {
     });
 }
 
-// row: D5
+// row: D13
 #[test]
 fn the_same_certificate_logs_in_by_a_ca_file_and_the_principals_command() {
     in_bed!(|| {
@@ -78,7 +78,6 @@ fn a_certificate_scoped_to_a_label_logs_in_where_grant_and_host_have_it() {
     });
 }
 
-// row: D6
 #[test]
 fn a_logged_certificate_logs_in_until_its_batch_is_locked() {
     in_bed!(|| {
@@ -97,7 +96,7 @@ fn a_logged_certificate_logs_in_until_its_batch_is_locked() {
     });
 }
 
-// row: D26
+// row: D5
 #[test]
 fn a_stolen_ca_key_mints_nothing_that_a_host_takes() {
     in_bed!(|| {
@@ -144,7 +143,7 @@ fn batches_of_an_issuer_that_lost_its_role_do_not_count() {
     });
 }
 
-// row: D7
+// row: D12
 #[test]
 fn a_revoked_certificate_is_refused_though_its_key_is_fine() {
     in_bed!(|| {
@@ -203,6 +202,7 @@ fn a_locked_host_lets_nobody_in() {
     });
 }
 
+// row: D5
 #[test]
 fn a_locked_ca_certifies_nobody_until_the_roots_unlock_it() {
     in_bed!(|| {
@@ -219,7 +219,7 @@ fn a_locked_ca_certifies_nobody_until_the_roots_unlock_it() {
     });
 }
 
-// row: D22
+// row: D5 D7
 #[test]
 fn a_ca_is_rotated_with_overlap_and_without_restarting_sshd() {
     in_bed!(|| {

@@ -2,13 +2,16 @@
 
 use countersign_registry::{Entry, entries::Targets};
 use e2e::{
+    agent,
     client::Credential,
     in_bed,
     machine::KeyFile,
-    story::{Line, Setup, Story},
+    realm::{Directory, Grant, Settings},
+    story::{Line, Setup, Story, now},
+    wait,
 };
 
-// row: D4
+// row: D26
 #[test]
 fn a_registered_key_with_a_plain_key_grant_logs_in_until_it_is_locked() {
     in_bed!(|| {
@@ -21,7 +24,7 @@ fn a_registered_key_with_a_plain_key_grant_logs_in_until_it_is_locked() {
         let fingerprint = countersign_registry::Fingerprint20::of_blob(&key.blob());
         story.realm.by(|realm| &realm.revoker, &[Entry::Lock(Targets::Keys(vec![fingerprint]))]);
         // A denial counts from the latest block: nothing is waited for.
-        e2e::agent::once();
+        agent::once();
         story.assert_refused("alice", &credential, "key-locked", &line);
     });
 }
@@ -33,5 +36,85 @@ fn a_key_that_nobody_registered_is_refused() {
         let stranger = KeyFile::generate("stranger");
         let line = Line { key: Some(&stranger), ..Line::default() };
         story.assert_refused("alice", &Credential::key(&stranger), "key-unknown", &line);
+    });
+}
+
+// row: D14
+#[test]
+fn in_a_realm_without_a_ca_the_ledger_alone_opens_and_closes_the_door() {
+    in_bed!(|| {
+        let mut story = Story::begin(Setup { ca: false, via: 2, ..Setup::default() });
+        let (key, credential) = (story.key.clone(), Credential::key(&story.key));
+        let line = Line { key: Some(&key), ..Line::default() };
+        story.assert_accepted("deploy", &credential, &line);
+
+        // Nobody is an authority here: a certificate by any key is one by a stranger.
+        let minted = story.mint().make();
+        let ca = story.ca_key.fingerprint();
+        let stranger = Line { serial: Some(minted.serial), ca_key: Some(&ca), ..line };
+        story.assert_refused("deploy", &Credential::certificate(&key, &minted.path), "ca-unknown", &stranger);
+
+        story.realm.by(|realm| &realm.admin, &[Entry::Remove(vec![story.key_id])]);
+        agent::once();
+        story.assert_refused("deploy", &credential, "key-unknown", &line);
+    });
+}
+
+#[test]
+fn a_key_is_refused_where_no_grant_leads_it_and_after_its_end() {
+    in_bed!(|| {
+        let mut story = Story::begin(Setup::default());
+        let (key, short) = (story.key.clone(), KeyFile::generate("short"));
+        let not_after = now().saturating_add(15);
+        let mut directory = Directory::of(&story.realm);
+        directory.key(story.alice, &short, not_after);
+        directory.write();
+        story.publish();
+
+        let no_grant = Some("no grant leads a plain key of this user into this login here");
+        let line = Line { key: Some(&key), detail: no_grant, ..Line::default() };
+        story.assert_refused("backup2", &Credential::key(&key), "no-grant", &line);
+
+        let line = Line { key: Some(&short), ..Line::default() };
+        story.assert_accepted("deploy", &Credential::key(&short), &line);
+        wait::until("the key's end", || (now() > not_after).then_some(()));
+        story.assert_refused("deploy", &Credential::key(&short), "key-expired", &line);
+    });
+}
+
+#[test]
+fn where_only_logged_certificates_count_no_plain_key_does() {
+    in_bed!(|| {
+        let mut story = Story::begin(Setup { settings: Settings::default(), via: 3, ..Setup::default() });
+        let key = story.key.clone();
+        let detail = Some("no grant leads a plain key of this user into this login here");
+        let line = Line { key: Some(&key), detail, ..Line::default() };
+        story.assert_refused("deploy", &Credential::key(&key), "no-grant", &line);
+    });
+}
+
+#[test]
+fn a_grant_that_is_removed_ends_at_once_and_a_new_one_begins_when_it_is_final() {
+    in_bed!(|| {
+        let mut story = Story::begin(Setup::default());
+        let (key, credential) = (story.key.clone(), Credential::key(&story.key));
+        let line = Line { key: Some(&key), ..Line::default() };
+        let no_grant = Some("no grant leads a plain key of this user into this login here");
+        story.realm.by(|realm| &realm.admin, &[Entry::Remove(vec![story.grant])]);
+        agent::once();
+        story.assert_refused("deploy", &credential, "no-grant", &Line { detail: no_grant, ..line });
+
+        let mut directory = Directory::of(&story.realm);
+        directory.grant(&Grant {
+            subject: story.alice,
+            hosts: &[story.host],
+            labels: &[],
+            logins: &["deploy"],
+            via: 2,
+            max_ttl: 0,
+        });
+        directory.write();
+        story.publish();
+        story.assert_accepted("deploy", &credential, &line);
     });
 }
