@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use countersign_agent::agent::AgentError;
 use countersign_agent::config::{Config, DEFAULT_PATH};
 use countersign_agent::log::{Log, chain};
-use countersign_agent::status::Status;
+use countersign_agent::status::{Status, usable};
 use countersign_agent::{run, verify};
 use countersign_snapshot::Clock;
 
@@ -90,7 +90,8 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, AgentError> {
 }
 
 fn status(config: &Config, format: Format) -> Result<ExitCode, AgentError> {
-    let now = Clock::now().map_err(AgentError::Clock)?.unix_secs;
+    let clock = Clock::now().map_err(AgentError::Clock)?;
+    let now = clock.unix_secs;
     let status = match Status::read(config.state_dir.as_path()) {
         Ok(status) => status,
         Err(error) => {
@@ -99,9 +100,10 @@ fn status(config: &Config, format: Format) -> Result<ExitCode, AgentError> {
             return Ok(ExitCode::FAILURE);
         }
     };
+    let usable = usable(&config.snapshot_dir(), &clock);
     match format {
-        Format::Text => print!("{}", status.to_text(now)),
-        Format::Json => match status.to_json(now) {
+        Format::Text => print!("{}", status.to_text(now, &usable)),
+        Format::Json => match status.to_json(now, &usable) {
             Ok(json) => println!("{json}"),
             Err(error) => {
                 eprintln!("error: {error}");
@@ -109,7 +111,7 @@ fn status(config: &Config, format: Format) -> Result<ExitCode, AgentError> {
             }
         },
     }
-    Ok(if status.is_fresh(now) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if usable.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, AgentError> {

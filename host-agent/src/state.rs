@@ -175,3 +175,56 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::{Address, B256};
+
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity { chain_id: 31337, contract: Address::ZERO, realm: B256::repeat_byte(4), host: Id([5; 16]) }
+    }
+
+    fn state() -> State {
+        let mut state = State::new(&identity()).unwrap();
+        let at = EntryRef { block: 9, shard: 6 << 32, index: 1, time: 100 };
+        let record = DeliveryRecord {
+            at,
+            payload_name: "deploy".to_owned(),
+            stage: Stage::Waiting,
+            failure: Some((Reason::DeliveryBlockMissing, "not there".to_owned())),
+            changed_secs: 7,
+            retry_secs: 8,
+        };
+        state.receiving.records.insert(Id([1; 16]), record);
+        state.receiving.applied.insert("deploy".to_owned(), at);
+        state.highest_wall_secs = 123;
+        state
+    }
+
+    #[test]
+    fn a_state_reads_back_as_it_was_written() {
+        let bytes = state().encode(&identity()).unwrap();
+        let mut expected = state();
+        let read = State::decode(&identity(), &bytes).unwrap();
+        expected.salt = read.salt;
+        assert_eq!(format!("{read:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn every_state_has_a_salt_of_its_own() {
+        assert_ne!(state().salt, state().salt);
+    }
+
+    #[test]
+    fn a_body_that_is_cut_or_has_bytes_after_it_is_refused_although_its_checksum_is_right() {
+        let body = postcard::to_stdvec(&state()).unwrap();
+        let refused = |body: &[u8]| State::decode(&identity(), &envelope::seal(&identity(), body)).unwrap_err();
+        for end in 0..body.len() {
+            assert_eq!(refused(&body[..end]), EnvelopeError::Corrupt("a body that parses"), "cut at {end}");
+        }
+        let longer = [&body[..], &[0]].concat();
+        assert_eq!(refused(&longer), EnvelopeError::Corrupt("a body without bytes after it"));
+    }
+}

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use countersign_certificate::Id;
 use countersign_registry::{B256, BlockRef};
+use countersign_snapshot::{Accounts, Clock, Snapshot, Trust};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Directory, FileError, Owners, Ownership, Secrecy};
@@ -167,30 +168,29 @@ impl Status {
         serde_json::from_slice(&bytes).map_err(|source| StatusError::Parse { path: path.display().to_string(), source })
     }
 
-    /// Whether logins are answered at Unix time `now`, as far as the wall clock tells.
-    pub fn is_fresh(&self, now: u64) -> bool {
-        self.published.is_some_and(|published| now <= published.valid_until)
-    }
-
-    /// The JSON of `status --format json`: the file's fields, and `fresh` and `age` (seconds since the block) at `now`.
+    /// The JSON of `status --format json` at Unix time `now`: `fresh`, `stale-because` where it is not, `age` (seconds since the
+    /// block), and the file's fields. `usable`: what [`usable`] said.
     ///
     /// # Errors
     /// None in practice: every field has a JSON form.
-    pub fn to_json(&self, now: u64) -> Result<String, serde_json::Error> {
+    pub fn to_json(&self, now: u64, usable: &Result<(), String>) -> Result<String, serde_json::Error> {
         #[derive(Serialize)]
         #[serde(rename_all = "kebab-case")]
         struct Shown<'a> {
             fresh: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            stale_because: Option<&'a str>,
             age: Option<u64>,
             #[serde(flatten)]
             status: &'a Status,
         }
         let age = self.published.map(|published| now.saturating_sub(published.block_time));
-        serde_json::to_string_pretty(&Shown { fresh: self.is_fresh(now), age, status: self })
+        let stale_because = usable.as_ref().err().map(String::as_str);
+        serde_json::to_string_pretty(&Shown { fresh: usable.is_ok(), stale_because, age, status: self })
     }
 
     /// The lines of `status`, at Unix time `now`.
-    pub fn to_text(&self, now: u64) -> String {
+    pub fn to_text(&self, now: u64, usable: &Result<(), String>) -> String {
         let mut out = String::new();
         let ago = |time: u64| format!("{} s ago", now.saturating_sub(time));
         // Writing to a String cannot fail.
@@ -201,10 +201,9 @@ impl Status {
         line("host", self.host.to_string());
         match self.published {
             Some(published) => {
-                let state = if self.is_fresh(now) {
-                    format!("fresh for {} s", published.valid_until.saturating_sub(now))
-                } else {
-                    format!("stale since {} s", now.saturating_sub(published.valid_until))
+                let state = match usable {
+                    Ok(()) => format!("fresh for {} s", published.valid_until.saturating_sub(now)),
+                    Err(why) => format!("not usable: {}", printable(why)),
                 };
                 line("snapshot", format!("generation {}, {state}", published.generation));
             }
@@ -242,6 +241,26 @@ impl Status {
         }
         out
     }
+}
+
+/// Whether the snapshot in `directory` counts at `clock`, asked of the files themselves as a login asks; else why not.
+///
+/// # Errors
+/// Why logins are refused, in words.
+pub fn usable(directory: &Path, clock: &Clock) -> Result<(), String> {
+    let mut problem = String::new();
+    for trust in [Trust::ROOT, Trust::owner(nix::unistd::geteuid().as_raw())] {
+        // Who may not read `access` is told by `accounts`, which is published just before it.
+        let fresh = match Snapshot::open(directory, trust) {
+            Ok(snapshot) => Ok(snapshot.fresh(clock)),
+            Err(_) => Accounts::open(directory, trust).map(|accounts| accounts.fresh(clock)),
+        };
+        match fresh {
+            Ok(fresh) => return fresh.map_err(|stale| stale.to_string()),
+            Err(error) => problem = crate::log::chain(&error),
+        }
+    }
+    Err(problem)
 }
 
 /// Text from outside, fit for a terminal.
@@ -302,13 +321,14 @@ failing       2 times, last 11 s ago: endpoints-silent: none of 2 endpoints answ
 realm holds   1 cas, 4 users
 delivery      02020202020202020202020202020202 deploy refused (delivery-digest: payload: digest)
 ";
-        assert_eq!(status().to_text(1010), expected);
-        assert!(status().to_text(1300).contains("snapshot      generation 3, stale since 10 s\n"));
+        assert_eq!(status().to_text(1010, &Ok(())), expected);
+        let stale = status().to_text(1300, &Err("snapshot is from another boot".to_owned()));
+        assert!(stale.contains("snapshot      generation 3, not usable: snapshot is from another boot\n"), "{stale}");
     }
 
     #[test]
     fn the_json_has_stable_names_and_reads_back() {
-        let json = status().to_json(1010).unwrap();
+        let json = status().to_json(1010, &Ok(())).unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["fresh"], true);
         assert_eq!(value["age"], 20);
@@ -318,6 +338,10 @@ delivery      02020202020202020202020202020202 deploy refused (delivery-digest: 
         assert_eq!(value["published"]["valid-until"], 1290);
         let read: Status = serde_json::from_str(&json).unwrap();
         assert_eq!(read, status());
+        assert!(value.get("stale-because").is_none());
+        let json = status().to_json(1010, &Err("old".to_owned())).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&value["fresh"], &value["stale-because"]), (&false.into(), &"old".into()));
     }
 
     #[test]
@@ -334,10 +358,12 @@ delivery      02020202020202020202020202020202 deploy refused (delivery-digest: 
     }
 
     #[test]
-    fn a_host_without_a_snapshot_is_never_fresh() {
+    fn a_host_without_a_snapshot_is_told_so() {
         let mut status = status();
         status.published = None;
-        assert!(!status.is_fresh(0));
-        assert!(status.to_text(1000).contains("snapshot      none published\n"));
+        assert!(status.to_text(1000, &Err(String::new())).contains("snapshot      none published\n"));
+        let directory = tempfile::tempdir().unwrap();
+        let problem = usable(&directory.path().join("snapshot"), &Clock::now().unwrap()).unwrap_err();
+        assert!(!problem.is_empty());
     }
 }

@@ -398,3 +398,22 @@ async fn days_that_are_over_fall_away_and_what_was_granted_or_denied_before_stay
     let mut agent = host.open();
     assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
 }
+
+#[tokio::test]
+async fn a_state_or_status_that_cannot_be_written_is_told_and_does_not_hold_a_revocation_back() {
+    let world = World::new().await;
+    let records = world.populate().await;
+    let host = HostFiles::new(&world, records.host, "");
+    let mut agent = host.open();
+    // Nothing can be renamed over a directory.
+    std::fs::create_dir(host.path("state/state")).unwrap();
+    world.append(shard::DENIALS, &key_lock(records.key)).await;
+    assert_eq!(agent.cycle().await.failure, None);
+    assert_eq!(host.snapshot().key_revoked(records.key).unwrap(), Some(Denial::Locked));
+    assert_eq!(host.status()["last-failure"]["reason"], "state-io");
+
+    std::fs::remove_file(host.path("state/status.json")).unwrap();
+    std::fs::create_dir(host.path("state/status.json")).unwrap();
+    assert_eq!(agent.cycle().await.failure, None);
+    assert!(host.log.text().contains("reason=status-io message="), "{}", host.log.text());
+}

@@ -159,6 +159,15 @@ async fn once_and_status_exit_0_when_the_snapshot_is_fresh_and_1_when_it_is_not(
     drop(world);
     let output = agent(&host, &["once"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
+    let status = agent(&host, &["status"]).output().unwrap();
+    assert_eq!(status.status.code(), Some(0), "the snapshot still counts");
+    assert!(text(&status.stdout).contains("failing       1 times, last "), "{}", text(&status.stdout));
+    let manifest = host.path("state/snapshot/access/manifest");
+    std::fs::set_permissions(&manifest, std::fs::Permissions::from_mode(0o666)).unwrap();
+    std::fs::remove_file(host.path("state/snapshot/accounts/manifest")).unwrap();
+    let status = agent(&host, &["status"]).output().unwrap();
+    assert_eq!(status.status.code(), Some(1));
+    assert!(text(&status.stdout).contains("snapshot      generation 2, not usable: "), "{}", text(&status.stdout));
     assert!(text(&output.stderr).contains("\nerror: endpoints-silent: http://127.0.0.1:"), "{}", text(&output.stderr));
     assert_eq!(agent(&host, &["no-such-command"]).output().unwrap().status.code(), Some(2));
 }
