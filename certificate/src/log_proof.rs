@@ -44,6 +44,12 @@ impl LogProof {
         Some(Self { batch, index, size, path: merkle::path(leaves, index)? })
     }
 
+    /// The proof of leaf `index` of `tree`; none if there is no such leaf.
+    #[must_use]
+    pub fn in_tree(batch: Id, tree: &merkle::Tree, index: u32) -> Option<Self> {
+        Some(Self { batch, index, size: tree.size(), path: tree.path(index)? })
+    }
+
     /// The batch's record id.
     #[must_use]
     pub fn batch(&self) -> Id {

@@ -66,6 +66,53 @@ pub fn path(leaves: &[Digest32], index: u32) -> Option<Vec<Digest32>> {
     Some(downwards)
 }
 
+/// A whole tree, for many paths: each costs its length, where [`path`] hashes all leaves again.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// From the leaves to the root. A last node without a sibling rises as it is, which gives the tree the shape of [`root`].
+    levels: Vec<Vec<Digest32>>,
+    size: u32,
+}
+
+impl Tree {
+    /// The tree over `leaves`; none for no leaves or more than a proof could name.
+    #[must_use]
+    pub fn new(leaves: Vec<Digest32>) -> Option<Self> {
+        let size = u32::try_from(leaves.len()).ok().filter(|size| *size > 0)?;
+        let mut levels = vec![leaves];
+        while let Some(below) = levels.last().filter(|below| below.len() > 1) {
+            let level = below.chunks(2).filter_map(subtree).collect();
+            levels.push(level);
+        }
+        Some(Self { levels, size })
+    }
+
+    /// How many leaves.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Its root.
+    #[must_use]
+    pub fn root(&self) -> Option<Digest32> {
+        self.levels.last()?.first().copied()
+    }
+
+    /// The inclusion path of leaf `index`, from the leaf upwards; none if it is out of range.
+    #[must_use]
+    pub fn path(&self, index: u32) -> Option<Vec<Digest32>> {
+        let mut index = usize::try_from(index).ok().filter(|_| index < self.size)?;
+        let mut path = Vec::new();
+        for level in &self.levels {
+            // Beyond the end: this node rises alone.
+            path.extend(level.get(index ^ 1));
+            index >>= 1;
+        }
+        Some(path)
+    }
+}
+
 /// The number of nodes in the inclusion path of leaf `index` of `size`; none if `index` is out of range.
 #[must_use]
 pub fn path_length(index: u32, size: u32) -> Option<usize> {
@@ -149,6 +196,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_whole_tree_gives_the_same_root_and_paths_as_the_leaves() {
+        for count in 1..=70_u8 {
+            let leaves = leaves(count);
+            let tree = Tree::new(leaves.clone()).unwrap();
+            assert_eq!((tree.size(), tree.root()), (u32::from(count), root(&leaves)), "{count}");
+            for index in 0..=u32::from(count) {
+                assert_eq!(tree.path(index), path(&leaves, index), "{index} of {count}");
+            }
+        }
+        assert!(Tree::new(Vec::new()).is_none());
     }
 
     #[test]
