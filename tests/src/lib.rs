@@ -17,6 +17,7 @@
 pub mod agent;
 pub mod anvil;
 pub mod bed;
+pub mod cli;
 pub mod client;
 pub mod machine;
 pub mod mint;
