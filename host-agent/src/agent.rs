@@ -1,4 +1,4 @@
-//! The agent itself: opens what it remembers, syncs the ledger, replays, compiles, publishes, and says how that went.
+//! The agent itself: opens what it remembers, syncs the ledger, replays, has the result published, and says how that went.
 //!
 //! The order of things is the promise: nothing is published that was not proved; what was published stays when anything fails; a
 //! denial is on disk before it is published; the snapshot is never made from an older block than the one before; and a clock
@@ -9,19 +9,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use countersign_certificate::RealmId;
 use countersign_chain::ChainError;
 use countersign_chain::endpoints::Limits;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::source::Heads;
 use countersign_chain::sync::Ledger;
-use countersign_compile::{Compiled, HostView, compile};
 use countersign_registry::replay::ReplayError;
 use countersign_registry::{Effective, PlacedEntry, Replay};
-use countersign_snapshot::{
-    AccessTables, AccountsTables, BootId, Clock, Facts, Freshness, Gid, Manifest, PublishInfo, Salt, Snapshot, Trust,
-    publish, refresh,
-};
+use countersign_snapshot::{Clock, Gid};
 use nix::unistd::{Group, geteuid};
 
 use crate::config::{Config, ConfigError};
@@ -30,16 +25,14 @@ use crate::envelope::Identity;
 use crate::files::{self, Directory, FileError, Owners, Secrecy};
 use crate::lock::{Lock, LockError};
 use crate::log::{Level, Line, Log};
+use crate::publishing::{Made, learn_from, manifest_in_place, status_of};
 use crate::reason::Reason;
 use crate::receiving::Receiver;
-use crate::state::{Found, Published, State};
+use crate::state::{Found, State};
 use crate::status::{self, Status};
 
 /// The most that is read of a realm file, in bytes.
 const REALM_FILE_LIMIT: u64 = 64 << 10;
-
-/// How much older than the block a host's clock may be before its logins are refused, seconds (the snapshot reader's rule).
-const CLOCK_BEHIND_SECS: u64 = 30;
 
 /// A state that nothing but time has changed is written at least this often, seconds.
 const SAVE_INTERVAL_SECS: u64 = 60;
@@ -103,13 +96,6 @@ pub struct Outcome {
     pub unfinished: usize,
 }
 
-/// A snapshot that this process published.
-struct Made {
-    generation: u64,
-    access: AccessTables,
-    accounts: AccountsTables,
-}
-
 /// The agent of one host.
 pub struct Agent {
     pub(crate) config: Config,
@@ -121,12 +107,12 @@ pub struct Agent {
     pub(crate) receiver: Receiver,
     clocks: Clocks,
     directory: Directory,
-    access_group: Option<Gid>,
-    made: Option<Made>,
+    pub(crate) access_group: Option<Gid>,
+    pub(crate) made: Option<Made>,
     /// The entries of the latest view alone, as of the last look.
     seen_latest: Vec<PlacedEntry>,
-    state_is_complete: bool,
-    dirty: bool,
+    pub(crate) state_is_complete: bool,
+    pub(crate) dirty: bool,
     saved_secs: u64,
     logged: Option<(Reason, u64)>,
     lock: Lock,
@@ -258,44 +244,6 @@ impl Agent {
         self.config.poll_interval_ms.map_or(profile, |interval| interval.millis())
     }
 
-    /// Publishes again what was published last, from what is on this host alone: as old as it is and valid no longer than it was.
-    /// After a reboot this is what makes the snapshot count again. Returns whether there was anything.
-    ///
-    /// # Errors
-    /// The clock was set back, or the snapshot cannot be written.
-    pub fn republish(&mut self) -> Result<bool, Failure> {
-        let Some(published) = self.state.published else { return Ok(false) };
-        let clock = self.now()?;
-        let limit = self.config.max_staleness_secs.map_or(u64::MAX, std::num::NonZeroU64::get);
-        let freshness = cycle::aged(&published, limit, self.state.highest_wall_secs, &clock);
-        let generation = match self.refresh_in_place(freshness, &clock) {
-            Some(generation) => generation,
-            // Without the files of before, from the final view and the pending denials: stricter, never looser.
-            None if self.state_is_complete => {
-                // The final view may have moved on after the last publication.
-                let latest = published.latest.max(self.state.replay.final_block());
-                let effective = self.state.replay.effective(latest, &[]).map_err(|error| replay_failure(&error))?;
-                let compiled = compile(&effective, &self.view());
-                let info = self.info(compiled.facts.clone(), freshness, &clock);
-                publish(&self.config.snapshot_dir(), &compiled.access, &compiled.accounts, &info)
-                    .map_err(|error| Failure::of(Reason::PublishFailed, &error))?
-            }
-            None => return Ok(false),
-        };
-        self.state.highest_wall_secs = freshness.highest_wall_secs;
-        let latest = (published.latest, published.final_block);
-        self.state.published = Some(record(generation, latest, &freshness, &clock));
-        self.dirty = true;
-        self.status.published = self.state.published.as_ref().map(status_of);
-        let line = Line::event("republished")
-            .field("generation", generation)
-            .field("block", published.latest.number)
-            .field("age", freshness.age_consumed_secs)
-            .field("valid-until", freshness.valid_until_secs);
-        self.log.line(Level::Notice, &line);
-        Ok(true)
-    }
-
     /// One cycle: sync, replay, compile, publish, receive. Whatever happens, the status file tells it afterwards.
     pub async fn cycle(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
@@ -375,6 +323,7 @@ impl Agent {
             self.state_is_complete = true;
             let effective = self.state.replay.effective(latest, &latest_entries);
             self.seen_latest = latest_entries;
+            self.state.known_latest = latest;
             let effective = effective.map_err(|error| replay_failure(&error))?;
             let look_back_secs = cycle::look_back_secs(&effective);
             let enough = look_back_secs <= self.state.look_back_secs;
@@ -382,63 +331,6 @@ impl Agent {
             if enough {
                 return Ok(effective);
             }
-        }
-    }
-
-    fn publish(&mut self, effective: &Effective) -> Result<(), Failure> {
-        let compiled = compile(effective, &self.view());
-        // Read again: fetching may have taken a while, and the age counts from here.
-        let clock = self.now()?;
-        let latest = effective.latest_block;
-        let freshness = cycle::fresh(latest.time, compiled.max_staleness_secs, self.state.highest_wall_secs, &clock);
-        let info = self.info(compiled.facts.clone(), freshness, &clock);
-        let directory = self.config.snapshot_dir();
-        let unchanged = self
-            .made
-            .as_ref()
-            .filter(|made| made.access == compiled.access && made.accounts == compiled.accounts)
-            .and_then(|made| refresh(&directory, made.generation, &info).ok());
-        let generation = match unchanged {
-            Some(generation) => generation,
-            None => publish(&directory, &compiled.access, &compiled.accounts, &info)
-                .map_err(|error| Failure::of(Reason::PublishFailed, &error))?,
-        };
-        self.state.highest_wall_secs = freshness.highest_wall_secs;
-        self.state.published = Some(record(generation, (latest, effective.final_block), &freshness, &clock));
-        self.tell(effective, &compiled, generation, unchanged.is_none());
-        self.made = Some(Made { generation, access: compiled.access, accounts: compiled.accounts });
-        if clock.unix_secs > freshness.valid_until_secs {
-            let message = format!(
-                "newest block {} is {} s old, a snapshot counts for {} s",
-                latest.number, freshness.age_consumed_secs, freshness.max_staleness_secs
-            );
-            return Err(Failure::new(Reason::BlockTooOld, message));
-        }
-        if clock.unix_secs.saturating_add(CLOCK_BEHIND_SECS) < latest.time {
-            let behind = latest.time.saturating_sub(clock.unix_secs);
-            let message = format!("this host's clock is {behind} s behind block {}", latest.number);
-            return Err(Failure::new(Reason::ClockBehind, message));
-        }
-        Ok(())
-    }
-
-    /// Puts what was published into status and log.
-    fn tell(&mut self, effective: &Effective, compiled: &Compiled, generation: u64, changed: bool) {
-        self.status.latest = Some(effective.latest_block);
-        self.status.final_block = Some(effective.final_block);
-        self.status.published = self.state.published.as_ref().map(status_of);
-        self.status.counts = counts(effective);
-        if changed {
-            let line = Line::event("published")
-                .field("generation", generation)
-                .field("block", effective.latest_block.number)
-                .field("final", effective.final_block.number)
-                .field("host", format!("{:?}", compiled.facts.host_state).to_lowercase())
-                .field("grants", compiled.access.grants.len())
-                .field("keys", compiled.access.keys.len())
-                .field("cas", compiled.access.cas.len())
-                .field("batches", compiled.access.batches.len());
-            self.log.line(Level::Info, &line);
         }
     }
 
@@ -451,37 +343,6 @@ impl Agent {
             return Err(Failure::new(Reason::ClockBack, message));
         }
         Ok(clock)
-    }
-
-    fn view(&self) -> HostView {
-        HostView {
-            host: self.identity.host,
-            allow_root: self.config.allow_root,
-            max_staleness_secs: self.config.max_staleness_secs.map(std::num::NonZeroU64::get),
-        }
-    }
-
-    fn info(&self, facts: Facts, freshness: Freshness, clock: &Clock) -> PublishInfo {
-        PublishInfo {
-            facts,
-            freshness,
-            salt: Salt(self.state.salt),
-            access_group: self.access_group,
-            now_unix_secs: clock.unix_secs,
-        }
-    }
-
-    /// Makes the tables that are in place count again; none when they are not there as they should be.
-    fn refresh_in_place(&self, freshness: Freshness, clock: &Clock) -> Option<u64> {
-        let directory = self.config.snapshot_dir();
-        let manifest = manifest_in_place(&directory, &self.identity)?;
-        let published = self.state.published?;
-        if manifest.facts.latest_block.number != published.latest.number {
-            return None;
-        }
-        let facts = Facts { allow_root: self.config.allow_root, ..manifest.facts };
-        let info = self.info(facts, freshness, clock);
-        refresh(&directory, manifest.generation, &info).ok()
     }
 
     fn save(&mut self) {
@@ -555,7 +416,7 @@ fn make_state_dir(path: &Path) -> Result<(), FileError> {
     }
 }
 
-fn replay_failure(error: &ReplayError) -> Failure {
+pub(crate) fn replay_failure(error: &ReplayError) -> Failure {
     let reason = match error {
         ReplayError::UpgradeNeeded { .. } => Reason::UpgradeNeeded,
         _ => Reason::ReplayFailed,
@@ -571,67 +432,6 @@ pub(crate) fn access_group(config: &Config) -> Result<Option<Gid>, AgentError> {
     match Group::from_name(&config.group) {
         Ok(Some(group)) => Ok(Some(Gid(group.gid.as_raw()))),
         _ => Err(AgentError::Group(config.group.clone())),
-    }
-}
-
-/// The manifest of the snapshot that is there, if it is this realm's and host's.
-fn manifest_in_place(directory: &Path, identity: &Identity) -> Option<Manifest> {
-    let snapshot = Snapshot::open(directory, Trust::owner(geteuid().as_raw())).ok()?;
-    let manifest = snapshot.manifest().clone();
-    let ours = manifest.facts.realm == RealmId(identity.realm.0) && manifest.facts.host == identity.host;
-    ours.then_some(manifest)
-}
-
-/// What the manifest knows better than the state: it is written with every publication, the state only when it changed, and
-/// the state may just have been lost.
-fn learn_from(state: &mut State, manifest: &Manifest, state_is_complete: bool) {
-    let freshness = &manifest.freshness;
-    state.highest_wall_secs = state.highest_wall_secs.max(freshness.highest_wall_secs);
-    if !state_is_complete {
-        state.salt = manifest.salt.0;
-    }
-    if state.published.is_none_or(|published| published.generation < manifest.generation) {
-        let block = |block: countersign_snapshot::BlockRef| countersign_registry::BlockRef {
-            number: block.number,
-            time: block.time_secs,
-        };
-        let clock = Clock {
-            unix_secs: freshness.highest_wall_secs,
-            boot_id: freshness.boot_id,
-            boottime_secs: freshness.boottime_secs,
-        };
-        let blocks = (block(manifest.facts.latest_block), block(manifest.facts.final_block));
-        state.published = Some(record(manifest.generation, blocks, freshness, &clock));
-    }
-}
-
-fn record(
-    generation: u64,
-    (latest, final_block): (countersign_registry::BlockRef, countersign_registry::BlockRef),
-    freshness: &Freshness,
-    clock: &Clock,
-) -> Published {
-    let BootId(boot_id) = freshness.boot_id;
-    Published {
-        generation,
-        at_secs: clock.unix_secs,
-        latest,
-        final_block,
-        valid_until_secs: freshness.valid_until_secs,
-        max_staleness_secs: freshness.max_staleness_secs,
-        boot_id,
-        boottime_secs: freshness.boottime_secs,
-        age_consumed_secs: freshness.age_consumed_secs,
-    }
-}
-
-fn status_of(published: &Published) -> status::Published {
-    status::Published {
-        generation: published.generation,
-        at: published.at_secs,
-        block_time: published.latest.time,
-        valid_until: published.valid_until_secs,
-        max_staleness: published.max_staleness_secs,
     }
 }
 
@@ -652,25 +452,4 @@ fn first_status(identity: &Identity, state: &State, now_secs: u64) -> Status {
         counts: BTreeMap::new(),
         deliveries: Vec::new(),
     }
-}
-
-fn counts(effective: &Effective) -> BTreeMap<String, u64> {
-    [
-        ("users", effective.users.len()),
-        ("groups", effective.groups.len()),
-        ("hosts", effective.hosts.len()),
-        ("keys", effective.keys.len()),
-        ("grants", effective.grants.len()),
-        ("cas", effective.cas.len()),
-        ("batches", effective.batches.len()),
-        ("requests", effective.requests.len()),
-        ("locked-keys", effective.locked_keys.len()),
-        ("revoked-keys", effective.revoked_keys.len()),
-        ("revoked-serials", effective.revoked_serials.values().map(std::collections::BTreeSet::len).sum()),
-        ("waiting", effective.waiting.len()),
-        ("ignored", effective.ignored.len()),
-    ]
-    .into_iter()
-    .map(|(name, count)| (name.to_owned(), u64::try_from(count).unwrap_or(u64::MAX)))
-    .collect()
 }

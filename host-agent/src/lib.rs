@@ -19,4 +19,5 @@ pub mod state;
 pub mod status;
 pub mod verify;
 
+mod publishing;
 mod receiving;

@@ -30,6 +30,8 @@ pub struct State {
     pub highest_wall_secs: u64,
     /// What the snapshot that is there was made of.
     pub published: Option<Published>,
+    /// The newest block whose denials are in `replay`; newer than the published one when publishing failed.
+    pub known_latest: BlockRef,
     /// How far back batches and requests are read, seconds: the realm's max TTL and pickup when last seen.
     pub look_back_secs: u64,
     /// How far each shard was read.
@@ -121,6 +123,7 @@ impl State {
             salt,
             highest_wall_secs: 0,
             published: None,
+            known_latest: BlockRef::default(),
             look_back_secs: crate::cycle::DEFAULT_LOOK_BACK_SECS,
             cursor: Cursor::default(),
             replay: Replay::new(identity.realm),

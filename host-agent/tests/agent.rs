@@ -241,6 +241,29 @@ async fn a_snapshot_that_cannot_be_written_leaves_the_old_one() {
 }
 
 #[tokio::test]
+async fn a_denial_that_could_not_be_published_is_in_force_after_a_restart_without_the_chain() {
+    let world = World::new().await;
+    let records = world.populate().await;
+    let host = HostFiles::new(&world, records.host, "");
+    let mut agent = host.open();
+    assert_eq!(agent.cycle().await.failure, None);
+    let valid_until = host.snapshot().manifest().freshness.valid_until_secs;
+    world.append(shard::DENIALS, &key_lock(records.key)).await;
+    let access = host.path("state/snapshot/access");
+    std::fs::set_permissions(&access, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(agent.cycle().await.failure.unwrap().reason, Reason::PublishFailed);
+    drop((agent, world));
+
+    std::fs::set_permissions(&access, std::fs::Permissions::from_mode(0o750)).unwrap();
+    assert_eq!(host.snapshot().key_revoked(records.key).unwrap(), None);
+    let mut agent = host.open();
+    assert!(agent.republish().unwrap());
+    let again = host.snapshot();
+    assert_eq!(again.key_revoked(records.key).unwrap(), Some(Denial::Locked));
+    assert_eq!(again.manifest().freshness.valid_until_secs, valid_until);
+}
+
+#[tokio::test]
 async fn a_state_file_that_is_cut_or_changed_is_set_aside_and_rebuilt_from_the_chain() {
     let world = World::new().await;
     let records = world.populate().await;
