@@ -2,7 +2,7 @@
 //! must be the pinned one; every slot asked for is proved with its value or proved absent. A node that declines or proves
 //! something else is passed over for the next.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use alloy_primitives::{Address, B256, U256};
 use countersign_registry::{pin::RealmPin, proof::AccountProof, sign};
@@ -10,12 +10,15 @@ use serde_json::{Value, json};
 
 use crate::{
     endpoints::{Endpoint, Endpoints},
-    error::ChainError,
+    error::{ChainError, printable},
     source::TrustedHeader,
 };
 
 /// Slots in one request: nodes refuse more than 1024, some providers fewer.
 const SLOTS_PER_REQUEST: usize = 256;
+
+/// Before a wrong proof is asked for again.
+const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
 
 /// An actor's slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,11 +86,28 @@ pub async fn prove_slots(
     // With no slots at all the account, and so the code hash, is still proved.
     let batches: Vec<&[B256]> = if slots.is_empty() { vec![&[]] } else { slots.chunks(SLOTS_PER_REQUEST).collect() };
     for batch in batches {
-        let part =
-            endpoints.first("eth_getProof", |endpoint| one_batch(endpoint, contract, code_hash, header, batch)).await?;
-        proved.extend(part);
+        proved.extend(some_batch(endpoints, contract, code_hash, header, batch).await?);
     }
     Ok(proved)
+}
+
+/// Asks every node, and a few times over where a proof was wrong: a node that is just taking the next block in, or one behind a load
+/// balancer, proves another block's state for a moment (anvil does).
+async fn some_batch(
+    endpoints: &Endpoints,
+    contract: Address,
+    code_hash: B256,
+    header: &TrustedHeader,
+    slots: &[B256],
+) -> Result<BTreeMap<B256, U256>, ChainError> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        let ask = |endpoint| one_batch(endpoint, contract, code_hash, header, slots);
+        match (endpoints.first("eth_getProof", ask).await, pauses.next()) {
+            (Err(ChainError::Proof { .. }), Some(pause)) => tokio::time::sleep(*pause).await,
+            (answer, _) => return answer,
+        }
+    }
 }
 
 async fn one_batch(
@@ -106,6 +126,6 @@ async fn one_batch(
     answer.verify(header.state_root, contract, code_hash, slots).map_err(|error| ChainError::Proof {
         endpoint: endpoint.name().into(),
         block: header.number,
-        detail: error.to_string(),
+        detail: printable(&error.to_string()),
     })
 }

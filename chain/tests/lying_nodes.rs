@@ -242,6 +242,22 @@ async fn a_node_that_proves_another_slot_value_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_node_whose_proof_is_wrong_for_a_moment_is_asked_again() {
+    let world = world_with_notes().await;
+    let asked = AtomicUsize::new(0);
+    let hasty = Proxy::start(&world.anvil.url, move |method, _| match method {
+        // Every second proof is of nothing, as of a node that is taking the next block in.
+        "eth_getProof" if asked.fetch_add(1, Ordering::Relaxed) % 2 == 0 => {
+            Act::Alter(Box::new(|result| result["accountProof"] = json!([])))
+        }
+        _ => Act::Pass,
+    })
+    .await;
+    let update = look(&mut world.ledger(HeaderTrust::Dev, &[&hasty.url]), &Cursor::default()).await.unwrap();
+    assert_eq!(texts(&update.final_entries), ["alice", "bob", "carol"]);
+}
+
+#[tokio::test]
 async fn a_header_with_another_state_root_does_not_re_hash() {
     let world = world_with_notes().await;
     let forger = Proxy::start(&world.anvil.url, |method, params| match method {
