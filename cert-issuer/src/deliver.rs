@@ -60,8 +60,7 @@ pub fn post(
     let r: [u8; 16] = random()?;
     let id = sign::record_id(Kind::DELIVERY, parcel.sender, r);
     let kind = parcel.payload.contents().kind();
-    let context =
-        Context { realm: effective.realm.0, delivery: id.0, recipient: parcel.recipient.into_array(), kind };
+    let context = Context { realm: effective.realm.0, delivery: id.0, recipient: parcel.recipient.into_array(), kind };
     let sealed = seal(&context, parcel.sender_key, &recipient, &parcel.payload)?;
     let digest = B256::from(sealed.digest);
     let note = Note { delivery: id, cid: sealed.cid, digest, sent: now };
@@ -81,7 +80,9 @@ pub fn post(
 fn sealing_key(effective: &Effective, address: Address, role: &str) -> Result<PublicKey, IssueError> {
     let bytes = effective.actors.get(&address).and_then(|actor| actor.x25519);
     let bytes = bytes.ok_or_else(|| {
-        IssueError::Recipient(format!("{role} {address} has no sealing key on the ledger (yet: it counts once it is final)"))
+        IssueError::Recipient(format!(
+            "{role} {address} has no sealing key on the ledger (yet: it counts once it is final)"
+        ))
     })?;
     Ok(PublicKey::from_bytes(bytes.0)?)
 }
@@ -149,9 +150,7 @@ pub fn certificate_payload(name: &str, line: &str) -> Result<Payload, IssueError
 /// # Errors
 /// [`IssueError::Delivery`].
 pub fn key_pair_payload(name: &str, private: &Zeroizing<String>, line: Option<&str>) -> Result<Payload, IssueError> {
-    let contents = Contents::SshKeyPair {
-        private_key: Zeroizing::new(private.to_string()),
-        certificate: line.map(str::to_owned),
-    };
+    let contents =
+        Contents::SshKeyPair { private_key: Zeroizing::new(private.to_string()), certificate: line.map(str::to_owned) };
     Ok(Payload::new(name, contents)?)
 }

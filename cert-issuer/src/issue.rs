@@ -159,7 +159,10 @@ fn may_sign(effective: &Effective, signer: Signer<'_>, order: &Order, now: u64) 
         .get(&signer.issuer)
         .is_some_and(|actor| actor.roles & countersign_registry::entries::Roles::ISSUER != 0 && !actor.locked);
     if !has_role {
-        return Err(IssueError::refused(Reason::BatchIssuer, format!("{} does not hold the issuer role", signer.issuer)));
+        return Err(IssueError::refused(
+            Reason::BatchIssuer,
+            format!("{} does not hold the issuer role", signer.issuer),
+        ));
     }
     if !signer.record.limits.issuers.contains(&signer.issuer) {
         let detail = format!("{} is not an issuer that {} lists", signer.issuer, name());
@@ -218,7 +221,11 @@ impl Batch {
     ///
     /// # Errors
     /// [`IssueError`] where a rehearsal cannot be held.
-    pub fn rehearse(&self, effective: &Effective, signer: Signer<'_>) -> Result<Vec<Result<(), IssueError>>, IssueError> {
+    pub fn rehearse(
+        &self,
+        effective: &Effective,
+        signer: Signer<'_>,
+    ) -> Result<Vec<Result<(), IssueError>>, IssueError> {
         let latest = effective.latest_block;
         let hypothetical = SnapshotBatch {
             state: BatchState::Accepted,

@@ -4,13 +4,16 @@
 //! a certificate is logged, and again before it is handed out, the target host's snapshot is compiled and asked. What a host would
 //! refuse is refused here, with the same reason code.
 
+pub mod answered;
 pub mod ca_key;
+pub mod config;
 pub mod deliver;
 pub mod duration;
 pub mod issue;
 pub mod judge;
 pub mod outbox;
 pub mod policy;
+pub mod run;
 pub mod service;
 pub mod ssh_agent;
 pub mod view;

@@ -152,12 +152,7 @@ mod tests {
     use super::*;
 
     fn note() -> Note {
-        Note {
-            delivery: Id([1; 16]),
-            cid: BlockCid::of(b"block").unwrap(),
-            digest: B256::repeat_byte(2),
-            sent: 1_000,
-        }
+        Note { delivery: Id([1; 16]), cid: BlockCid::of(b"block").unwrap(), digest: B256::repeat_byte(2), sent: 1_000 }
     }
 
     #[test]

@@ -65,7 +65,10 @@ impl Issuer {
 
     fn signer<'a>(&self, view: &'a View) -> Result<Signer<'a>, IssueError> {
         let record = view.effective.cas.get(&self.ca).ok_or_else(|| {
-            IssueError::refused(countersign_sshd::Reason::CaUnknown, format!("{} (new CAs count once they are final)", self.ca))
+            IssueError::refused(
+                countersign_sshd::Reason::CaUnknown,
+                format!("{} (new CAs count once they are final)", self.ca),
+            )
         })?;
         self.key.expect(&record.public_key)?;
         Ok(Signer { id: self.ca, record, issuer: self.address })

@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -65,7 +68,7 @@ impl Chain {
         let transaction = format!(r#"[{{"from":"{payer}","to":"{address}","value":"0x8AC7230489E80000"}}]"#);
         let hash = self.call("eth_sendTransaction", &transaction);
         while self.call("eth_getTransactionReceipt", &format!("[{hash}]")).is_null() {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
@@ -249,5 +252,114 @@ impl Bed {
     pub(crate) fn logged(&self, kind: &str) -> usize {
         let log = self.ok(&["log", "--kind", kind]);
         usize::try_from(log["total"].as_u64().unwrap()).unwrap()
+    }
+}
+
+/// OpenSSH's agent, ended with the test.
+pub(crate) struct Agent {
+    child: Child,
+    socket: String,
+}
+
+impl Agent {
+    pub(crate) fn socket(&self) -> &str {
+        &self.socket
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The issuer's service in a thread, and its log.
+pub(crate) struct Service {
+    lines: Receiver<String>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Waits for a line of the log, at most a minute.
+    pub(crate) fn until(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(line) if wanted(&line) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("{error}; the log so far: {seen:#?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Bed {
+    pub(crate) fn ssh_agent(&self) -> Agent {
+        let socket = self.path("agent.socket");
+        let child = Command::new("ssh-agent")
+            .args(["-D", "-a"])
+            .arg(&socket)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("ssh-agent is part of openssh-client: install it");
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Agent { child, socket: socket.to_str().unwrap().to_owned() }
+    }
+
+    pub(crate) fn ssh_add(&self, agent: &Agent, name: &str, password: &str) {
+        let askpass = self.path("askpass");
+        std::fs::write(&askpass, format!("#!/bin/sh\necho '{password}'\n")).unwrap();
+        std::fs::set_permissions(&askpass, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let status = Command::new("ssh-add")
+            .arg("-q")
+            .arg(self.path(name))
+            .env("SSH_AUTH_SOCK", agent.socket())
+            .env("SSH_ASKPASS", &askpass)
+            .env("SSH_ASKPASS_REQUIRE", "force")
+            .stdin(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Starts the service with the bed's issuer and CA.
+    pub(crate) fn issuer_service(&self) -> Service {
+        let secret = |name: &str, text: &str| {
+            std::fs::write(self.path(name), text).unwrap();
+            std::fs::set_permissions(self.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        };
+        secret("issuer.password", PASSWORD);
+        secret("ca.password", "ca password");
+        let text = "realm = \"realm.toml\"\nactor = \"issuer.json\"\nactor-password-file = \"issuer.password\"\n\
+            ca = \"prod\"\nca-key = \"ca\"\nca-password-file = \"ca.password\"\ndelivery-key = \"issuer.x25519\"\n\
+            store = \"blocks\"\nstate = \"state\"\n";
+        std::fs::write(self.path("issuer.toml"), text).unwrap();
+        let config = countersign_issuer::config::Config::load(&self.path("issuer.toml")).unwrap();
+        let (sender, lines) = std::sync::mpsc::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let service = countersign_issuer::run::Service::open(config).await.unwrap();
+                let stop = async {
+                    let _ = stopped.await;
+                };
+                service.run(stop, |line| drop(sender.send(line.to_owned()))).await;
+            });
+        });
+        Service { lines, stop: Some(stop), thread: Some(thread) }
     }
 }

@@ -237,3 +237,105 @@ fn locks_end_by_the_roots_and_removed_things_are_gone() {
     let reused = bed.run(&["user", "add", "alice"]);
     assert!(reused.stderr.contains("every reader would ignore this: USER_ADD"), "{}", reused.stderr);
 }
+
+// row: D12 (the CA's key in an agent; a hardware token is reached the same way)
+#[test]
+fn a_ca_key_in_ssh_agent_signs_and_so_can_the_certified_key_be_there() {
+    let bed = Bed::new().with_alice();
+    let agent = bed.ssh_agent();
+    bed.ssh_add(&agent, "alice", "");
+    let without = bed.run_with(
+        &[
+            "--as-actor",
+            "issuer.json",
+            "issue",
+            "alice@web1",
+            "--as",
+            "deploy",
+            "--agent-key",
+            "alice",
+            "--ca-agent",
+            "--out",
+            "id",
+        ],
+        &[("SSH_AUTH_SOCK", agent.socket())],
+    );
+    assert!(without.stderr.contains("does not hold the CA's key SHA256:"), "{}", without.stderr);
+    bed.ssh_add(&agent, "ca", "ca password");
+    let with = bed.run_with(
+        &[
+            "--as-actor",
+            "issuer.json",
+            "issue",
+            "alice@web1",
+            "--as",
+            "deploy",
+            "--agent-key",
+            "alice",
+            "--ca-agent",
+            "--out",
+            "id",
+        ],
+        &[("SSH_AUTH_SOCK", agent.socket())],
+    );
+    assert_eq!(with.code, 0, "{}", with.stderr);
+    let certificate = bed.ok(&["inspect", "id-cert.pub"]);
+    assert_eq!(certificate["fingerprint"], bed.ok(&["inspect", "alice.pub"])["fingerprint"]);
+}
+
+#[test]
+fn the_service_answers_a_request_once_it_is_approved_and_not_before() {
+    let bed = Bed::new();
+    let (device, approver) = (bed.actor("device"), bed.actor("approver"));
+    let sealing = bed.ok(&["device", "new", "device.x25519"])["x25519"].as_str().unwrap().to_owned();
+    bed.ssh_keygen("ssh", "");
+    bed.ok(&["user", "add", "alice"]);
+    bed.ok(&["user", "add", "bob"]);
+    bed.ok(&["host", "add", "web1"]);
+    bed.ok(&["grant", "add", "alice", "--host", "web1", "--login", "deploy", "--approvals", "1"]);
+    bed.ok(&["member", "set", &device, "--user", "alice", "--x25519", &sealing]);
+    bed.ok(&["member", "set", &approver, "--user", "bob"]);
+    let roots = ["--root-key", "root1.json", "--root-key", "root2.json", "--wait", "final"];
+    let grant: Vec<&str> = ["role", "grant", &approver, "approver"].into_iter().chain(roots).collect();
+    bed.ok(&grant);
+    bed.ok(&["payload", "add", "ssh", "--kind", "ssh-certificate", "--wait", "final"]);
+
+    let direct = bed.issue(&["alice@web1", "--as", "deploy", "--key", "ssh.pub"]);
+    assert!(direct.stderr.contains("refused: request-unknown"), "{}", direct.stderr);
+    let asked = bed.ok(&[
+        "--as-actor",
+        "device.json",
+        "request",
+        "web1",
+        "--as",
+        "deploy",
+        "--key",
+        "ssh.pub",
+        "--reason",
+        "disk is full",
+    ]);
+    let request = asked["entries"][0]["id"].as_str().unwrap().to_owned();
+    let service = bed.issuer_service();
+    service.until(|line| line.contains("event=refused") && line.contains("reason=approvals-missing"));
+    assert_eq!(bed.logged("BATCH"), 0);
+    let own = bed.run(&["--as-actor", "device.json", "approve", &request]);
+    assert_eq!(own.code, 1);
+    bed.ok(&["--as-actor", "approver.json", "approve", &request]);
+    let issued = service.until(|line| line.contains("event=issued"));
+    assert!(issued.contains(&request), "{issued}");
+    std::fs::create_dir(bed.path("home")).unwrap();
+    std::fs::set_permissions(bed.path("home"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    for name in ["ssh", "ssh.pub"] {
+        std::fs::copy(bed.path(name), bed.path("home").join(name)).unwrap();
+    }
+    let fetch =
+        ["--as-actor", "device.json", "fetch", "--delivery-key", "device.x25519", "--store", "blocks", "--out", "home"];
+    let fetched = bed.ok(&fetch);
+    assert_eq!(fetched["deliveries"][0]["outcome"], "applied", "{fetched}");
+    let certificate = bed.ok(&["inspect", "home/ssh-cert.pub"]);
+    assert_eq!(certificate["scope"]["request"].as_str().unwrap(), request);
+    service.until(|line| line.contains("event=unpinned") && line.contains("reason=acknowledged"));
+    assert_eq!(bed.logged("BATCH"), 1);
+    let status: serde_json::Value = serde_json::from_str(&bed.read("state/status.json")).unwrap();
+    assert_eq!(status["error"], serde_json::Value::Null);
+}

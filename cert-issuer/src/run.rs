@@ -1,0 +1,365 @@
+//! The service: answers requests on the ledger. Requests that arrive within the window share one batch; each certificate is sealed to
+//! the ledger key that asked. There is no listening port: the chain is the inbox, the block store the outbox.
+//!
+//! A request is answered once. One that is refused is tried again while it lives, since an approval or a grant may still come; what
+//! changes is logged. Every failure keeps the service running.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use countersign_chain::endpoints::Limits;
+use countersign_chain::keys::{ActorKey, KeySource, PASSWORD_VARIABLE};
+use countersign_chain::realm_file::RealmFile;
+use countersign_chain::sync::{Cursor, Ledger};
+use countersign_delivery::{DirectoryStore, SecretKey};
+use countersign_registry::shard::{CLASS_BATCHES, CLASS_MEMBERS, class_of};
+use countersign_registry::{Effective, Id};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::answered::{Answered, AnsweredError};
+use crate::ca_key::CaKey;
+use crate::config::Config;
+use crate::deliver::{self, Parcel};
+use crate::error::IssueError;
+use crate::outbox::{Due, Outbox};
+use crate::policy::Order;
+use crate::service::Issuer;
+use crate::ssh_agent::SshAgent;
+use crate::view::{View, wanted_shards};
+
+/// How many certificates go into one batch at most: a bound on how much work one transaction stands for.
+const MAX_BATCH: usize = 1_024;
+/// How long a person may take to touch the CA's key.
+const TOUCH: Duration = Duration::from_secs(60);
+
+/// Why the service cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Issuing, keys, chain.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The notes.
+    #[error(transparent)]
+    Answered(#[from] AnsweredError),
+    /// A file or directory.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The CA of the configuration.
+    #[error("CA `{name}`: {problem}")]
+    Ca {
+        /// As configured.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+/// What the service last did; written to `status.json` in the state directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// When this was written, Unix seconds.
+    pub time: u64,
+    /// Latest block seen.
+    pub latest_block: u64,
+    /// The ledger key that logs.
+    pub issuer: String,
+    /// The CA.
+    pub ca: String,
+    /// Certificates issued since the start.
+    pub issued: u64,
+    /// Requests that live and are not answered, with the reason code of the last refusal.
+    pub pending: BTreeMap<String, String>,
+    /// Deliveries that are not acknowledged yet.
+    pub undelivered: usize,
+    /// The last failure, if it still stands.
+    pub error: Option<String>,
+}
+
+/// The running service.
+pub struct Service {
+    config: Config,
+    realm: RealmFile,
+    issuer: Issuer,
+    sealing: SecretKey,
+    store: DirectoryStore,
+    outbox: Outbox,
+    answered: Answered,
+    ledger: Ledger,
+    cursor: Cursor,
+    /// The last look was not followed through: what it saw as new must be looked at again.
+    unfinished: bool,
+    status: Status,
+}
+
+impl Service {
+    /// Opens keys, stores and the ledger.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn open(config: Config) -> Result<Self, StartError> {
+        let realm = RealmFile::load(&config.realm).map_err(IssueError::from)?;
+        let password = first_line(&config.actor_password_file)?;
+        let environment = |name: &str| (name == PASSWORD_VARIABLE).then(|| password.as_str().into());
+        let no_prompt = |_: &Path| Err(std::io::Error::other("a service has nobody to ask"));
+        let actor =
+            ActorKey::load(&KeySource::File(config.actor.clone()), environment, no_prompt).map_err(IssueError::from)?;
+        let sealing = SecretKey::load_file(&config.delivery_key).map_err(IssueError::from)?;
+        match std::fs::create_dir(&config.state) {
+            Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(StartError::File { path: config.state.clone(), source });
+            }
+            _ => {}
+        }
+        let store = DirectoryStore::open(&config.store).map_err(IssueError::from)?;
+        let outbox = Outbox::open(&config.state.join("outbox")).map_err(IssueError::from)?;
+        let answered = Answered::open(&config.state.join("answered"))?;
+        let view = View::read(&realm, 1).await.map_err(IssueError::from)?;
+        let (ca, key) = open_ca(&config, &view.effective)?;
+        let status = Status { issuer: actor.address().to_string(), ca: ca.to_string(), ..Status::default() };
+        let ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
+        let issuer = Issuer::new(realm.clone(), actor, ca, key, config.patience.duration())?;
+        let cursor = Cursor::default();
+        let unfinished = true;
+        Ok(Self { config, realm, issuer, sealing, store, outbox, answered, ledger, cursor, unfinished, status })
+    }
+
+    /// Works until `stop` is ready. `say` takes one line for the log at a time.
+    pub async fn run(mut self, stop: impl Future<Output = ()>, mut say: impl FnMut(&str)) {
+        let poll = Duration::from_secs(self.realm.profile.poll_secs.max(1));
+        let stop = std::pin::pin!(stop);
+        let mut stop = stop;
+        loop {
+            let step = async {
+                let done = self.step(&mut say).await;
+                let error = done.err().map(|error| error.to_string());
+                if error.is_some() && error != self.status.error {
+                    say(&format!("event=failed message={:?}", error.clone().unwrap_or_default()));
+                }
+                self.status.error = error;
+                self.write_status(&mut say);
+                tokio::time::sleep(poll).await;
+            };
+            tokio::select! {
+                () = &mut stop => return,
+                () = step => {}
+            }
+        }
+    }
+
+    /// One look at the ledger, and what follows from it.
+    ///
+    /// # Errors
+    /// [`IssueError`] for what concerns more than one request.
+    async fn step(&mut self, say: &mut impl FnMut(&str)) -> Result<(), IssueError> {
+        if !self.has_work().await? {
+            return Ok(());
+        }
+        self.unfinished = true;
+        // Others may be asking at this very moment: one transaction for all of them.
+        tokio::time::sleep(self.config.window.duration()).await;
+        let view = View::read(&self.realm, self.days_back()).await?;
+        self.status.latest_block = view.effective.latest_block.number;
+        let now = unix_secs();
+        let orders = self.open_requests(&view.effective, now);
+        if !orders.is_empty() {
+            self.answer(&view, orders, now, say).await?;
+        }
+        self.sweep(&view, now, say)?;
+        self.unfinished = false;
+        Ok(())
+    }
+
+    /// Whether anything happened that may concern this service, or something is unfinished.
+    async fn has_work(&mut self) -> Result<bool, IssueError> {
+        let heads = self.ledger.heads().await?;
+        let shards = wanted_shards(heads.latest.time, countersign_registry::shard::DAY_SECS);
+        let update = self.ledger.update(&self.cursor, &heads, &shards).await?;
+        let new = update.final_entries.iter().chain(&update.latest_entries);
+        let concerns = |shard: u64| matches!(class_of(shard), CLASS_BATCHES | CLASS_MEMBERS);
+        let news = new.into_iter().any(|(shard, entries)| concerns(*shard) && !entries.is_empty());
+        self.status.latest_block = heads.latest.number;
+        self.cursor = update.cursor;
+        Ok(news || self.unfinished || !self.status.pending.is_empty() || self.status.undelivered > 0)
+    }
+
+    fn days_back(&self) -> u64 {
+        let longest = self.config.request_lifetime.secs().max(self.config.delivery_timeout.secs());
+        longest.div_ceil(86_400).saturating_add(1)
+    }
+
+    fn open_requests(&mut self, effective: &Effective, now: u64) -> Vec<Order> {
+        let lifetime = self.config.request_lifetime.secs();
+        let lives = |time: u64| now.saturating_sub(time) <= lifetime;
+        let mut open: Vec<_> = effective
+            .requests
+            .iter()
+            .filter(|(_, request)| lives(request.at.time))
+            // Not to know whether it was answered is not to answer it.
+            .filter(|(id, _)| matches!(self.answered.contains(**id), Ok(false)))
+            .collect();
+        open.sort_by_key(|(id, request)| (request.at, **id));
+        let known: Vec<String> = open.iter().map(|(id, _)| id.to_string()).collect();
+        self.status.pending.retain(|id, _| known.contains(id));
+        open.into_iter()
+            .take(MAX_BATCH)
+            .filter_map(|(id, request)| {
+                Some(Order {
+                    user: request.user,
+                    host: request.host,
+                    login: request.login.clone(),
+                    ttl: NonZeroU64::new(request.ttl)?,
+                    public_key: request.public_key.to_vec(),
+                    request: Some(*id),
+                })
+            })
+            .collect()
+    }
+
+    async fn answer(
+        &mut self,
+        view: &View,
+        orders: Vec<Order>,
+        now: u64,
+        say: &mut impl FnMut(&str),
+    ) -> Result<(), IssueError> {
+        let requests: Vec<Id> = orders.iter().filter_map(|order| order.request).collect();
+        let results = self.issuer.issue(view, orders, now, &mut |_| {}).await?;
+        for (request, result) in requests.into_iter().zip(results) {
+            let delivered = match result {
+                Ok(issued) => self.deliver(view, request, &issued.line()?, now).await.map(|id| (id, issued)),
+                Err(error) => Err(error),
+            };
+            let name = request.to_string();
+            match delivered {
+                Ok((delivery, issued)) => {
+                    self.status.issued = self.status.issued.saturating_add(1);
+                    self.status.pending.remove(&name);
+                    say(&format!(
+                        "event=issued request={request} serial={} batch={} delivery={delivery}",
+                        issued.prepared.serial, issued.batch
+                    ));
+                }
+                Err(error) => {
+                    let reason = error.reason().map_or_else(|| "failed".to_owned(), |reason| reason.to_string());
+                    let before = self.status.pending.insert(name, reason.clone());
+                    if before.as_ref() != Some(&reason) {
+                        say(&format!(
+                            "event=refused request={request} reason={reason} message={:?}",
+                            error.to_string()
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals a certificate to the ledger key that asked, and logs it.
+    async fn deliver(&mut self, view: &View, request: Id, line: &str, now: u64) -> Result<Id, IssueError> {
+        let recipient = view
+            .effective
+            .requests
+            .get(&request)
+            .map(|request| request.actor)
+            .ok_or_else(|| IssueError::Recipient(format!("request {request} is gone")))?;
+        let payload = deliver::certificate_payload(&self.config.payload, line)?;
+        let parcel = Parcel { sender: self.issuer.address(), sender_key: &self.sealing, recipient, payload };
+        let posted = deliver::post(&view.effective, parcel, &self.store, &self.outbox, now)?;
+        self.issuer.log(view, &posted.entry, &mut |_| {}).await?;
+        self.answered.add(request).map_err(|error| IssueError::Recipient(error.to_string()))?;
+        self.status.undelivered = self.status.undelivered.saturating_add(1);
+        Ok(posted.id)
+    }
+
+    fn sweep(&mut self, view: &View, now: u64, say: &mut impl FnMut(&str)) -> Result<(), IssueError> {
+        let timeout = self.config.delivery_timeout.secs();
+        let swept = deliver::sweep(&view.effective, &self.store, &self.outbox, now, timeout)?;
+        for one in swept.iter().filter(|one| matches!(one.due, Due::Acknowledged | Due::TimedOut)) {
+            let how = if one.due == Due::Acknowledged { "acknowledged" } else { "timed-out" };
+            say(&format!("event=unpinned delivery={} reason={how}", one.note.delivery));
+        }
+        self.status.undelivered = swept.iter().filter(|one| matches!(one.due, Due::Wait | Due::OtherDigest)).count();
+        let requests = &view.effective.requests;
+        let forgotten = self.answered.retain(|id| requests.contains_key(&id));
+        forgotten.map_err(|error| IssueError::Recipient(error.to_string()))
+    }
+
+    fn write_status(&mut self, say: &mut impl FnMut(&str)) {
+        self.status.time = unix_secs();
+        if let Err(error) = write_status(&self.config, &self.status) {
+            say(&format!("event=status-not-written message={:?}", error.to_string()));
+        }
+    }
+}
+
+fn write_status(config: &Config, status: &Status) -> std::io::Result<()> {
+    let text = serde_json::to_vec_pretty(status).map_err(std::io::Error::other)?;
+    let mut file = tempfile::NamedTempFile::new_in(&config.state)?;
+    std::io::Write::write_all(&mut file, &text)?;
+    file.persist(config.state.join("status.json")).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Reads the status that a running service last wrote.
+///
+/// # Errors
+/// [`StartError::File`].
+pub fn read_status(config: &Config) -> Result<Status, StartError> {
+    let path = config.state.join("status.json");
+    let failed = |source| StartError::File { path: path.clone(), source };
+    let text = std::fs::read(&path).map_err(failed)?;
+    serde_json::from_slice(&text).map_err(|error| failed(error.into()))
+}
+
+fn open_ca(config: &Config, effective: &Effective) -> Result<(Id, CaKey), StartError> {
+    let refuse = |problem| StartError::Ca { name: config.ca.clone(), problem };
+    let by_id = config.ca.parse::<Id>().ok().filter(|id| effective.cas.contains_key(id));
+    let mut named = effective.cas.iter().filter(|(_, ca)| ca.name == config.ca).map(|(id, _)| *id);
+    let id = match (by_id, named.next(), named.next()) {
+        (Some(id), ..) | (None, Some(id), None) => id,
+        (None, Some(_), Some(_)) => return Err(refuse("several CAs have this name; expected an id")),
+        (None, None, _) => return Err(refuse("not on the ledger of this realm (new CAs count once they are final)")),
+    };
+    let record = effective.cas.get(&id).ok_or_else(|| refuse("not on the ledger of this realm"))?;
+    let key = match (&config.ca_key, &config.ca_agent) {
+        (Some(path), _) => {
+            let password = || match &config.ca_password_file {
+                Some(file) => first_line(file),
+                None => Err(refuse("its key file is encrypted; expected ca-password-file")),
+            };
+            CaKey::from_file(path, password)?
+        }
+        (None, Some(socket)) => {
+            CaKey::from_agent(SshAgent::new(socket, TOUCH), &record.public_key).map_err(IssueError::from)?
+        }
+        (None, None) => return Err(refuse("expected ca-key or ca-agent")),
+    };
+    key.expect(&record.public_key).map_err(IssueError::from)?;
+    Ok((id, key))
+}
+
+impl From<crate::ca_key::CaKeyError> for StartError {
+    fn from(error: crate::ca_key::CaKeyError) -> Self {
+        Self::Issue(error.into())
+    }
+}
+
+fn first_line(path: &Path) -> Result<Zeroizing<String>, StartError> {
+    let failed = |source| StartError::File { path: path.to_owned(), source };
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
+    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
