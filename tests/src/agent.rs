@@ -69,3 +69,8 @@ pub fn published_block() -> u64 {
     let block = status.pointer("/latest/number").and_then(serde_json::Value::as_u64);
     block.unwrap_or_else(|| panic!("status tells no block: {status}"))
 }
+
+/// Syncs once, whatever comes of it.
+pub fn try_once() -> process::Output {
+    process::output(&mut command("once"))
+}

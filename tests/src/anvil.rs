@@ -65,6 +65,18 @@ impl Anvil {
         });
     }
 
+    /// Gives accounts 100 coins each. Waits for the next block: until then anvil proves against a state that no header has.
+    ///
+    /// # Panics
+    /// Where anvil refuses.
+    pub fn fund(&self, accounts: &[&str]) {
+        for account in accounts {
+            let _ = self.call("anvil_setBalance", &json!([account, "0x56bc75e2d63100000"]));
+        }
+        let latest = self.block_number("latest");
+        wait::until("a block that holds the new balances", || (self.block_number("latest") > latest).then_some(()));
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> i32 {

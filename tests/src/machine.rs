@@ -43,7 +43,7 @@ pub fn add_helper_user() {
 /// Outside a bed, or where the helper is not built.
 pub fn install_helper() {
     add_helper_user();
-    install(&tools::binary("countersign-sshd"), HELPER);
+    install(&tools::helper(), HELPER);
 }
 
 /// The group id that may read the snapshot.

@@ -117,12 +117,13 @@ impl Realm {
             let secret = [name; 32];
             let key = ActorKey::from_secret(&secret).expect("a key");
             let address = key.address();
-            let _ = anvil.call("anvil_setBalance", &json!([address, "0x56bc75e2d63100000"]));
             let patience = Patience::of(&file.profile);
             let sender = Sender::new(endpoints.clone(), key, CHAIN_ID, patience, FeeCaps::default());
             Actor { address, secret: hex::encode(secret), sender }
         };
         let (admin, issuer, revoker, device) = (actor(0xad), actor(0x15), actor(0xde), actor(0xd1));
+        let accounts = [&admin, &issuer, &revoker, &device].map(|actor| actor.address.to_string());
+        anvil.fund(&accounts.each_ref().map(String::as_str));
         let roots = root_keys();
         let mut realm = Self { admin, issuer, revoker, device, runtime, roots, root_nonce: 0, file };
 

@@ -69,6 +69,17 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// The helper: the one that `COUNTERSIGN_HELPER` names, such as the static one that is shipped, else this workspace's build.
+///
+/// # Panics
+/// Where it is not there.
+#[must_use]
+pub fn helper() -> PathBuf {
+    let Some(path) = env::var_os("COUNTERSIGN_HELPER").map(PathBuf::from) else { return binary("countersign-sshd") };
+    assert!(path.is_file(), "COUNTERSIGN_HELPER: {} is not there", path.display());
+    path
+}
+
 /// Builds our binaries, once per test program, so that scenarios never run old ones; `COUNTERSIGN_BUILT=1` says that the caller
 /// has just done so.
 ///

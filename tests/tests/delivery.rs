@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -223,5 +223,77 @@ fn the_issuer_refuses_what_the_host_would_with_the_same_reason() {
         }
         let batches = cli::success(None, &["log", "--kind", "BATCH"]);
         assert!(!batches.to_string().contains("BATCH"), "a refused certificate was logged: {batches}");
+    });
+}
+
+// row: D9 D10 D11 D26
+#[test]
+fn a_host_receives_a_key_pair_where_its_own_configuration_says_and_nowhere_else() {
+    in_bed!(|| {
+        let post = Post::begin();
+        let secrets = bed::folder("host");
+        let path = |name: &str| secrets.join(name).to_str().unwrap().to_owned();
+        let password = path("password");
+        fs::write(&password, "correct horse\n").unwrap();
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+        let made = cli::success(None, &["--password-file", &password, "actor", "new", &path("ledger.json")]);
+        let address = made["address"].as_str().unwrap().to_owned();
+        let shown = cli::success(None, &["device", "new", &path("x25519")]);
+        post.story.anvil.fund(&[&address]);
+        let x25519 = shown["x25519"].as_str().unwrap();
+        let admin = Some(&post.story.realm.admin);
+        cli::success(admin, &["member", "set", &address, "--host", "web1", "--x25519", x25519, "--wait", "final"]);
+
+        let device = format!(
+            "\
+[device]
+ledger-key = \"{}\"
+ledger-password-file = \"{password}\"
+sealing-key = \"{}\"
+
+[[block-store]]
+directory = \"{}\"
+
+[[payload]]
+name = \"backup\"
+path = \"/home/backup2/id_backup\"
+owner = \"backup2\"
+",
+            path("ledger.json"),
+            path("x25519"),
+            post.store()
+        );
+        agent::configure(post.story.host, &device);
+        let ca_key = post.story.ca_key.path.to_str().unwrap();
+        let mut arguments = vec!["issue", "alice@web1", "--as", "deploy", "--generate", "--ca-key", ca_key];
+        arguments.extend_from_slice(&["--deliver-to", "host:web1", "--payload", "backup"]);
+        arguments.extend_from_slice(&["--delivery-key", &post.issuer_key, "--store", post.store()]);
+        cli::success(Some(&post.story.realm.issuer), &arguments);
+        agent::once();
+
+        let key = Path::new("/home/backup2/id_backup");
+        let owner = fs::metadata(key).unwrap();
+        assert_eq!((mode(key), owner.uid(), owner.gid()), (0o600, 2002, 2002));
+        let credential = Credential::files(key, Some(Path::new("/home/backup2/id_backup-cert.pub")));
+        assert_eq!(ssh(&post.story.sshd, "deploy", &credential, "id -un"), accepted());
+        assert_eq!(agent::status()["deliveries"][0]["stage"], "acknowledged", "{}", agent::status());
+
+        // A name that this host did not configure is not written anywhere.
+        if let Some(name) = arguments.iter_mut().find(|argument| **argument == "backup") {
+            *name = "authorized_keys";
+        }
+        cli::success(Some(&post.story.realm.issuer), &arguments);
+        agent::try_once();
+        let refused = &agent::status()["deliveries"];
+        assert_eq!(refused[1]["reason"], "delivery-name", "{refused}");
+        let written =
+            fs::read_dir("/home/backup2").unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut written: Vec<String> = written.collect();
+        written.sort();
+        assert_eq!(written, ["id_backup", "id_backup-cert.pub", "id_backup.pub"]);
+
+        post.story.anvil.wait_final();
+        post.sweep();
+        assert_eq!(post.blocks().len(), 1);
     });
 }
