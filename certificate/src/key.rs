@@ -10,9 +10,8 @@ use crate::error::shown;
 use crate::wire::{Reader, put_string};
 use crate::{CertificateError, Digest32, Fingerprint20};
 
-/// The largest RSA modulus that OpenSSH accepts, in bytes (16384 bits), and the smallest that we do (1024 bits; sshd's
-/// `RequiredRSASize` asks for more).
-const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 128..=2048;
+/// The largest RSA modulus that OpenSSH accepts, in bits, and the smallest that we do (sshd's `RequiredRSASize` may ask for more).
+const RSA_MODULUS_BITS: std::ops::RangeInclusive<usize> = 1024..=16384;
 const MAX_APPLICATION_BYTES: usize = 1024;
 
 /// The types of keys that are accepted: what OpenSSH signs and logs in with today, without DSA.
@@ -208,7 +207,7 @@ fn rsa(reader: &mut Reader<'_>, field: &'static str) -> Result<(), CertificateEr
             expected: "an RSA key with an odd exponent of at most 64 bits",
         });
     }
-    if !RSA_MODULUS_BYTES.contains(&modulus.len()) {
+    if !RSA_MODULUS_BITS.contains(&bits(modulus)) {
         return Err(CertificateError::Invalid { field, expected: "an RSA key of 1024 to 16384 bits" });
     }
     Ok(())
@@ -221,6 +220,12 @@ fn positive_mpint<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'
         number @ [1..0x80, ..] => Ok(number),
         _ => Err(CertificateError::Invalid { field, expected: "made of positive numbers in their shortest form" }),
     }
+}
+
+/// How many bits a magnitude in its shortest form has.
+fn bits(magnitude: &[u8]) -> usize {
+    let unused = magnitude.first().map_or(0, |high| high.leading_zeros());
+    magnitude.len().saturating_mul(8).saturating_sub(usize::try_from(unused).unwrap_or(0))
 }
 
 fn application(reader: &mut Reader<'_>, field: &'static str) -> Result<(), CertificateError> {
@@ -284,6 +289,19 @@ mod tests {
             (&[0xff], &modulus),
         ] {
             assert!(PublicKey::parse(&blob(&[b"ssh-rsa", exponent, modulus])).is_err(), "{exponent:?}");
+        }
+    }
+
+    #[test]
+    fn an_rsa_key_of_fewer_than_1024_or_more_than_16384_bits_is_refused() {
+        let modulus = |bytes: usize, high: u8| {
+            let sign: &[u8] = if high >= 0x80 { &[0] } else { &[] };
+            [sign, &[high], &vec![1; bytes - 1]].concat()
+        };
+        let parses = |modulus: &[u8]| PublicKey::parse(&blob(&[b"ssh-rsa", &[1, 0, 1], modulus])).is_ok();
+        assert!(parses(&modulus(128, 0x80)) && parses(&modulus(2048, 0xff)));
+        for (bytes, high) in [(1, 0x81), (64, 0xff), (127, 0xff), (128, 1), (128, 0x7f), (2049, 1), (4096, 0xff)] {
+            assert!(!parses(&modulus(bytes, high)), "{bytes} bytes from {high:#x}");
         }
     }
 
