@@ -9,7 +9,9 @@
 
 use std::io::{self, Write as _};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use countersign_certificate::fingerprint_text;
@@ -23,6 +25,7 @@ const MAX_DETAIL_BYTES: usize = 200;
 /// LOG_AUTH.
 const FACILITY: u8 = 4;
 const PATIENCE: Duration = Duration::from_millis(50);
+const STACK_BYTES: usize = 64 * 1024;
 
 /// The line for `verdict` on the login `user` as it was asked for, parsed or not.
 #[must_use]
@@ -67,12 +70,25 @@ pub fn send_to_syslog(socket: &Path, severity: Severity, line: &str) -> io::Resu
     match datagram.send_to(message.as_bytes(), socket) {
         // Some daemons listen on a stream instead (EPROTOTYPE); there, NUL ends a message.
         Err(error) if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
-            let mut stream = UnixStream::connect(socket)?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            stream.write_all(format!("{message}\0").as_bytes())
+            send_to_stream(socket.to_owned(), format!("{message}\0"))
         }
         sent => sent.map(drop),
     }
+}
+
+/// On a thread: connecting waits for a daemon that has stopped accepting, without a limit of its own, and whoever fills its queue
+/// would hold every login. What is left of the thread ends with the process.
+fn send_to_stream(socket: PathBuf, message: String) -> io::Result<()> {
+    let (done, waits) = mpsc::channel();
+    thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+        let sent = UnixStream::connect(socket).and_then(|mut stream| {
+            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.write_all(message.as_bytes())
+        });
+        // Nobody waits any more if it took too long.
+        let _ = done.send(sent);
+    })?;
+    waits.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A field: printable ASCII without space, quote, backslash and `=`; everything else as `\xNN`.
@@ -175,6 +191,23 @@ mod tests {
         let mut received = String::new();
         listener.accept().unwrap().0.read_to_string(&mut received).unwrap();
         assert_eq!(received, format!("<38>countersign-sshd[{}]: reason=granted\0", std::process::id()));
+    }
+
+    #[test]
+    fn a_stream_socket_that_nobody_accepts_from_is_an_error_and_not_waited_for() {
+        use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(std::os::fd::AsRawFd::as_raw_fd(&listener), &UnixAddr::new(&path).unwrap()).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        // One connection fills the queue.
+        let _first = UnixStream::connect(&path).unwrap();
+        let begun = std::time::Instant::now();
+        let error = send_to_syslog(&path, Severity::Info, "reason=granted").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() < Duration::from_secs(5));
     }
 
     #[test]

@@ -159,7 +159,7 @@ pub enum CaState {
     Active,
     /// Locked until a root threshold's unlock.
     Locked,
-    /// Retired: only what was logged until then counts.
+    /// Retired: only what was logged before that counts.
     Retired {
         /// Unix time of the block that retired it.
         at_secs: u64,

@@ -45,8 +45,9 @@ impl Judge<'_> {
         }
         (self.observe)(Step::SerialNotRevoked(ca.id, certificate.serial));
         let batch = self.logged_batch(&certificate, &ca, self.max_ttl_secs(&ca, Some(&grant)))?;
+        // In the block that retires it, the denial wins.
         if let CaState::Retired { at_secs } = ca.state
-            && batch.is_none_or(|batch| batch.time_secs > at_secs)
+            && batch.is_none_or(|batch| batch.time_secs >= at_secs)
         {
             return Err(Reason::CaRetired.into());
         }

@@ -11,7 +11,7 @@ use countersign_snapshot::{
 };
 use countersign_sshd::{CaName, Mode, Query, Reason, Verdict, decide, decide_observed, decide_on};
 
-type Case = (&'static str, Reason, fn(&mut World));
+pub(crate) type Case = (&'static str, Reason, fn(&mut World));
 
 /// About a certificate; each is asked in both modes.
 const CERTIFICATES: &[Case] = &[
@@ -101,7 +101,10 @@ const CERTIFICATES: &[Case] = &[
         w.access.revoked_keys.push((fingerprint(&ca_key()), Denial::Revoked));
     }),
     ("the CA retired before the batch", Reason::CaRetired, |w| w.ca().state = CaState::Retired { at_secs: NOW - 11 }),
-    ("the CA retired after the batch", Reason::Granted, |w| w.ca().state = CaState::Retired { at_secs: NOW - 10 }),
+    ("the CA retired in the batch's block", Reason::CaRetired, |w| {
+        w.ca().state = CaState::Retired { at_secs: NOW - 10 }
+    }),
+    ("the CA retired after the batch", Reason::Granted, |w| w.ca().state = CaState::Retired { at_secs: NOW - 9 }),
     ("the CA retired and nothing is logged", Reason::CaRetired, |w| {
         w.ca().state = CaState::Retired { at_secs: NOW };
         w.facts.require_logged = false;
@@ -378,7 +381,7 @@ const PLAIN_KEYS: &[Case] = &[
     }),
 ];
 
-fn run(cases: &[Case], start: fn() -> World) {
+pub(crate) fn run(cases: &[Case], start: fn() -> World) {
     let mut wrong = Vec::new();
     for (name, expected, change) in cases {
         let mut world = start();
@@ -432,7 +435,7 @@ fn the_documentation_lists_exactly_the_reasons_in_their_order() {
     assert!(page.lines().filter(|line| line.starts_with("| `")).all(|row| cells(row) == 2), "three cells a row");
 }
 
-fn line(verdict: Verdict) -> String {
+pub(crate) fn line(verdict: Verdict) -> String {
     match verdict {
         Verdict::Accept { line, .. } => line,
         refused => panic!("{refused:?}"),

@@ -8,6 +8,7 @@
     reason = "a world that cannot be built is a failed test"
 )]
 
+mod attacks;
 mod binary;
 mod decisions;
 mod support;

@@ -118,6 +118,8 @@ pub(crate) enum Proof {
     OfAnotherLeaf,
     /// Of a batch of this size.
     OfSize(u32),
+    /// This one.
+    Exactly(LogProof),
     /// This text.
     Text(String),
 }
@@ -307,6 +309,7 @@ impl World {
             Proof::Right => inserted(&among(2)),
             Proof::OfAnotherLeaf => inserted(&among(3)),
             Proof::OfSize(size) => inserted(&LogProof::new(BATCH, 2, *size, among(2).path().to_vec()).unwrap()),
+            Proof::Exactly(proof) => inserted(proof),
             Proof::None => pre.clone(),
             Proof::Text(text) => {
                 draft.extensions.push(("log-proof@countersign", Some(text.clone())));
