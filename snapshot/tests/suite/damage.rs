@@ -14,7 +14,7 @@ use crate::support::{access, accounts, full_grant, id, info, trust};
 const PAGE: usize = 4096;
 
 /// `access` with several pages in most tables, and a delta of several pages.
-fn published() -> tempfile::TempDir {
+pub(crate) fn published() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let (large, _) = synthetic(&Synthetic { users: 300, revoked_serials: 600, uid_base: 1_950_000_000 });
     let mut tables = access();
@@ -35,7 +35,7 @@ fn published() -> tempfile::TempDir {
 }
 
 /// One answer per question; `None` where reading fails.
-fn answers(snapshot: &Snapshot) -> Vec<Option<String>> {
+pub(crate) fn answers(snapshot: &Snapshot) -> Vec<Option<String>> {
     fn text<T: std::fmt::Debug, E>(answer: Result<T, E>) -> Option<String> {
         answer.ok().map(|answer| format!("{answer:?}"))
     }

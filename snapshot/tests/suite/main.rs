@@ -7,6 +7,7 @@
 
 mod damage;
 mod distrust;
+mod forged;
 mod publishing;
 mod round_trip;
 mod support;
