@@ -247,7 +247,7 @@ async fn a_node_whose_proof_is_wrong_for_a_moment_is_asked_again() {
     let asked = AtomicUsize::new(0);
     let hasty = Proxy::start(&world.anvil.url, move |method, _| match method {
         // Every second proof is of nothing, as of a node that is taking the next block in.
-        "eth_getProof" if asked.fetch_add(1, Ordering::Relaxed) % 2 == 0 => {
+        "eth_getProof" if asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) => {
             Act::Alter(Box::new(|result| result["accountProof"] = json!([])))
         }
         _ => Act::Pass,
