@@ -169,6 +169,12 @@ impl Judge<'_> {
     fn line(&self, ca: &Ca, options: &str) -> Result<String, Refusal> {
         let login = self.query.login();
         match self.query.mode() {
+            // There, and only there, sshd cuts a line at any # (quoted or not), and refuses the rest. The keys command, which it asks next
+            // about the same certificate, can still say it.
+            Mode::Principals if options.contains('#') => Err(Refusal::new(
+                Reason::ForceCommand,
+                "sshd takes the # in the forced command for a comment among principals",
+            )),
             Mode::Principals => Ok(format!("{options} {login}")),
             Mode::Keys => {
                 let key = plain_ca_key(ca.id, &ca.key_blob)?;

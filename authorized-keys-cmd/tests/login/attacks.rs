@@ -160,6 +160,15 @@ fn each_attack_with_a_certificate_ends_as_it_says_in_both_modes() {
 }
 
 #[test]
+fn a_forced_command_with_a_comment_sign_is_said_by_the_keys_command_alone() {
+    let mut world = World::new();
+    world.grant().forced_command = Some("echo \" #1".to_owned());
+    let keys = line(world.judge(&world.keys_arguments()));
+    assert!(keys.starts_with(r##"restrict,pty,command="echo \" #1",cert-authority,principals="deploy" "##), "{keys}");
+    assert_eq!(refusal(world.judge(&world.principals_arguments())).reason, Reason::ForceCommand);
+}
+
+#[test]
 fn a_key_of_each_type_is_printed_as_the_type_that_it_is() {
     let point = |size: usize| [&[4][..], &vec![1; size - 1]].concat();
     let keys: &[(&str, &[&[u8]])] = &[
