@@ -61,7 +61,7 @@ pub struct Batch {
     pub entry: Entry,
     /// The certificates, in the order of their leaves.
     pub prepared: Vec<Prepared>,
-    leaves: Vec<Digest32>,
+    tree: merkle::Tree,
     root: Digest32,
     size: u32,
     not_after: u64,
@@ -194,8 +194,8 @@ impl Batch {
         let realm = RealmId(effective.realm.0);
         let leaves: Vec<Digest32> =
             prepared.iter().map(|one| leaf_hash(&realm, &signer.id, &one.pre_certificate)).collect();
-        let size = u32::try_from(leaves.len()).map_err(|_| IssueError::BatchSize(leaves.len()))?;
-        let root = merkle::root(&leaves).ok_or(IssueError::BatchSize(0))?;
+        let tree = merkle::Tree::new(leaves).ok_or(IssueError::BatchSize(prepared.len()))?;
+        let (size, root) = (tree.size(), tree.root().ok_or(IssueError::BatchSize(0))?);
         let not_after = prepared.iter().map(|one| one.valid_before).max().unwrap_or_default();
         let r: [u8; 16] = random()?;
         let id = sign::record_id(Kind::BATCH, signer.issuer, r);
@@ -207,12 +207,12 @@ impl Batch {
             notAfter: not_after,
             leavesCid: Default::default(),
         });
-        Ok(Self { id, entry, prepared, leaves, root, size, not_after })
+        Ok(Self { id, entry, prepared, tree, root, size, not_after })
     }
 
     fn to_be_signed(&self, index: usize, one: &Prepared) -> Result<Vec<u8>, IssueError> {
         let place = u32::try_from(index).map_err(|_| IssueError::BatchSize(index))?;
-        let proof = LogProof::among(self.id, &self.leaves, place).ok_or(IssueError::BatchSize(index))?;
+        let proof = LogProof::in_tree(self.id, &self.tree, place).ok_or(IssueError::BatchSize(index))?;
         Ok(insert_log_proof(&one.pre_certificate, &proof)?)
     }
 

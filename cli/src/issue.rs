@@ -63,8 +63,8 @@ pub struct IssueArgs {
     /// Take the password of the CA's key from the first line of this file
     #[arg(long, value_name = "FILE", help_heading = "CA key")]
     ca_password_file: Option<PathBuf>,
-    /// Sign with the CA's key in ssh-agent
-    #[arg(long, conflicts_with = "ca_key", help_heading = "CA key")]
+    /// Sign with the CA's key in ssh-agent, whatever --ca-key says
+    #[arg(long, help_heading = "CA key")]
     ca_agent: bool,
     /// The request on the ledger that this answers
     #[arg(long, value_name = "ID")]

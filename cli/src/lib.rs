@@ -47,6 +47,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use clap::FromArgMatches;
+use config::Format;
 use context::Context;
 use error::CliError;
 
@@ -61,20 +62,38 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match execute(cli) {
+    let mut format = cli.global.format.unwrap_or_default();
+    match execute(cli, &mut format) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::message(&format!("countersign: {}", output::escape(&error.to_string())));
-            if let Some(hint) = error.hint() {
-                output::message(&format!("hint: {hint}"));
-            }
+            tell(&error, format);
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn execute(cli: Cli) -> Result<(), CliError> {
+fn tell(error: &CliError, format: Format) {
+    let (message, hint) = (error.to_string(), error.hint());
+    if format == Format::Json {
+        let reason = match error {
+            CliError::Issue(error) => error.reason().map(|reason| reason.to_string()),
+            _ => None,
+        };
+        let exit = error.exit_code();
+        let error = serde_json::json!({ "message": message, "hint": hint, "reason": reason, "exit": exit });
+        output::message(&serde_json::json!({ "error": error }).to_string());
+        return;
+    }
+    output::message(&format!("countersign: {}", output::escape(&message)));
+    if let Some(hint) = hint {
+        output::message(&format!("hint: {hint}"));
+    }
+}
+
+/// Leaves in `format` what the configuration says, once it is known.
+fn execute(cli: Cli, format: &mut Format) -> Result<(), CliError> {
     let context = Context::new(&cli.global)?;
+    *format = context.printer.format();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

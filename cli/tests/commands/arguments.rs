@@ -121,8 +121,9 @@ fn inspect_reads_a_key_from_stdin_and_refuses_what_it_does_not_know() {
     assert_eq!((&shown["what"], &shown["key-type"]), (&"public-key".into(), &"ssh-ed25519".into()));
     let unknown = inspect("hello\n");
     assert_eq!(unknown.status.code(), Some(1));
+    let error: serde_json::Value = serde_json::from_slice(&unknown.stderr).unwrap();
     assert_eq!(
-        String::from_utf8(unknown.stderr).unwrap(),
-        "countersign: -: expected an OpenSSH certificate or public key, a proposal or signed writes\n"
+        error["error"]["message"],
+        "-: expected an OpenSSH certificate or public key, a proposal or signed writes"
     );
 }

@@ -111,6 +111,24 @@ impl From<Output> for Ran {
     }
 }
 
+/// Fails unless every field is on the page that promises the JSON to other programs. The fields of logged payloads are those of
+/// `Entries.sol`.
+pub(crate) fn documented(value: &Value) {
+    const PAGE: &str = include_str!("../../../docs/cli-json.md");
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                assert!(PAGE.contains(&format!("`{name}`")), "docs/cli-json.md does not name `{name}`");
+                if name != "entry" {
+                    documented(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(documented),
+        _ => {}
+    }
+}
+
 /// `countersign` with an environment of its own, in `directory`.
 pub(crate) fn countersign(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     assert_cmd::Command::cargo_bin("countersign")
@@ -222,7 +240,9 @@ impl Bed {
     pub(crate) fn ok(&self, arguments: &[&str]) -> Value {
         let ran = self.run(arguments);
         assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
-        ran.json()
+        let json = ran.json();
+        documented(&json);
+        json
     }
 
     /// Runs as the admin with JSON output.

@@ -9,4 +9,5 @@
 
 mod arguments;
 mod bed;
+mod manual;
 mod story;
