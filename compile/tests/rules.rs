@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_certificate::{Fingerprint20, Id, Serial, fingerprint_sha256, label_digest};
 use countersign_compile::{Compiled, HostView, compile};
-use countersign_registry::effective::{Effective, Settings};
+use countersign_registry::effective::{Effective, Keys, Settings};
 use countersign_registry::entries::Kind;
 use countersign_registry::realm::{
     Approval, Batch, BatchState, BlockRef, Ca, CaLimits, CaPurpose, CaState, EntryRef, Grant, GrantTarget, Group, Host,
     Hours, Key, Refusal, Removed, Request, State, Subject, User,
 };
-use countersign_registry::{Address, B256, Bytes};
+use countersign_registry::{Address, B256, Bytes, Records, SharedSet};
 use countersign_snapshot as snapshot;
 use countersign_snapshot::{AccessTables, AccountsTables, HostState, KeyState, UserState, Verdict};
 
@@ -41,7 +41,7 @@ fn grant(index: u64, subject: Subject, target: GrantTarget, via: u8) -> Grant {
         at: at(index),
         subject,
         target,
-        logins: labels(&["deploy"]),
+        logins: labels(&["deploy"]).into(),
         via,
         max_ttl: None,
         approvals: 0,
@@ -69,16 +69,16 @@ fn realm() -> Effective {
             pickup: 600,
             uid_base: 1_900_000_000,
         },
-        users: BTreeMap::from([
+        users: Records::from([
             (id(1), user("alice", 1_900_000_000)),
             (id(2), user("bob", 1_900_000_001)),
             (id(3), User { state: State::Locked, ..user("carol", 1_900_000_002) }),
         ]),
         groups: BTreeMap::from([(id(10), Group { at: at(4), name: "engineers".to_owned(), gid: 1_900_000_003 })]),
         group_members: BTreeSet::from([(id(10), id(1)), (id(10), id(2))]),
-        hosts: BTreeMap::from([(HOST, Host { labels: labels(&["eu", "web"]), ..Host::default() })]),
-        keys: Vec::new(),
-        grants: BTreeMap::new(),
+        hosts: Records::from([(HOST, Host { labels: labels(&["eu", "web"]), ..Host::default() })]),
+        keys: Keys::default(),
+        grants: Records::default(),
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),
         requests: BTreeMap::new(),
@@ -142,18 +142,18 @@ fn covers(target: GrantTarget) -> bool {
 
 #[test]
 fn a_grant_covers_a_host_by_its_id_by_all_labels_or_by_all_hosts() {
-    assert!(covers(GrantTarget::Hosts(BTreeSet::from([id(0x41), HOST]))));
-    assert!(covers(GrantTarget::Labels(labels(&["web"]))));
-    assert!(covers(GrantTarget::Labels(labels(&["web", "eu"]))));
+    assert!(covers(GrantTarget::Hosts(BTreeSet::from([id(0x41), HOST]).into())));
+    assert!(covers(GrantTarget::Labels(labels(&["web"]).into())));
+    assert!(covers(GrantTarget::Labels(labels(&["web", "eu"]).into())));
     assert!(covers(GrantTarget::All));
 }
 
 #[test]
 fn a_grant_for_other_hosts_or_with_one_label_missing_does_not_cover_this_host() {
-    assert!(!covers(GrantTarget::Hosts(BTreeSet::from([id(0x41)]))));
-    assert!(!covers(GrantTarget::Hosts(BTreeSet::new())));
-    assert!(!covers(GrantTarget::Labels(labels(&["web", "us"]))));
-    assert!(!covers(GrantTarget::Labels(BTreeSet::new())));
+    assert!(!covers(GrantTarget::Hosts(BTreeSet::from([id(0x41)]).into())));
+    assert!(!covers(GrantTarget::Hosts(SharedSet::default())));
+    assert!(!covers(GrantTarget::Labels(labels(&["web", "us"]).into())));
+    assert!(!covers(GrantTarget::Labels(SharedSet::default())));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn of_two_grants_for_one_plain_key_the_earlier_entry_wins() {
 fn an_earlier_grant_that_has_run_out_or_covers_another_host_does_not_win() {
     let later = grant(7, Subject::User(id(1)), GrantTarget::All, 3);
     let expired = Grant { not_after: Some(NOW - 1), ..grant(3, Subject::User(id(1)), GrantTarget::All, 2) };
-    let elsewhere = grant(4, Subject::User(id(1)), GrantTarget::Labels(labels(&["us"])), 2);
+    let elsewhere = grant(4, Subject::User(id(1)), GrantTarget::Labels(labels(&["us"]).into()), 2);
     let realm = with_grants(&[(20, later), (21, expired), (22, elsewhere)]);
     let (_directory, snapshot) = opened(&realm);
     assert_eq!(snapshot.key_grant(id(1), b"deploy").unwrap(), Some(id(20)));
@@ -321,7 +321,7 @@ fn key(index: u64, user: Id, byte: u8) -> Key {
 #[test]
 fn a_key_is_its_first_registrants_and_denials_show_on_it() {
     let mut realm = realm();
-    realm.keys = vec![key(9, id(2), 30), key(5, id(1), 30), key(6, id(1), 31), key(7, id(1), 32)];
+    realm.keys = [key(9, id(2), 30), key(5, id(1), 30), key(6, id(1), 31), key(7, id(1), 32)].into_iter().collect();
     realm.locked_keys = BTreeSet::from([Fingerprint20([31; 20]), Fingerprint20([32; 20]), Fingerprint20([39; 20])]);
     realm.revoked_keys = BTreeSet::from([Fingerprint20([32; 20])]);
     let (_directory, snapshot) = opened(&realm);

@@ -14,9 +14,9 @@ use countersign_agent::reason::Reason;
 use countersign_agent::receive::{self, OutputRule, ReceiveError, Recipient, public_key_blob};
 use countersign_certificate::Id;
 use countersign_delivery::{Contents, Context, DirectoryStore, Payload, PayloadKind, SecretKey, seal};
-use countersign_registry::effective::Settings;
+use countersign_registry::effective::{Keys, Settings};
 use countersign_registry::realm::{Acknowledgement, Actor, Ca, CaLimits, CaPurpose, CaState, Delivery, EntryRef};
-use countersign_registry::{BlockRef, Effective};
+use countersign_registry::{BlockRef, Effective, Records};
 use zeroize::Zeroizing;
 
 const NOW: u64 = 1_800_000_000;
@@ -167,12 +167,12 @@ fn empty() -> Effective {
             pickup: 600,
             uid_base: 1_900_000_000,
         },
-        users: BTreeMap::new(),
+        users: Records::default(),
         groups: BTreeMap::new(),
         group_members: BTreeSet::new(),
-        hosts: BTreeMap::new(),
-        keys: Vec::new(),
-        grants: BTreeMap::new(),
+        hosts: Records::default(),
+        keys: Keys::default(),
+        grants: Records::default(),
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),
         requests: BTreeMap::new(),

@@ -2,18 +2,21 @@
 //!
 //! Authority comes from the final view, less everything that the latest view or a pending denial takes away; batches,
 //! countersignatures, approvals, requests and deliveries come from the latest view, by actors with their role in both.
-//! Issuer, watchdogs, hosts and the command line all judge by this one structure.
+//! Issuer, watchdogs, hosts and the command line all judge by this one structure. Users, hosts, keys and grants, of which there
+//! may be very many, share their memory with the replay they come from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256};
 use countersign_certificate::{Fingerprint20, Id};
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::realm::{
     Acknowledgement, Actor, Approval, Batch, BlockRef, Ca, Delivery, EntryRef, Grant, Group, Host, Key, PayloadName,
     PublicData, Refusal, Removed, Request, User, Waiting,
 };
+use crate::records::Records;
 use crate::replay::Ignored;
 
 /// The realm's settings, each the stricter of both views.
@@ -38,6 +41,70 @@ pub struct Settings {
     pub uid_base: u32,
 }
 
+/// Keys in log order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys(Records<Id, Key>);
+
+impl Keys {
+    pub(crate) fn from_table(table: Records<Id, Key>) -> Self {
+        Self(table)
+    }
+
+    /// The key record of an id.
+    #[must_use]
+    pub fn get(&self, id: &Id) -> Option<&Key> {
+        self.0.get(id)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.values()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<Key> for Keys {
+    fn from_iter<I: IntoIterator<Item = Key>>(keys: I) -> Self {
+        Self(keys.into_iter().map(|key| (key.id, key)).collect())
+    }
+}
+
+impl<'a> IntoIterator for &'a Keys {
+    type Item = &'a Key;
+    type IntoIter = Box<dyn Iterator<Item = &'a Key> + 'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(self.iter())
+    }
+}
+
+impl Serialize for Keys {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut keys = serializer.serialize_seq(Some(self.len()))?;
+        for key in self {
+            keys.serialize_element(key)?;
+        }
+        keys.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::<Key>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
 /// Everything that holds now. See the module's documentation; every map is keyed by record id unless said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -51,17 +118,17 @@ pub struct Effective {
     /// Settings in force.
     pub settings: Settings,
     /// Live users: active, locked and revoked ones.
-    pub users: BTreeMap<Id, User>,
+    pub users: Records<Id, User>,
     /// Live groups.
     pub groups: BTreeMap<Id, Group>,
     /// (group, user), both live.
     pub group_members: BTreeSet<(Id, Id)>,
     /// Live hosts: active, locked and revoked ones.
-    pub hosts: BTreeMap<Id, Host>,
-    /// Keys of live users, no two with one fingerprint; by record id.
-    pub keys: Vec<Key>,
+    pub hosts: Records<Id, Host>,
+    /// Keys of live users, no two with one fingerprint; in log order.
+    pub keys: Keys,
     /// Live grants of live subjects.
-    pub grants: BTreeMap<Id, Grant>,
+    pub grants: Records<Id, Grant>,
     /// All CAs.
     pub cas: BTreeMap<Id, Ca>,
     /// Batches, accepted or not.

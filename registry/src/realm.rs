@@ -9,6 +9,8 @@ use alloy_primitives::{Address, B256, Bytes};
 use countersign_certificate::{Fingerprint20, Id};
 use serde::{Deserialize, Serialize};
 
+use crate::records::SharedSet;
+
 /// A block by number and Unix time in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -156,9 +158,9 @@ pub enum Subject {
 #[serde(rename_all = "kebab-case")]
 pub enum GrantTarget {
     /// These hosts. Hosts that were removed are already taken out.
-    Hosts(BTreeSet<Id>),
+    Hosts(SharedSet<Id>),
     /// Every host that has all of these labels.
-    Labels(BTreeSet<String>),
+    Labels(SharedSet<String>),
     /// Every host.
     All,
 }
@@ -198,7 +200,7 @@ pub struct Grant {
     /// Where.
     pub target: GrantTarget,
     /// Account names, never empty.
-    pub logins: BTreeSet<String>,
+    pub logins: SharedSet<String>,
     /// [`Grant::VIA_CERTIFICATE`] and [`Grant::VIA_KEY`] bits. The key bit is already cleared where the realm requires logged
     /// certificates or the grant has approvals, a max TTL or hours; so it may be 0.
     pub via: u8,

@@ -13,7 +13,6 @@ mod engine;
 mod reason;
 mod settings;
 mod state;
-mod table;
 mod wellformed;
 
 use std::collections::BTreeMap;

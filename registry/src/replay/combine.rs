@@ -3,17 +3,18 @@
 //! Authority (who, what, which keys, grants, CAs, roles) is the final view's, less what is denied; what issuers, watchdogs,
 //! approvers, members and senders have done is the latest view's, by actors with their role left after that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use alloy_primitives::{Address, B256};
 use countersign_certificate::{Fingerprint20, Id};
 
-use crate::effective::{Effective, Settings};
+use crate::effective::{Effective, Keys, Settings};
 use crate::entries::{Kind, Roles};
 use crate::realm::{
     Acknowledgement, Actor, Approval, Batch, BatchState, BlockRef, Ca, CaState, EntryRef, Grant, GrantTarget, Group,
     Host, Key, PayloadName, Refusal, Removed, Request, State as RecordState, Subject, User, Waiting,
 };
+use crate::records::{Records, SharedSet};
 use crate::replay::denial::{Denied, Target};
 use crate::replay::engine::sealing_key;
 use crate::replay::state::{State, WaitingRecord};
@@ -26,9 +27,11 @@ pub(super) fn combine(
     latest_block: BlockRef,
 ) -> Effective {
     let view = View { fin, tip, denied, time: final_block.time, settings: denied.tighten(fin.settings.now()) };
-    let users = view.users();
+    let mut labels = view.labels();
+    let users = view.users(&mut labels);
     let groups = view.groups();
-    let hosts = view.hosts();
+    let hosts = view.hosts(&mut labels);
+    drop(labels);
     let actors = view.actors();
     let cas = view.cas();
     let batches = view.batches(&actors, &cas);
@@ -78,6 +81,13 @@ pub(super) fn combine(
     }
 }
 
+/// What has become of a record since it was logged.
+enum Now<V> {
+    Same,
+    Changed(V),
+    Gone,
+}
+
 struct View<'a> {
     fin: &'a State,
     tip: &'a State,
@@ -89,7 +99,7 @@ struct View<'a> {
 
 impl View<'_> {
     fn gone(&self, id: &Id) -> bool {
-        self.fin.removed.contains(id) || self.denied.removed.contains(id)
+        self.fin.removed.contains_key(id) || self.denied.removed.contains(id)
     }
 
     /// Whether a directory record of the final view counts: not removed, and no longer waiting.
@@ -103,11 +113,11 @@ impl View<'_> {
     }
 
     fn locked(&self, target: Target) -> bool {
-        self.fin.locks.contains(&target) || self.denied.locked.contains(&target)
+        self.fin.locks.contains_key(&target) || self.denied.locked.contains(&target)
     }
 
     fn revoked(&self, target: Target) -> bool {
-        self.fin.revoked.contains(&target) || self.denied.revoked.contains(&target)
+        self.fin.revoked.contains_key(&target) || self.denied.revoked.contains(&target)
     }
 
     fn state_of(&self, target: Target) -> RecordState {
@@ -120,7 +130,24 @@ impl View<'_> {
         }
     }
 
-    fn labels_of(&self) -> BTreeMap<Id, BTreeSet<String>> {
+    /// The records of `table` that stand, each as `now` says where that is not as it was logged. The rest is shared.
+    fn standing<'t, V: Clone>(
+        &self,
+        table: &'t Records<Id, V>,
+        mut now: impl FnMut(&Id, &'t V) -> Now<V>,
+    ) -> Records<Id, V> {
+        let mut standing = table.clone();
+        for (id, record) in table.iter() {
+            match if self.stands(id) { now(id, record) } else { Now::Gone } {
+                Now::Same => {}
+                Now::Changed(record) => standing.insert(*id, record),
+                Now::Gone => standing.remove(id),
+            }
+        }
+        standing
+    }
+
+    fn labels(&self) -> BTreeMap<Id, BTreeSet<String>> {
         let mut labels: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
         for (id, record) in self.fin.labels.iter() {
             if self.stands(id) && self.holds(&record.target, record.at) {
@@ -130,15 +157,15 @@ impl View<'_> {
         labels
     }
 
-    fn users(&self) -> BTreeMap<Id, User> {
-        let mut labels = self.labels_of();
-        (self.fin.users.iter())
-            .filter(|(id, _)| self.stands(id))
-            .map(|(id, user)| {
-                let labels = labels.remove(id).unwrap_or_default();
-                (*id, User { state: self.state_of(Target::User(*id)), labels, ..user.clone() })
-            })
-            .collect()
+    fn users(&self, labels: &mut BTreeMap<Id, BTreeSet<String>>) -> Records<Id, User> {
+        self.standing(&self.fin.users, |id, user| {
+            let labels = labels.remove(id).unwrap_or_default();
+            let state = self.state_of(Target::User(*id));
+            if state == user.state && labels == user.labels {
+                return Now::Same;
+            }
+            Now::Changed(User { state, labels, ..user.clone() })
+        })
     }
 
     fn groups(&self) -> BTreeMap<Id, Group> {
@@ -146,16 +173,16 @@ impl View<'_> {
         standing.map(|(id, group)| (*id, group.clone())).collect()
     }
 
-    fn hosts(&self) -> BTreeMap<Id, Host> {
-        let mut labels = self.labels_of();
-        (self.fin.hosts.iter())
-            .filter(|(id, _)| self.stands(id))
-            .map(|(id, host)| {
-                let labels = labels.remove(id).unwrap_or_default();
-                let owner = host.owner.filter(|owner| self.holds(owner, host.at));
-                (*id, Host { state: self.state_of(Target::Host(*id)), owner, labels, ..host.clone() })
-            })
-            .collect()
+    fn hosts(&self, labels: &mut BTreeMap<Id, BTreeSet<String>>) -> Records<Id, Host> {
+        self.standing(&self.fin.hosts, |id, host| {
+            let labels = labels.remove(id).unwrap_or_default();
+            let owner = host.owner.filter(|owner| self.holds(owner, host.at));
+            let state = self.state_of(Target::Host(*id));
+            if state == host.state && owner == host.owner && labels == host.labels {
+                return Now::Same;
+            }
+            Now::Changed(Host { state, owner, labels, ..host.clone() })
+        })
     }
 
     fn group_members(&self) -> BTreeSet<(Id, Id)> {
@@ -167,43 +194,45 @@ impl View<'_> {
             .collect()
     }
 
-    /// In log order; of two with one fingerprint the earlier.
-    fn keys(&self) -> Vec<Key> {
-        let mut keys: Vec<&Key> = (self.fin.keys.iter())
-            .filter(|(id, key)| self.stands(id) && self.holds(&key.user, key.at))
-            .map(|(_, key)| key)
-            .collect();
-        keys.sort_by_key(|key| key.at);
-        let mut seen: BTreeSet<Fingerprint20> = BTreeSet::new();
-        keys.into_iter()
-            .filter(|key| seen.insert(key.fingerprint))
-            .map(|key| Key { state: self.state_of(Target::Key(key.fingerprint)), ..key.clone() })
-            .collect()
+    /// Of two with one fingerprint the earlier: the table is in log order, since all keys are in one shard.
+    fn keys(&self) -> Keys {
+        let mut seen: HashSet<&Fingerprint20> = HashSet::with_capacity(self.fin.keys.len());
+        let standing = self.standing(&self.fin.keys, |_, key| {
+            if !self.holds(&key.user, key.at) || !seen.insert(&key.fingerprint) {
+                return Now::Gone;
+            }
+            let state = self.state_of(Target::Key(key.fingerprint));
+            if state == key.state { Now::Same } else { Now::Changed(Key { state, ..key.clone() }) }
+        });
+        Keys::from_table(standing)
     }
 
-    fn grants(&self) -> BTreeMap<Id, Grant> {
-        let standing = self.fin.grants.iter().filter(|(id, _)| self.stands(id));
-        standing.filter_map(|(id, grant)| Some((*id, self.grant(grant)?))).collect()
+    fn grants(&self) -> Records<Id, Grant> {
+        self.standing(&self.fin.grants, |_, grant| self.grant(grant))
     }
 
-    fn grant(&self, grant: &Grant) -> Option<Grant> {
+    fn grant(&self, grant: &Grant) -> Now<Grant> {
         let (Subject::User(subject) | Subject::Group(subject)) = grant.subject;
         if !self.holds(&subject, grant.at) {
-            return None;
+            return Now::Gone;
         }
-        let mut grant = grant.clone();
-        if let GrantTarget::Hosts(hosts) = &mut grant.target {
-            hosts.retain(|host| self.holds(host, grant.at));
+        let mut left = None;
+        if let GrantTarget::Hosts(hosts) = &grant.target
+            && !hosts.iter().all(|host| self.holds(host, grant.at))
+        {
+            let hosts: SharedSet<Id> = hosts.iter().filter(|host| self.holds(host, grant.at)).copied().collect();
             if hosts.is_empty() {
-                return None;
+                return Now::Gone;
             }
+            left = Some(GrantTarget::Hosts(hosts));
         }
         let certificate_only =
             self.settings.require_logged || grant.approvals > 0 || grant.max_ttl.is_some() || !grant.hours.is_empty();
-        if certificate_only {
-            grant.via &= !Grant::VIA_KEY;
+        let via = if certificate_only { grant.via & !Grant::VIA_KEY } else { grant.via };
+        if left.is_none() && via == grant.via {
+            return Now::Same;
         }
-        Some(grant)
+        Now::Changed(Grant { target: left.unwrap_or_else(|| grant.target.clone()), via, ..grant.clone() })
     }
 
     fn cas(&self) -> BTreeMap<Id, Ca> {
@@ -282,7 +311,7 @@ impl View<'_> {
             .collect()
     }
 
-    fn requests(&self, actors: &BTreeMap<Address, Actor>, users: &BTreeMap<Id, User>) -> BTreeMap<Id, Request> {
+    fn requests(&self, actors: &BTreeMap<Address, Actor>, users: &Records<Id, User>) -> BTreeMap<Id, Request> {
         (self.tip.requests.iter())
             .filter(|(_, request)| {
                 let actor = actors.get(&request.actor).filter(|actor| !actor.locked);
@@ -295,7 +324,7 @@ impl View<'_> {
     fn approvals(
         &self,
         actors: &BTreeMap<Address, Actor>,
-        users: &BTreeMap<Id, User>,
+        users: &Records<Id, User>,
         requests: &BTreeMap<Id, Request>,
     ) -> BTreeMap<Id, Vec<Approval>> {
         let mut sorted: Vec<_> = self.tip.approvals.iter().collect();

@@ -8,15 +8,16 @@ use std::collections::{BTreeSet, VecDeque};
 
 use alloy_primitives::{Address, B256};
 use countersign_certificate::Id;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::entries::{Kind, Roles};
 use crate::realm::{
-    Acknowledgement, Batch, Ca, CaLimits, Delivery, EntryRef, Grant, Group, Host, Key, PublicData, Request, User,
+    Acknowledgement, Batch, Ca, CaLimits, Delivery, EntryRef, Grant, GrantTarget, Group, Host, Key, PublicData,
+    Request, User,
 };
+use crate::records::{Records, Sets, SharedSet};
 use crate::replay::denial::Target;
 use crate::replay::settings::SettingsState;
-use crate::replay::table::Table;
 use crate::replay::{IgnoreReason, Ignored};
 
 /// How many ignored entries are remembered.
@@ -26,53 +27,68 @@ pub(super) const IGNORED_KEPT: usize = 4096;
 pub(super) struct State {
     pub(super) realm: B256,
     /// Entries seen, by shard.
-    pub(super) next: Table<u64, u64>,
+    pub(super) next: Records<u64, u64>,
     pub(super) newest: Option<EntryRef>,
     /// The first critical entry that this version does not know.
     pub(super) upgrade: Option<(Kind, EntryRef)>,
     pub(super) settings: SettingsState,
     /// Well-formed user and group adds so far.
     pub(super) ordinal: u64,
-    pub(super) actors: Table<Address, ActorState>,
-    pub(super) cas: Table<Id, CaRecord>,
+    pub(super) actors: Records<Address, ActorState>,
+    pub(super) cas: Records<Id, CaRecord>,
     /// SHA-256 of the key blob to CA.
-    pub(super) ca_keys: Table<B256, Id>,
+    pub(super) ca_keys: Records<B256, Id>,
     /// Tightenings of CAs that are not there yet.
-    pub(super) early_limits: Table<Id, CaLimits>,
-    pub(super) retired: Table<Id, u64>,
-    pub(super) users: Table<Id, User>,
-    pub(super) groups: Table<Id, Group>,
-    pub(super) hosts: Table<Id, Host>,
+    pub(super) early_limits: Records<Id, CaLimits>,
+    pub(super) retired: Records<Id, u64>,
+    pub(super) users: Records<Id, User>,
+    pub(super) groups: Records<Id, Group>,
+    pub(super) hosts: Records<Id, Host>,
     /// Logins and group names, for ever.
-    pub(super) names: Table<String, Id>,
-    pub(super) labels: Table<Id, LabelRecord>,
-    pub(super) keys: Table<Id, Key>,
-    pub(super) grants: Table<Id, Grant>,
-    pub(super) memberships: Table<Id, Membership>,
-    pub(super) payload_names: Table<Id, NamedPayload>,
+    pub(super) names: Records<AccountName, ()>,
+    pub(super) labels: Records<Id, LabelRecord>,
+    pub(super) keys: Records<Id, Key>,
+    #[serde(deserialize_with = "grants")]
+    pub(super) grants: Records<Id, Grant>,
+    pub(super) memberships: Records<Id, Membership>,
+    pub(super) payload_names: Records<Id, NamedPayload>,
     /// Removed ids, known or not, with the block.
-    pub(super) removed: Table<Id, u64>,
+    pub(super) removed: Records<Id, u64>,
     /// Blocks of restores: references made before do not come back.
-    pub(super) restored: Table<Id, u64>,
-    pub(super) waiting: Table<Id, WaitingRecord>,
+    pub(super) restored: Records<Id, u64>,
+    pub(super) waiting: Records<Id, WaitingRecord>,
     /// Latest lock of each target that is locked. Actors' locks are in their histories.
-    pub(super) locks: Table<Target, u64>,
-    pub(super) revoked: Table<Target, u64>,
+    pub(super) locks: Records<Target, u64>,
+    pub(super) revoked: Records<Target, u64>,
     /// To the (latest) shard of the revocation.
-    pub(super) serials: Table<(Id, u64), u64>,
-    pub(super) batches: Table<Id, BatchRecord>,
+    pub(super) serials: Records<(Id, u64), u64>,
+    pub(super) batches: Records<Id, BatchRecord>,
     /// (batch, watchdog, entry hash)
-    pub(super) countersignatures: Table<(Id, Address, B256), EntryRef>,
-    pub(super) requests: Table<Id, Request>,
-    pub(super) approvals: Table<(Id, EntryRef), (Address, B256)>,
-    pub(super) refusals: Table<(Id, EntryRef), Address>,
-    pub(super) deliveries: Table<Id, Delivery>,
-    pub(super) acknowledgements: Table<(Id, Address), Acknowledgement>,
-    pub(super) public_data: Table<Id, PublicData>,
+    pub(super) countersignatures: Records<(Id, Address, B256), EntryRef>,
+    pub(super) requests: Records<Id, Request>,
+    pub(super) approvals: Records<(Id, EntryRef), (Address, B256)>,
+    pub(super) refusals: Records<(Id, EntryRef), Address>,
+    pub(super) deliveries: Records<Id, Delivery>,
+    pub(super) acknowledgements: Records<(Id, Address), Acknowledgement>,
+    pub(super) public_data: Records<Id, PublicData>,
     pub(super) ignored: VecDeque<Ignored>,
+    /// What grants have in common.
+    #[serde(skip)]
+    pub(super) sets: GrantSets,
     /// Directory additions of the latest view only.
     #[serde(skip)]
     pub(super) additions: Vec<(Id, WaitingRecord)>,
+}
+
+/// A login or group name, padded with zeros: it has at most 32 bytes, and none of them is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct AccountName([u8; 32]);
+
+/// The sets of names and hosts that occur in grants, each stored once: most grants of a realm name the same few.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GrantSets {
+    names: Sets<String>,
+    hosts: Sets<Id>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -150,6 +166,34 @@ pub(super) struct WaitingRecord {
     pub(super) confirmed: BTreeSet<Address>,
     /// Confirmed by a threshold of roots.
     pub(super) by_roots: bool,
+}
+
+impl AccountName {
+    /// `name` is a login, as far as its form goes.
+    pub(super) fn new(name: &str) -> Self {
+        let mut padded = [0; 32];
+        for (place, byte) in padded.iter_mut().zip(name.bytes()) {
+            *place = byte;
+        }
+        Self(padded)
+    }
+}
+
+impl GrantSets {
+    /// Makes a grant share its sets with the grants that have the same.
+    pub(super) fn share(&mut self, grant: &mut Grant) {
+        grant.logins = SharedSet::of(&mut self.names, std::mem::take(&mut grant.logins));
+        match &mut grant.target {
+            GrantTarget::Hosts(hosts) => *hosts = SharedSet::of(&mut self.hosts, std::mem::take(hosts)),
+            GrantTarget::Labels(labels) => *labels = SharedSet::of(&mut self.names, std::mem::take(labels)),
+            GrantTarget::All => {}
+        }
+    }
+}
+
+fn grants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Records<Id, Grant>, D::Error> {
+    let mut sets = GrantSets::default();
+    Records::deserialize_each(deserializer, |grant| sets.share(grant))
 }
 
 impl WaitingRecord {
@@ -294,8 +338,9 @@ impl State {
     /// Whether a record of shard 1 that is added at `at` may refer to `target`: it is there, is not removed, and was not
     /// restored in the same block.
     pub(super) fn refers(&self, target: &Id, at: EntryRef) -> bool {
-        let known = self.users.contains(target) || self.groups.contains(target) || self.hosts.contains(target);
-        known && !self.removed.contains(target) && self.predates(target, at)
+        let known =
+            self.users.contains_key(target) || self.groups.contains_key(target) || self.hosts.contains_key(target);
+        known && !self.removed.contains_key(target) && self.predates(target, at)
     }
 
     /// Whether the last restore of `target`, if any, comes before a reference made at `at`.
@@ -315,7 +360,7 @@ impl State {
             }
         }
         for id in shaken {
-            self.waiting.entry(id).confirmed.retain(|admin| !actors.contains(admin));
+            self.waiting.get_or_default(id).confirmed.retain(|admin| !actors.contains(admin));
         }
         for id in voided {
             self.forget(&id);
@@ -331,7 +376,7 @@ impl State {
                 .flatten()
                 .collect();
         for name in &names {
-            self.names.remove(name);
+            self.names.remove(&AccountName::new(name));
         }
         self.waiting.remove(id);
         self.users.remove(id);

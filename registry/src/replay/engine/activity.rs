@@ -27,7 +27,7 @@ impl Engine<'_> {
             Entry::Countersign(countersign) => {
                 self.state.authority(actor, Roles::WATCHDOG, at.block)?;
                 let key = (Id(countersign.batch.0), actor, countersign.entryHash);
-                if !self.state.countersignatures.contains(&key) {
+                if !self.state.countersignatures.contains_key(&key) {
                     self.state.countersignatures.insert(key, at);
                 }
                 Ok(())
@@ -46,7 +46,7 @@ impl Engine<'_> {
             Entry::Acknowledge(acknowledge) => {
                 self.state.member(actor, at.block)?;
                 let key = (Id(acknowledge.delivery.0), actor);
-                if self.state.acknowledgements.contains(&key) {
+                if self.state.acknowledgements.contains_key(&key) {
                     return Err(IgnoreReason::DuplicateId);
                 }
                 self.state.acknowledgements.insert(key, Acknowledgement { at, actor, digest: acknowledge.digest });
@@ -62,7 +62,7 @@ impl Engine<'_> {
                     return Err(IgnoreReason::InvalidName);
                 }
                 let id = sign::record_id(Kind::PUBLIC_DATA, actor, public.r.0);
-                if self.state.public_data.contains(&id) {
+                if self.state.public_data.contains_key(&id) {
                     return Err(IgnoreReason::DuplicateId);
                 }
                 self.state.public_data.insert(id, PublicData { at, actor, name: public.name, data: public.data });
@@ -77,7 +77,7 @@ impl Engine<'_> {
             return Err(IgnoreReason::InvalidValue);
         }
         let id = sign::record_id(Kind::BATCH, context.actor, batch.r.0);
-        if self.state.batches.contains(&id) {
+        if self.state.batches.contains_key(&id) {
             return Err(IgnoreReason::DuplicateId);
         }
         let ca = Id(batch.ca.0);
@@ -100,7 +100,7 @@ impl Engine<'_> {
 
     fn file_request(&mut self, context: Context<'_>, request: payload::Request) -> Outcome {
         let user = Id(request.user.0);
-        if self.state.member(context.actor, context.at.block)? != user || !self.state.users.contains(&user) {
+        if self.state.member(context.actor, context.at.block)? != user || !self.state.users.contains_key(&user) {
             return Err(IgnoreReason::NotBound);
         }
         if !is_login(&request.login) {
@@ -111,7 +111,7 @@ impl Engine<'_> {
             return Err(IgnoreReason::InvalidValue);
         }
         let id = sign::record_id(Kind::REQUEST, context.actor, request.r.0);
-        if self.state.requests.contains(&id) {
+        if self.state.requests.contains_key(&id) {
             return Err(IgnoreReason::DuplicateId);
         }
         let host = Id(request.host.0);
@@ -144,7 +144,7 @@ impl Engine<'_> {
             return Err(IgnoreReason::InvalidName);
         }
         let id = sign::record_id(Kind::DELIVERY, context.actor, delivery.r.0);
-        if self.state.deliveries.contains(&id) {
+        if self.state.deliveries.contains_key(&id) {
             return Err(IgnoreReason::DuplicateId);
         }
         let delivery = Delivery {

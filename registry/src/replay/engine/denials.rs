@@ -22,7 +22,7 @@ impl Engine<'_> {
                 for target in each(&targets) {
                     match target {
                         Target::Actor(actor) => {
-                            self.state.actors.entry(actor).lock(block);
+                            self.state.actors.get_or_default(actor).lock(block);
                             actors.insert(actor);
                         }
                         target => self.state.locks.insert(target, block),

@@ -8,7 +8,7 @@ use crate::entries::{Entry, Roles, payload};
 use crate::realm::{Grant, GrantTarget, Group, Host, Hours, Key, State as RecordState, Subject, User};
 use crate::replay::IgnoreReason;
 use crate::replay::denial::Denial;
-use crate::replay::state::{Binding, LabelRecord, Membership, NamedPayload, WaitingRecord};
+use crate::replay::state::{AccountName, Binding, LabelRecord, Membership, NamedPayload, WaitingRecord};
 use crate::replay::wellformed::{self, HOST_NAME_MAX, NAME_MAX, is_login, is_name};
 use crate::sign;
 
@@ -68,7 +68,7 @@ impl Engine<'_> {
         if known(&id) {
             return Err(IgnoreReason::DuplicateId);
         }
-        if self.state.removed.contains(&id) {
+        if self.state.removed.contains_key(&id) {
             return Err(IgnoreReason::RemovedBefore);
         }
         Ok(id)
@@ -103,10 +103,10 @@ impl Engine<'_> {
             || waiting.confirmed.contains(&context.actor)
             || waiting.by_roots
             || waiting.counted_before(context.at.time);
-        if pointless || self.state.removed.contains(&id) {
+        if pointless || self.state.removed.contains_key(&id) {
             return false;
         }
-        let waiting = self.state.waiting.entry(id);
+        let waiting = self.state.waiting.get_or_default(id);
         if context.by_roots() {
             waiting.by_roots = true;
         } else {
@@ -130,9 +130,9 @@ impl Engine<'_> {
         if set.member {
             if role_lost {
                 outcome = Err(IgnoreReason::NoRole);
-            } else if self.state.groups.contains(&subject) || !self.state.refers(&subject, context.at) {
+            } else if self.state.groups.contains_key(&subject) || !self.state.refers(&subject, context.at) {
                 outcome = Err(IgnoreReason::UnknownReference);
-            } else if self.state.removed.contains(&id) {
+            } else if self.state.removed.contains_key(&id) {
                 outcome = Err(IgnoreReason::RemovedBefore);
             } else {
                 binding.subject = Some(subject);
@@ -145,7 +145,7 @@ impl Engine<'_> {
         }
         if bound || binding.subject.is_some() {
             let waits = binding.subject.is_some();
-            self.state.actors.entry(set.actor).bindings.push(binding);
+            self.state.actors.get_or_default(set.actor).bindings.push(binding);
             if waits {
                 self.added(context, id);
             }
@@ -155,11 +155,11 @@ impl Engine<'_> {
 
     fn add_user(&mut self, context: Context<'_>, add: payload::UserAdd, uid: Option<Option<u32>>) -> Outcome {
         let uid = uid.flatten().ok_or(IgnoreReason::UidExhausted)?;
-        let id = self.new_id(context, add.r.0, |id| self.state.users.contains(id))?;
-        if self.state.names.contains(&add.login) {
+        let id = self.new_id(context, add.r.0, |id| self.state.users.contains_key(id))?;
+        if self.state.names.contains_key(&AccountName::new(&add.login)) {
             return Err(IgnoreReason::NameTaken);
         }
-        self.state.names.insert(add.login.clone(), id);
+        self.state.names.insert(AccountName::new(&add.login), ());
         let user = User {
             at: context.at,
             state: RecordState::Active,
@@ -175,11 +175,11 @@ impl Engine<'_> {
 
     fn add_group(&mut self, context: Context<'_>, add: payload::GroupAdd, gid: Option<Option<u32>>) -> Outcome {
         let gid = gid.flatten().ok_or(IgnoreReason::UidExhausted)?;
-        let id = self.new_id(context, add.r.0, |id| self.state.groups.contains(id))?;
-        if self.state.names.contains(&add.name) {
+        let id = self.new_id(context, add.r.0, |id| self.state.groups.contains_key(id))?;
+        if self.state.names.contains_key(&AccountName::new(&add.name)) {
             return Err(IgnoreReason::NameTaken);
         }
-        self.state.names.insert(add.name.clone(), id);
+        self.state.names.insert(AccountName::new(&add.name), ());
         self.state.groups.insert(id, Group { at: context.at, name: add.name, gid });
         self.added(context, id);
         Ok(())
@@ -193,10 +193,10 @@ impl Engine<'_> {
             PublicKey::parse(&add.hostKey).map_err(|_| IgnoreReason::InvalidKey)?;
         }
         let owner = (!add.owner.is_zero()).then_some(Id(add.owner.0));
-        if owner.is_some_and(|owner| !self.state.users.contains(&owner) || !self.state.refers(&owner, context.at)) {
+        if owner.is_some_and(|owner| !self.state.users.contains_key(&owner) || !self.state.refers(&owner, context.at)) {
             return Err(IgnoreReason::UnknownReference);
         }
-        let id = self.new_id(context, add.r.0, |id| self.state.hosts.contains(id))?;
+        let id = self.new_id(context, add.r.0, |id| self.state.hosts.contains_key(id))?;
         let host = Host { at: context.at, name: add.name, owner, host_key: add.hostKey, ..Host::default() };
         self.state.hosts.insert(id, host);
         self.added(context, id);
@@ -208,10 +208,10 @@ impl Engine<'_> {
             return Err(IgnoreReason::InvalidName);
         }
         let target = Id(add.target.0);
-        if self.state.groups.contains(&target) || !self.state.refers(&target, context.at) {
+        if self.state.groups.contains_key(&target) || !self.state.refers(&target, context.at) {
             return Err(IgnoreReason::UnknownReference);
         }
-        let id = self.new_id(context, add.r.0, |id| self.state.labels.contains(id))?;
+        let id = self.new_id(context, add.r.0, |id| self.state.labels.contains_key(id))?;
         self.state.labels.insert(id, LabelRecord { at: context.at, target, label: add.label });
         self.added(context, id);
         Ok(())
@@ -220,10 +220,10 @@ impl Engine<'_> {
     fn add_key(&mut self, context: Context<'_>, add: payload::KeyAdd) -> Outcome {
         let fingerprint = PublicKey::parse(&add.publicKey).map_err(|_| IgnoreReason::InvalidKey)?.fingerprint();
         let user = Id(add.user.0);
-        if !self.state.users.contains(&user) || !self.state.refers(&user, context.at) {
+        if !self.state.users.contains_key(&user) || !self.state.refers(&user, context.at) {
             return Err(IgnoreReason::UnknownReference);
         }
-        let id = self.new_id(context, add.r.0, |id| self.state.keys.contains(id))?;
+        let id = self.new_id(context, add.r.0, |id| self.state.keys.contains_key(id))?;
         let key = Key {
             id,
             at: context.at,
@@ -246,12 +246,12 @@ impl Engine<'_> {
         if !self.state.refers(&subject, context.at) {
             return Err(IgnoreReason::UnknownReference);
         }
-        let subject = match (self.state.users.contains(&subject), self.state.groups.contains(&subject)) {
+        let subject = match (self.state.users.contains_key(&subject), self.state.groups.contains_key(&subject)) {
             (true, _) => Subject::User(subject),
             (false, true) => Subject::Group(subject),
             (false, false) => return Err(IgnoreReason::UnknownReference),
         };
-        let known_host = |host: &Id| self.state.hosts.contains(host) && self.state.refers(host, context.at);
+        let known_host = |host: &Id| self.state.hosts.contains_key(host) && self.state.refers(host, context.at);
         let target = if add.allHosts {
             GrantTarget::All
         } else if add.hosts.is_empty() {
@@ -261,9 +261,9 @@ impl Engine<'_> {
         } else {
             return Err(IgnoreReason::UnknownReference);
         };
-        let id = self.new_id(context, add.r.0, |id| self.state.grants.contains(id))?;
+        let id = self.new_id(context, add.r.0, |id| self.state.grants.contains_key(id))?;
         let hours = |hours: &payload::Hours| Hours { weekday: hours.weekday, from: hours.from, to: hours.to };
-        let grant = Grant {
+        let mut grant = Grant {
             at: context.at,
             subject,
             target,
@@ -277,6 +277,7 @@ impl Engine<'_> {
             not_after: (add.notAfter != 0).then_some(add.notAfter),
             permits: add.permits,
         };
+        self.state.sets.share(&mut grant);
         self.state.grants.insert(id, grant);
         self.added(context, id);
         Ok(())
@@ -284,11 +285,11 @@ impl Engine<'_> {
 
     fn add_membership(&mut self, context: Context<'_>, add: &payload::GroupMemberAdd) -> Outcome {
         let (group, user) = (Id(add.group.0), Id(add.user.0));
-        let known = self.state.groups.contains(&group) && self.state.users.contains(&user);
+        let known = self.state.groups.contains_key(&group) && self.state.users.contains_key(&user);
         if !known || !self.state.refers(&group, context.at) || !self.state.refers(&user, context.at) {
             return Err(IgnoreReason::UnknownReference);
         }
-        let id = self.new_id(context, add.r.0, |id| self.state.memberships.contains(id))?;
+        let id = self.new_id(context, add.r.0, |id| self.state.memberships.contains_key(id))?;
         self.state.memberships.insert(id, Membership { at: context.at, group, user });
         self.added(context, id);
         Ok(())
@@ -298,7 +299,7 @@ impl Engine<'_> {
         if !is_name(&add.name, NAME_MAX) {
             return Err(IgnoreReason::InvalidName);
         }
-        let id = self.new_id(context, add.r.0, |id| self.state.payload_names.contains(id))?;
+        let id = self.new_id(context, add.r.0, |id| self.state.payload_names.contains_key(id))?;
         let named = NamedPayload { at: context.at, name: add.name, payload_kind: add.payloadKind };
         self.state.payload_names.insert(id, named);
         self.added(context, id);

@@ -55,7 +55,7 @@ impl Engine<'_> {
     }
 
     fn set_roles(&mut self, context: Context<'_>, set: &payload::RoleSet) {
-        let actor = self.state.actors.entry(set.actor);
+        let actor = self.state.actors.get_or_default(set.actor);
         let lost = actor.roles_now() & !set.roles;
         actor.roles.push((context.at.block, set.roles));
         actor.role_x25519 = set.x25519;
@@ -86,11 +86,11 @@ impl Engine<'_> {
         PublicKey::parse(&add.publicKey).map_err(|_| IgnoreReason::InvalidKey)?;
         let mut limits = parse_limits(add.maxTtl, &add.logins, &add.issuers)?;
         let id = sign::record_id(Kind::CA_ADD, context.actor, add.r.0);
-        if self.state.cas.contains(&id) {
+        if self.state.cas.contains_key(&id) {
             return Err(IgnoreReason::DuplicateId);
         }
         let key = B256::from(fingerprint_sha256(&add.publicKey));
-        if self.state.ca_keys.contains(&key) {
+        if self.state.ca_keys.contains_key(&key) {
             return Err(IgnoreReason::CaKeyTaken);
         }
         if let Some(early) = self.state.early_limits.get(&id) {
@@ -123,7 +123,9 @@ impl Engine<'_> {
     fn unlock(&mut self, context: Context<'_>, target: Target) {
         let block = context.at.block;
         let ended = match target {
-            Target::Actor(actor) => self.state.actors.contains(&actor) && self.state.actors.entry(actor).unlock(block),
+            Target::Actor(actor) => {
+                self.state.actors.contains_key(&actor) && self.state.actors.get_or_default(actor).unlock(block)
+            }
             target => {
                 let earlier = self.state.locks.get(&target).is_some_and(|locked| *locked < block);
                 if earlier {
@@ -153,7 +155,7 @@ impl Engine<'_> {
         if *name != restore.name || uid != restore.uid {
             return Err(IgnoreReason::RestoreMismatch);
         }
-        if !self.state.removed.contains(&id) && !self.state.revoked.contains(&target) {
+        if !self.state.removed.contains_key(&id) && !self.state.revoked.contains_key(&target) {
             return Err(IgnoreReason::NothingToRestore);
         }
         self.state.removed.remove(&id);
