@@ -285,7 +285,7 @@ fn owned(texts: &[&str]) -> Vec<String> {
 }
 
 /// A grant, in the words of scenarios.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Grant<'a> {
     /// User or group.
     pub subject: Id,
@@ -299,6 +299,10 @@ pub struct Grant<'a> {
     pub via: u8,
     /// Seconds; 0 for the CA's and the realm's.
     pub max_ttl: u64,
+    /// The only command; empty for any.
+    pub forced_command: &'a str,
+    /// Networks to come from; none for any.
+    pub source_addresses: &'a [&'a str],
 }
 
 /// The directory's entries, written by the ADMIN in one transaction.
@@ -366,8 +370,8 @@ impl<'a> Directory<'a> {
                 via: grant.via,
                 maxTtl: grant.max_ttl,
                 approvals: 0,
-                forcedCommand: String::new(),
-                sourceAddresses: Vec::new(),
+                forcedCommand: grant.forced_command.to_owned(),
+                sourceAddresses: owned(grant.source_addresses),
                 intervals: Vec::new(),
                 notAfter: 0,
                 permits: 1,

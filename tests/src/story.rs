@@ -103,10 +103,9 @@ impl Story {
         let grant = directory.grant(&Grant {
             subject: alice,
             hosts: &[host],
-            labels: &[],
             logins: &["alice", "deploy"],
             via: setup.via,
-            max_ttl: 0,
+            ..Grant::default()
         });
         directory.write();
         agent::configure(host, setup.agent);

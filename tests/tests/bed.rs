@@ -120,7 +120,7 @@ fn a_realm_of_two_of_three_roots_stands_on_a_fresh_chain() {
         let alice = directory.user("alice");
         let host = directory.host("web1", &["web"]);
         directory.key(alice, &KeyFile::generate("alice"), 0);
-        directory.grant(&Grant { subject: alice, hosts: &[host], labels: &[], logins: &["alice"], via: 2, max_ttl: 0 });
+        directory.grant(&Grant { subject: alice, hosts: &[host], logins: &["alice"], via: 2, ..Grant::default() });
         let mined = directory.write();
         assert_eq!(mined.entries.len(), 5);
         assert!(RealmFile::load(Path::new(REALM_FILE)).unwrap() == realm.file);

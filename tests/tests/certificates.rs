@@ -56,11 +56,10 @@ fn a_certificate_scoped_to_a_label_logs_in_where_grant_and_host_have_it() {
         let mut directory = Directory::of(&story.realm);
         let grant = directory.grant(&Grant {
             subject: story.alice,
-            hosts: &[],
             labels: &["web"],
             logins: &["deploy"],
             via: 1,
-            max_ttl: 0,
+            ..Grant::default()
         });
         directory.write();
         story.publish();
@@ -278,10 +277,9 @@ fn a_certificate_is_refused_beyond_its_grant_its_scope_and_its_ca() {
         let elsewhere = directory.grant(&Grant {
             subject: story.alice,
             hosts: &[story.other_host],
-            labels: &[],
             logins: &["deploy"],
             via: 1,
-            max_ttl: 0,
+            ..Grant::default()
         });
         directory.write();
         story.publish();

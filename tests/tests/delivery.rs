@@ -150,7 +150,13 @@ fn a_key_pair_made_by_the_admin_arrives_logs_in_and_is_rotated() {
             fs::copy(post.file(name), old.join(name)).unwrap();
         }
         post.issue(&["--generate"]);
-        post.fetch();
+        // A key pair whose sender knows it does not replace a key unless it is told to.
+        let refused = cli::run(Some(&post.story.realm.device), &post.fetch_arguments());
+        assert!(refused.status == Some(1) && refused.stdout.contains("delivery-key-pair"), "{refused:?}");
+        assert_eq!(fs::read(&private).unwrap(), fs::read(old.join("deploy")).unwrap());
+        let mut replace = post.fetch_arguments().to_vec();
+        replace.push("--replace-keys");
+        cli::success(Some(&post.story.realm.device), &replace);
         assert_ne!(fs::read(&private).unwrap(), fs::read(old.join("deploy")).unwrap());
         let old_certificate = old.join("deploy-cert.pub");
         cli::success(Some(&post.story.realm.revoker), &["revoke", "cert", old_certificate.to_str().unwrap()]);
@@ -258,6 +264,7 @@ directory = \"{}\"
 name = \"backup\"
 path = \"/home/backup2/id_backup\"
 owner = \"backup2\"
+key-pairs = true
 ",
             path("ledger.json"),
             path("x25519"),

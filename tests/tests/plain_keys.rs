@@ -108,10 +108,9 @@ fn a_grant_that_is_removed_ends_at_once_and_a_new_one_begins_when_it_is_final() 
         directory.grant(&Grant {
             subject: story.alice,
             hosts: &[story.host],
-            labels: &[],
             logins: &["deploy"],
             via: 2,
-            max_ttl: 0,
+            ..Grant::default()
         });
         directory.write();
         story.publish();
