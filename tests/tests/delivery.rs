@@ -304,3 +304,23 @@ key-pairs = true
         assert_eq!(post.blocks().len(), 1);
     });
 }
+
+// row: D11
+#[test]
+fn a_block_that_nobody_fetches_is_kept_until_the_timeout_and_then_let_go_of() {
+    in_bed!(|| {
+        let post = Post::begin();
+        post.issue(&["--generate"]);
+        post.story.anvil.wait_final();
+        post.sweep();
+        assert_eq!(post.blocks().len(), 1);
+        let swept = cli::success(
+            Some(&post.story.realm.issuer),
+            &["delivery", "sweep", "--delivery-key", &post.issuer_key, "--store", post.store(), "--timeout", "1s"],
+        );
+        assert_eq!(post.blocks(), [""; 0], "{swept}");
+        let output = cli::run(Some(&post.story.realm.device), &post.fetch_arguments());
+        assert_eq!(output.status, Some(1), "{output:?}");
+        assert!(output.stdout.contains("delivery-block-missing"), "{output:?}");
+    });
+}

@@ -138,7 +138,7 @@ fn explain_says_offline_what_the_host_said() {
 #[test]
 fn when_the_chain_falls_silent_the_host_goes_on_until_its_snapshot_is_too_old() {
     in_bed!(|| {
-        let story = Story::begin(Setup { agent: "max-staleness-secs = 15\n", ..Setup::default() });
+        let story = Story::begin(Setup { agent: "max-staleness-secs = 20\n", ..Setup::default() });
         let Story { sshd, anvil, mut log, key, .. } = story;
         let credential = Credential::key(&key);
         drop(anvil);

@@ -65,7 +65,7 @@ fn a_key_is_refused_where_no_grant_leads_it_and_after_its_end() {
     in_bed!(|| {
         let mut story = Story::begin(Setup::default());
         let (key, short) = (story.key.clone(), KeyFile::generate("short"));
-        let not_after = now().saturating_add(15);
+        let not_after = now().saturating_add(25);
         let mut directory = Directory::of(&story.realm);
         directory.key(story.alice, &short, not_after);
         directory.write();
