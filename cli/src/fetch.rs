@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use countersign_agent::files::Ownership;
-use countersign_agent::receive::{self, OutputRule, Recipient};
+use countersign_agent::receive::{self, KeyPairs, OutputRule, Recipient};
 use countersign_delivery::{DirectoryStore, SecretKey};
 use countersign_registry::{Effective, Id};
 use serde::Serialize;
@@ -31,6 +31,9 @@ pub struct FetchArgs {
     /// The directory of blocks
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Let key pairs that were made elsewhere replace keys that are in DIR; without it they are taken only where there is none
+    #[arg(long)]
+    replace_keys: bool,
     /// How many days back
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     days: u64,
@@ -112,7 +115,8 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
         if args.name.as_ref().is_some_and(|name| *name != delivery.payload_name) {
             continue;
         }
-        let rule = OutputRule { path: out.join(&delivery.payload_name), ownership };
+        let key_pairs = if args.replace_keys { KeyPairs::Replace } else { KeyPairs::WhereNoneIs };
+        let rule = OutputRule { path: out.join(&delivery.payload_name), ownership, key_pairs };
         let mut row = FetchedRow {
             delivery: id,
             payload: delivery.payload_name.clone(),

@@ -142,6 +142,10 @@ pub struct PayloadRule {
     /// Their permission bits.
     #[serde(default)]
     pub mode: FileMode,
+    /// Whether a key pair made elsewhere may come, and replace the key that is there. Without it, only certificates for the key that
+    /// this device made.
+    #[serde(default)]
+    pub key_pairs: bool,
     /// A command to run after the files changed: program and arguments, no shell.
     #[serde(default)]
     pub reload: Option<Command>,
@@ -408,6 +412,7 @@ mod tests {
             "path",
             "owner",
             "mode",
+            "key-pairs",
             "reload",
         ] {
             assert!(text.contains(field), "the example does not show `{field}`");

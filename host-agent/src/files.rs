@@ -223,6 +223,18 @@ impl Directory {
         Ok(bytes)
     }
 
+    /// Whether there is anything of this name, a dangling link included.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn contains(&self, name: &std::ffi::OsStr) -> Result<bool, FileError> {
+        match nix::sys::stat::fstatat(&self.fd, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(io("examine", &self.path.join(name), errno)),
+        }
+    }
+
     /// Replaces (or makes) a file of this directory in one step: a reader sees the old bytes or the new ones.
     ///
     /// # Errors

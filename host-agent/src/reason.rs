@@ -78,7 +78,7 @@ reasons! {
     DeliveryName = "delivery-name",
     /// A delivery has a payload kind that this version does not know.
     DeliveryKind = "delivery-kind",
-    /// The delivery's sender has no sealing key on the ledger.
+    /// The delivery's sender has neither role nor sealing key on the ledger any more.
     DeliverySender = "delivery-sender",
     /// The sealed CID does not open.
     DeliveryCid = "delivery-cid",
@@ -94,6 +94,8 @@ reasons! {
     DeliveryCaUnknown = "delivery-ca-unknown",
     /// The CA's signature is wrong, or the certificate is outside the CA's limits.
     DeliveryCaSignature = "delivery-ca-signature",
+    /// A key pair came where only certificates for the device's own key may, or where a key is already.
+    DeliveryKeyPair = "delivery-key-pair",
     /// The certificate or key pair is for another key.
     DeliveryNotOwnKey = "delivery-not-own-key",
     /// The certificate has expired.

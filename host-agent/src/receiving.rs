@@ -25,7 +25,7 @@ use crate::device::DeviceKeys;
 use crate::files::Ownership;
 use crate::log::{Level, Line, Log};
 use crate::reason::Reason;
-use crate::receive::{self, OutputRule, ReceiveError, Recipient};
+use crate::receive::{self, KeyPairs, OutputRule, ReceiveError, Recipient};
 use crate::state::{DeliveryRecord, Receiving};
 use crate::status::{DeliveryStatus, Stage};
 
@@ -354,7 +354,8 @@ pub(crate) fn output_rule(rule: &PayloadRule) -> Result<OutputRule, ReceiveError
         None => owner.gid,
     };
     let ownership = Ownership { uid: owner.uid.as_raw(), gid: gid.as_raw(), mode: rule.mode.bits() };
-    Ok(OutputRule { path: rule.path.as_path().to_owned(), ownership })
+    let key_pairs = if rule.key_pairs { KeyPairs::Replace } else { KeyPairs::Refused };
+    Ok(OutputRule { path: rule.path.as_path().to_owned(), ownership, key_pairs })
 }
 
 /// Runs a reload command: no shell, no input, an environment of `PATH` alone, killed at the deadline.

@@ -38,6 +38,7 @@ directory = \"ROOT/blocks\"
 [[payload]]
 name = \"deploy\"
 path = \"ROOT/keys/deploy\"
+key-pairs = true
 reload = [\"/usr/bin/touch\", \"ROOT/reloaded\"]
 ";
 

@@ -11,10 +11,11 @@ use std::process::Command;
 use alloy_primitives::{Address, B256, Bytes};
 use countersign_agent::files::Ownership;
 use countersign_agent::reason::Reason;
-use countersign_agent::receive::{self, OutputRule, ReceiveError, Recipient, public_key_blob};
+use countersign_agent::receive::{self, KeyPairs, OutputRule, ReceiveError, Recipient, public_key_blob};
 use countersign_certificate::Id;
 use countersign_delivery::{Contents, Context, DirectoryStore, Payload, PayloadKind, SecretKey, seal};
 use countersign_registry::effective::{Keys, Settings};
+use countersign_registry::entries::Roles;
 use countersign_registry::realm::{Acknowledgement, Actor, Ca, CaLimits, CaPurpose, CaState, Delivery, EntryRef};
 use countersign_registry::{BlockRef, Effective, Records};
 use zeroize::Zeroizing;
@@ -31,6 +32,7 @@ struct Bed {
     device: SecretKey,
     store: DirectoryStore,
     effective: Effective,
+    key_pairs: KeyPairs,
 }
 
 impl Bed {
@@ -44,9 +46,12 @@ impl Bed {
         let store = DirectoryStore::open(&directory.path().join("blocks")).unwrap();
         let (sender, device) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
         let mut effective = empty();
-        let actor = |key: &SecretKey| Actor { x25519: Some(B256::from(key.public().to_bytes())), ..Actor::default() };
-        effective.actors.insert(SENDER, actor(&sender));
-        effective.actors.insert(DEVICE, actor(&device));
+        let actor = |roles, key: &SecretKey| {
+            let x25519 = Some(B256::from(key.public().to_bytes()));
+            Actor { roles, x25519, ..Actor::default() }
+        };
+        effective.actors.insert(SENDER, actor(Roles::ISSUER, &sender));
+        effective.actors.insert(DEVICE, actor(Roles::MEMBER, &device));
         let ca = public_key_blob(&std::fs::read_to_string(directory.path().join("ca.pub")).unwrap()).unwrap();
         effective.cas.insert(
             Id([9; 16]),
@@ -59,7 +64,7 @@ impl Bed {
                 limits: CaLimits { max_ttl: 300, logins: None, issuers: BTreeSet::new() },
             },
         );
-        let bed = Self { directory, sender, device, store, effective };
+        let bed = Self { directory, sender, device, store, effective, key_pairs: KeyPairs::Replace };
         std::fs::copy(bed.path("own.pub"), bed.path("keys/deploy.pub")).unwrap();
         bed
     }
@@ -106,7 +111,7 @@ impl Bed {
     fn rule(&self) -> OutputRule {
         let ownership =
             Ownership { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mode: 0o600 };
-        OutputRule { path: self.path("keys/deploy"), ownership }
+        OutputRule { path: self.path("keys/deploy"), ownership, key_pairs: self.key_pairs }
     }
 
     fn recipient(&self) -> Recipient<'_> {
@@ -384,7 +389,8 @@ fn a_delivery_with_another_digest_name_or_sender_on_the_ledger_is_refused() {
     assert_eq!(change(|delivery| delivery.payload_kind = 2), Reason::DeliveryCid);
     assert_eq!(change(|delivery| delivery.payload_kind = 3), Reason::DeliveryKind);
     assert_eq!(change(|delivery| delivery.actor = Address::ZERO), Reason::DeliverySender);
-    assert_eq!(change(|delivery| delivery.actor = DEVICE), Reason::DeliveryCid);
+    // A member is no sender, whatever it sealed.
+    assert_eq!(change(|delivery| delivery.actor = DEVICE), Reason::DeliverySender);
 }
 
 #[test]
@@ -441,4 +447,115 @@ fn a_directory_that_others_can_change_is_refused() {
     bed.deliver("deploy", Contents::SshCertificate { certificate });
     std::fs::set_permissions(bed.path("keys"), std::fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(bed.refused().0, Reason::DeliveryWrite);
+}
+
+#[test]
+fn a_key_pair_never_takes_the_place_of_the_devices_own_key_unless_it_may() {
+    let mut bed = Bed::new();
+    let private_key = Zeroizing::new(bed.read("other"));
+    bed.deliver("deploy", Contents::SshKeyPair { private_key, certificate: None });
+    std::fs::copy(bed.path("own"), bed.path("keys/deploy")).unwrap();
+    bed.key_pairs = KeyPairs::Refused;
+    let (reason, message) = bed.refused();
+    assert_eq!(reason, Reason::DeliveryKeyPair);
+    assert!(message.ends_with("keys/deploy: expected a certificate for the key that was made here"), "{message}");
+    bed.key_pairs = KeyPairs::WhereNoneIs;
+    assert_eq!(bed.refused().0, Reason::DeliveryKeyPair);
+    // The public half alone says that there is a key: its private half may be in an agent or a token.
+    std::fs::remove_file(bed.path("keys/deploy")).unwrap();
+    assert_eq!(bed.refused().0, Reason::DeliveryKeyPair);
+    std::fs::remove_file(bed.path("keys/deploy.pub")).unwrap();
+    // So does a link to nowhere.
+    symlink(bed.path("nowhere"), bed.path("keys/deploy")).unwrap();
+    assert_eq!(bed.receive().unwrap_err().reason(), Reason::DeliveryKeyPair);
+    std::fs::remove_file(bed.path("keys/deploy")).unwrap();
+    bed.receive().unwrap();
+    bed.key_pairs = KeyPairs::Refused;
+    let certificate = bed.certificate("ca", "other", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    bed.receive().unwrap();
+}
+
+#[test]
+fn a_sender_without_its_role_or_locked_delivers_nothing_whatever_it_sealed() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    let others = Roles::WATCHDOG | Roles::APPROVER | Roles::REVOKER | Roles::MEMBER;
+    for (roles, locked) in [(0, false), (others, false), (Roles::ISSUER, true)] {
+        let sender = bed.effective.actors.get_mut(&SENDER).unwrap();
+        (sender.roles, sender.locked) = (roles, locked);
+        assert_eq!(bed.refused().0, Reason::DeliverySender, "{roles} {locked}");
+    }
+    let sender = bed.effective.actors.get_mut(&SENDER).unwrap();
+    (sender.roles, sender.locked) = (Roles::ADMIN, false);
+    bed.receive().unwrap();
+}
+
+#[test]
+fn a_sealing_key_that_the_ledger_replaced_or_of_low_order_opens_nothing() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    let other = SecretKey::generate().unwrap().public().to_bytes();
+    let mut one = [0; 32];
+    one[0] = 1;
+    for (key, reason) in
+        [(other, Reason::DeliveryCid), ([0; 32], Reason::DeliverySender), (one, Reason::DeliverySender)]
+    {
+        bed.effective.actors.get_mut(&SENDER).unwrap().x25519 = Some(B256::from(key));
+        assert_eq!(bed.refused().0, reason);
+    }
+}
+
+#[test]
+fn a_delivery_copied_under_another_id_or_realm_opens_for_nobody() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    let entry = bed.effective.deliveries.remove(&DELIVERY).unwrap();
+    bed.effective.deliveries.insert(Id([8; 16]), entry.clone());
+    assert_eq!(bed.refused().0, Reason::DeliveryCid);
+    bed.effective.deliveries = BTreeMap::from([(DELIVERY, entry)]);
+    let realm = std::mem::replace(&mut bed.effective.realm, B256::repeat_byte(2));
+    assert_eq!(bed.refused().0, Reason::DeliveryCid);
+    bed.effective.realm = realm;
+    bed.receive().unwrap();
+}
+
+#[test]
+fn a_sealed_cid_that_names_another_delivery_brings_nothing() {
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate: certificate.clone() });
+    let first = bed.effective.deliveries[&DELIVERY].clone();
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    let second = bed.effective.deliveries[&DELIVERY].clone();
+    // Both blocks are in the store, both CIDs are the sender's own: the digest ties each to its entry.
+    let mixed = Delivery { sealed_cid: first.sealed_cid, ..second.clone() };
+    bed.effective.deliveries.insert(DELIVERY, mixed);
+    assert_eq!(bed.refused().0, Reason::DeliveryCid);
+    bed.effective.deliveries.insert(DELIVERY, second);
+    bed.receive().unwrap();
+}
+
+#[test]
+fn a_certificate_for_the_cas_own_key_and_one_signed_by_a_certificate_are_refused() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let mut bed = Bed::new();
+    let certificate = bed.certificate("ca", "ca", 60);
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(bed.refused().0, Reason::DeliveryNotOwnKey);
+
+    // The signature key of this one is no plain key but a certificate for the CA's own.
+    let blob = |line: &str| STANDARD.decode(line.split(' ').nth(1).unwrap()).unwrap();
+    let (good, intermediate) = (blob(&bed.certificate("ca", "own", 60)), blob(&bed.certificate("ca", "other-ca", 60)));
+    let ca = public_key_blob(&bed.read("ca.pub")).unwrap();
+    let at = good.windows(ca.len()).position(|window| window == ca).unwrap();
+    let length = u32::try_from(intermediate.len()).unwrap().to_be_bytes();
+    let spliced = [&good[..at - 4], &length[..], &intermediate, &good[at + ca.len()..]].concat();
+    let certificate = format!("ssh-ed25519-cert-v01@openssh.com {} x\n", STANDARD.encode(spliced));
+    bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(bed.refused().0, Reason::DeliveryMalformed);
 }

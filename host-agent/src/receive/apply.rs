@@ -1,5 +1,6 @@
 //! Writes a checked payload: each file whole or not at all, with the owner and mode that the host's configuration says, in a
-//! directory that nobody else can change, through no symbolic link. What was there stays when a check or a write fails.
+//! directory that nobody else can change, through no symbolic link. What was there stays when a check or a write fails. A private key
+//! that the sender knows never takes the place of one made here, unless the host or the user says so beforehand.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,17 @@ use crate::files::{Directory, FileError, Owners, Ownership, Secrecy};
 /// The most that is read of a public key file, in bytes.
 const PUBLIC_KEY_LIMIT: u64 = 64 << 10;
 
+/// Whether a key pair that was made elsewhere may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPairs {
+    /// No: only certificates for the key that was made here.
+    Refused,
+    /// Where there is no key yet, and never over one.
+    WhereNoneIs,
+    /// Yes, over whatever key is there.
+    Replace,
+}
+
 /// Where a payload goes; from the host's configuration or the user's command line, never from the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputRule {
@@ -17,6 +29,8 @@ pub struct OutputRule {
     pub path: PathBuf,
     /// Owner, group and mode of all files.
     pub ownership: Ownership,
+    /// Whether a key pair may go there.
+    pub key_pairs: KeyPairs,
 }
 
 impl OutputRule {
@@ -37,6 +51,21 @@ impl OutputRule {
         }
     }
 
+    /// Refuses a key pair that this rule does not want.
+    ///
+    /// # Errors
+    /// [`ReceiveError::KeyPair`].
+    fn check_key_pair(&self, directory: &Directory, name: &std::ffi::OsStr) -> Result<(), ReceiveError> {
+        let refuse = |problem| Err(ReceiveError::KeyPair { path: self.path.clone(), problem });
+        match self.key_pairs {
+            KeyPairs::Refused => refuse("expected a certificate for the key that was made here"),
+            KeyPairs::WhereNoneIs if directory.contains(name)? || directory.contains(&beside(name, ".pub"))? => {
+                refuse("there is a key already, expected none")
+            }
+            KeyPairs::WhereNoneIs | KeyPairs::Replace => Ok(()),
+        }
+    }
+
     fn directory(&self) -> Result<(Directory, OsString), FileError> {
         let (directory, name) = Directory::of(&self.path, Owners::and(self.ownership.uid))?;
         Ok((directory, name.to_owned()))
@@ -47,9 +76,12 @@ impl OutputRule {
 /// attempt replaces, never a certificate without its key. Returns the paths written.
 ///
 /// # Errors
-/// [`ReceiveError::Write`]; files not yet reached are as they were.
+/// [`ReceiveError::KeyPair`]; [`ReceiveError::Write`]; files not yet reached are as they were.
 pub fn apply(checked: &Checked, rule: &OutputRule) -> Result<Vec<PathBuf>, ReceiveError> {
     let (directory, name) = rule.directory()?;
+    if checked.private_key.is_some() {
+        rule.check_key_pair(&directory, &name)?;
+    }
     let parts = [
         ("", checked.private_key.as_ref().map(|text| text.as_bytes())),
         (".pub", checked.public_key.as_ref().map(String::as_bytes)),

@@ -8,13 +8,13 @@
 mod apply;
 mod check;
 
-pub use apply::{OutputRule, apply};
+pub use apply::{KeyPairs, OutputRule, apply};
 pub use check::{Checked, certificate_blob, check, public_key_blob};
 
 use alloy_primitives::{Address, B256};
 use countersign_certificate::{CertificateError, Id};
 use countersign_delivery::{Context, DeliveryError, DirectoryStore, Payload, PayloadKind, PublicKey, SecretKey};
-use countersign_registry::entries::{Entry, Kind, payload};
+use countersign_registry::entries::{Entry, Kind, Roles, payload};
 use countersign_registry::realm::Delivery;
 use countersign_registry::sign::Write;
 use countersign_registry::{Effective, shard};
@@ -36,8 +36,8 @@ pub enum ReceiveError {
     /// A payload kind of a later version.
     #[error("payload kind {0} is not known to this version")]
     Kind(u8),
-    /// The sender has no usable sealing key.
-    #[error("sender {sender} has no usable sealing key on the ledger")]
+    /// The sender may not send, or has no usable sealing key.
+    #[error("sender {sender} has no role to send with, or no usable sealing key, on the ledger")]
     Sender {
         /// The sender's ledger key.
         sender: Address,
@@ -81,6 +81,14 @@ pub enum ReceiveError {
     /// The CA's signature does not verify, or the certificate is beyond the CA's limits.
     #[error("certificate: {0}")]
     CaSignature(&'static str),
+    /// A key pair that its sender knows, where only this device's own key may be.
+    #[error("key pair for {}: {problem}", path.display())]
+    KeyPair {
+        /// The private key's path.
+        path: std::path::PathBuf,
+        /// What was expected.
+        problem: &'static str,
+    },
     /// For somebody else's key.
     #[error("{0}")]
     NotOwnKey(&'static str),
@@ -119,6 +127,7 @@ impl ReceiveError {
             Self::Malformed { .. } | Self::Certificate(_) => Reason::DeliveryMalformed,
             Self::Ca { .. } => Reason::DeliveryCaUnknown,
             Self::CaSignature(_) => Reason::DeliveryCaSignature,
+            Self::KeyPair { .. } => Reason::DeliveryKeyPair,
             Self::NotOwnKey(_) => Reason::DeliveryNotOwnKey,
             Self::Expired { .. } => Reason::DeliveryExpired,
             Self::Owner { .. } | Self::Write(_) => Reason::DeliveryWrite,
@@ -140,6 +149,7 @@ impl ReceiveError {
             | Self::Block { .. }
             | Self::Ca { .. }
             | Self::CaSignature(_)
+            | Self::KeyPair { .. }
             | Self::NotOwnKey(_)
             | Self::Owner { .. }
             | Self::Write(_) => false,
@@ -209,7 +219,7 @@ pub fn open(
     let sender = effective
         .actors
         .get(&delivery.actor)
-        .filter(|actor| !actor.locked)
+        .filter(|actor| !actor.locked && actor.roles & (Roles::ADMIN | Roles::ISSUER) != 0)
         .and_then(|actor| PublicKey::from_bytes(actor.x25519?.0).ok())
         .ok_or(ReceiveError::Sender { sender: delivery.actor })?;
     let context = Context { realm: effective.realm.0, delivery: id.0, recipient: recipient.address.into_array(), kind };
