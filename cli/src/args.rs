@@ -109,6 +109,12 @@ pub enum Command {
     Revoke(crate::revoke::RevokeCommand),
     /// End locks (by the roots)
     Unlock(crate::revoke::UnlockArgs),
+    /// Bring a removed user or host back as what it was (by the roots)
+    Restore(crate::waiting::RestoreArgs),
+    /// List directory additions that do not count yet
+    Waiting(crate::waiting::WaitingArgs),
+    /// Confirm another admin's additions
+    Confirm(crate::waiting::ConfirmArgs),
     /// What was sealed and sent
     #[command(subcommand)]
     Delivery(crate::delivery::DeliveryCommand),

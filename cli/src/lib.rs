@@ -40,6 +40,7 @@ pub mod submit;
 pub mod user;
 pub mod values;
 pub mod verify;
+pub mod waiting;
 pub mod write;
 
 use std::ffi::OsString;
@@ -124,6 +125,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Requests(args) => request::list(context, args).await,
         Command::Revoke(command) => revoke::run(context, command).await,
         Command::Unlock(args) => revoke::unlock(context, args).await,
+        Command::Restore(args) => waiting::restore(context, args).await,
+        Command::Waiting(args) => waiting::list(context, args).await,
+        Command::Confirm(args) => waiting::confirm(context, args).await,
         Command::Delivery(command) => delivery::run(context, command).await,
         Command::Fetch(args) => fetch::run(context, args).await,
         Command::Log(args) => log::run(context, args).await,

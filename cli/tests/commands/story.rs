@@ -64,6 +64,12 @@ fn from_an_empty_chain_to_a_certificate_its_revocation_and_the_reason() {
     assert!(steps.contains(&"batch") && steps.contains(&"serial-not-revoked"), "{steps:?}");
     let other = bed.ok(&["explain", "alice-cert.pub", "--login", "root", "--snapshot", directory]);
     assert_eq!(other["reason"], "root-not-allowed");
+    let at = |when: &str| {
+        let explained =
+            bed.ok(&["explain", "alice-cert.pub", "--login", "deploy", "--snapshot", directory, "--at", when]);
+        explained["reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((at("published").as_str(), at("2h").as_str()), ("granted", "snapshot-stale"));
 
     bed.ok(&["revoke", "cert", "alice-cert.pub"]);
     let after = tempfile::tempdir().unwrap();
@@ -232,12 +238,38 @@ fn locks_end_by_the_roots_and_removed_things_are_gone() {
     bed.ok(&["label", "remove", "web1", "web"]);
     let again = bed.run(&["label", "remove", "web1", "web"]);
     assert!(again.stderr.contains("label `web of host web1`: not on the ledger"), "{}", again.stderr);
+    let uid = bed.ok(&["user", "show", "alice"])["uid"].clone();
     bed.ok(&["user", "remove", "alice"]);
     let unknown = bed.run(&["user", "show", "alice"]);
     assert_eq!(unknown.code, 1);
     assert!(unknown.stderr.contains("user `alice`: not on the ledger of this realm"), "{}", unknown.stderr);
     let reused = bed.run(&["user", "add", "alice"]);
     assert!(reused.stderr.contains("every reader would ignore this: USER_ADD"), "{}", reused.stderr);
+    proposed(&["restore", "alice"]);
+    assert_eq!(bed.ok(&["user", "show", "alice"])["uid"], uid);
+}
+
+#[test]
+fn an_addition_that_needs_two_admins_waits_for_the_second() {
+    let bed = Bed::new();
+    let second = bed.actor("second");
+    let roots = ["--root-key", "root1.json", "--root-key", "root2.json", "--wait", "final"];
+    let grant: Vec<&str> = ["role", "grant", &second, "admin"].into_iter().chain(roots).collect();
+    bed.ok(&grant);
+    bed.ok(&["realm", "propose", "two.toml", "--set", "directory-quorum=2"]);
+    bed.ok(&["realm", "sign", "two.toml", "--root-key", "root1.json"]);
+    bed.ok(&["realm", "sign", "two.toml", "--root-key", "root2.json"]);
+    bed.ok(&["realm", "submit", "two.toml", "--wait", "final"]);
+    let added = bed.ok(&["user", "add", "carol", "--wait", "final"]);
+    let id = added["entries"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(bed.run(&["user", "show", "carol"]).code, 1);
+    let waiting = bed.ok(&["waiting"]);
+    assert_eq!((&waiting["items"][0]["id"], &waiting["items"][0]["confirmations"]), (&id.as_str().into(), &1.into()));
+    let own = bed.run(&["confirm", &id]);
+    assert!(own.stderr.contains("every reader would ignore this: CONFIRM"), "{}", own.stderr);
+    bed.ok(&["--as-actor", "second.json", "confirm", &id, "--wait", "final"]);
+    assert_eq!(bed.ok(&["user", "show", "carol"])["login"], "carol");
+    assert_eq!(bed.ok(&["waiting"])["total"], 0);
 }
 
 // row: D12 (the CA's key in an agent; a hardware token is reached the same way)
