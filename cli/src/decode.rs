@@ -28,11 +28,16 @@ pub fn object(entry: &Entry) -> Value {
 
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) if text.is_empty() || text.contains(' ') => format!("{text:?}"),
-        Value::String(text) => text.clone(),
+        Value::String(text) if is_word(text) => text.clone(),
+        // Quoted, so that nothing in a text looks like another item or field.
+        Value::String(text) => format!("{text:?}"),
         Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(",")),
         other => other.to_string(),
     }
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/@+-=".contains(&byte))
 }
 
 fn hex(bytes: impl AsRef<[u8]>) -> Value {
@@ -232,6 +237,34 @@ mod tests {
             one_line(&entry),
             format!("actor=0x{} roles=[admin,issuer] x25519={}", "11".repeat(20), "00".repeat(32))
         );
+    }
+
+    #[test]
+    fn two_entries_that_differ_never_read_the_same() {
+        let add = |name: &str, logins: &[&str]| {
+            let logins = logins.iter().map(|login| (*login).to_owned()).collect();
+            one_line(&Entry::CaAdd(payload::CaAdd { name: name.into(), logins, ..Default::default() }))
+        };
+        let lines = [
+            add("users", &["a", "b"]),
+            add("users", &["a,b"]),
+            add("users", &["a\",\"b"]),
+            add("users", &[]),
+            add("users", &[""]),
+            add("users\u{a0}public-key=null", &[]),
+            add("users\u{200b}", &[]),
+            add("users\\u{200b}", &[]),
+        ];
+        let distinct: std::collections::BTreeSet<&String> = lines.iter().collect();
+        assert_eq!(distinct.len(), lines.len(), "{lines:#?}");
+        assert!(lines.iter().all(|line| line.is_ascii()), "{lines:#?}");
+        let grant = |permits, weekday| {
+            let intervals = vec![payload::Hours { weekday, from: 0, to: 60 }];
+            one_line(&Entry::GrantAdd(payload::GrantAdd { permits, intervals, ..Default::default() }))
+        };
+        assert!(grant(0b10_0001, 7).contains("hours=[\"day7 00:00-01:00\"]"), "{}", grant(0b10_0001, 7));
+        assert!(grant(0b10_0001, 7).contains("permits=[pty,permit5]"));
+        assert_ne!(grant(1, 7), grant(1, 8));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Printer {
                 let mut text = serde_json::to_string_pretty(result)
                     .map_err(|error| CliError::Stream { stream: "output", source: error.into() })?;
                 text.push('\n');
-                text
+                visible_json(&text)
             }
         };
         self.raw(text.as_bytes())
@@ -63,7 +63,7 @@ impl Printer {
                 let mut text = serde_json::to_string(result)
                     .map_err(|error| CliError::Stream { stream: "output", source: error.into() })?;
                 text.push('\n');
-                self.raw(text.as_bytes())
+                self.raw(visible_json(&text).as_bytes())
             }
         }
     }
@@ -121,9 +121,27 @@ impl Drop for Progress {
     }
 }
 
-/// A line on stderr; stderr that is gone is nobody's error.
+/// Lines on stderr, escaped: they may quote the ledger, a node, a file. stderr that is gone is nobody's error.
 pub fn message(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let lines: Vec<String> = text.split('\n').map(escape).collect();
+    let _ = writeln!(std::io::stderr().lock(), "{}", lines.join("\n"));
+}
+
+/// JSON says the same with these characters escaped, and a terminal that it is printed on does nothing else.
+pub fn visible_json(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for character in text.chars() {
+        // The line breaks are the printer's own; within strings they are escaped already.
+        if character != '\n' && drives_terminals(character) {
+            let mut units = [0_u16; 2];
+            for unit in character.encode_utf16(&mut units) {
+                visible.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            visible.push(character);
+        }
+    }
+    visible
 }
 
 /// Aligned columns; the first row is the heading. Cells are escaped.
@@ -161,22 +179,26 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
         .collect()
 }
 
-/// Makes control characters visible, so that a name on the ledger cannot drive a terminal.
+/// Makes control characters and those without a shape of their own visible, so that a name on the ledger can neither drive a
+/// terminal nor look like another.
 pub fn escape(text: &str) -> String {
     text.chars()
         .flat_map(|character| {
-            let shown: Vec<char> = if character.is_control() || bidirectional(character) {
-                character.escape_default().collect()
-            } else {
-                vec![character]
-            };
+            let shown: Vec<char> =
+                if drives_terminals(character) { character.escape_default().collect() } else { vec![character] };
             shown
         })
         .collect()
 }
 
-fn bidirectional(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+fn drives_terminals(character: char) -> bool {
+    // Direction marks, zero-width characters, line and paragraph separators, tags.
+    let unseen = matches!(
+        character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' |
+        '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+    );
+    character.is_control() || unseen
 }
 
 /// Unix seconds as UTC text; what is beyond the calendar is printed as a number.
@@ -211,6 +233,14 @@ mod tests {
     fn a_name_from_the_ledger_cannot_drive_the_terminal() {
         assert_eq!(escape("a\u{1b}[2Jb\nc\u{202e}d"), "a\\u{1b}[2Jb\\nc\\u{202e}d");
         assert_eq!(fields(&[("name", "x\r".to_owned())]), "name: x\\r\n");
+    }
+
+    #[test]
+    fn json_says_the_same_without_driving_the_terminal() {
+        let value = serde_json::json!({ "name": "a\u{9b}2Jb\u{202e}c\u{e0041}\u{7f}d\u{e9}\n" });
+        let shown = visible_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert_eq!(shown, "{\n  \"name\": \"a\\u009b2Jb\\u202ec\\udb40\\udc41\\u007fd\u{e9}\\n\"\n}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 use alloy_primitives::{Address, B256, Bytes, Signature, U256};
 use countersign_registry::RealmPin;
 use countersign_registry::entries::{Entry, Kind};
+use countersign_registry::shard;
 use countersign_registry::sign::{self, Write};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -109,6 +110,16 @@ pub enum ProposalError {
         /// Unix seconds.
         deadline: u64,
     },
+    /// A write whose meaning cannot be shown to its signer.
+    #[error("{path}: holds a {kind} that does not read ({problem}): nobody should sign what cannot be shown")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The kind's name or number.
+        kind: String,
+        /// Why not.
+        problem: String,
+    },
     /// Signing failed.
     #[error("signing: {0}")]
     Signing(String),
@@ -153,14 +164,33 @@ impl WriteText {
         Ok(Write { shard: self.shard, kind, data: self.data.clone() })
     }
 
-    /// What the bytes say, for a signer.
+    /// Refuses a write whose meaning cannot be shown.
+    fn check_readable(&self, path: &str) -> Result<(), ProposalError> {
+        let write = self.write(path)?;
+        let kind = Kind(write.kind);
+        Entry::decode(kind, &write.data).map(|_| ()).map_err(|error| ProposalError::Unreadable {
+            path: path.to_owned(),
+            kind: kind.to_string(),
+            problem: error.to_string(),
+        })
+    }
+
+    /// What the bytes say, for a signer; and the shard, where the kind does not decide it.
+    ///
+    /// # Errors
+    /// As [`WriteText::write`].
     pub fn shown(&self, path: &str) -> Result<String, ProposalError> {
         let write = self.write(path)?;
         let kind = Kind(write.kind);
-        Ok(match Entry::decode(kind, &write.data) {
-            Ok(entry) => format!("{kind} {}", decode::one_line(&entry)),
-            Err(error) => format!("{kind} UNREADABLE ({error}): {}", write.data),
-        })
+        let shard = match shard::write_shard(kind) {
+            Some(usual) if usual == write.shard => String::new(),
+            _ => format!(" shard={}/{}", shard::class_of(write.shard), shard::epoch_of(write.shard)),
+        };
+        let text = match Entry::decode(kind, &write.data) {
+            Ok(entry) => decode::one_line(&entry),
+            Err(error) => format!("UNREADABLE ({error}): {}", write.data),
+        };
+        Ok(format!("{kind}{shard} {text}"))
     }
 }
 
@@ -303,7 +333,7 @@ impl Proposal {
     /// Adds a root's signature.
     ///
     /// # Errors
-    /// [`ProposalError::NotRoot`], [`ProposalError::SignedAlready`].
+    /// [`ProposalError::NotRoot`], [`ProposalError::SignedAlready`], [`ProposalError::Unreadable`].
     pub fn sign(&mut self, path: &str, key: &countersign_chain::keys::ActorKey) -> Result<(), ProposalError> {
         let root = key.address();
         if !self.roots.contains(&root) {
@@ -311,6 +341,9 @@ impl Proposal {
         }
         if self.signatures.iter().any(|signed| signed.root == root) {
             return Err(ProposalError::SignedAlready { path: path.to_owned(), signer: root });
+        }
+        for write in &self.writes {
+            write.check_readable(path)?;
         }
         let signature = key.sign(&self.digest(path)?).map_err(|error| ProposalError::Signing(error.to_string()))?;
         self.signatures.push(SignatureText { root, signature: Bytes::from(signature.as_bytes().to_vec()) });
@@ -547,6 +580,39 @@ mod tests {
         file.writes[0].about = "harmless".into();
         let shown = file.writes[0].shown("p.toml").unwrap();
         assert!(shown.contains("ROLE_SET") && shown.contains("0x0505050505050505050505050505050505050505"), "{shown}");
+    }
+
+    #[test]
+    fn a_write_that_cannot_be_shown_is_not_signed() {
+        let good = proposal().writes[0].data.to_vec();
+        let trailing: Bytes = [&good[..], &[0; 32]].concat().into();
+        let unknown = WriteText { kind: "0x0042".into(), ..proposal().writes[0].clone() };
+        let longer = WriteText { data: trailing, ..proposal().writes[0].clone() };
+        for bad in [unknown, longer] {
+            let mut file = proposal();
+            file.writes.push(bad);
+            assert!(matches!(file.sign("p.toml", &keys()[0]), Err(ProposalError::Unreadable { .. })));
+            assert!(file.signatures.is_empty());
+            assert!(file.writes[1].shown("p.toml").unwrap().contains("UNREADABLE"));
+        }
+    }
+
+    #[test]
+    fn a_signer_sees_a_shard_that_hosts_may_never_read() {
+        let entry = Entry::CertRevoke { ca: countersign_registry::Id([1; 16]), serials: vec![7] };
+        let shown = |shard| WriteText::new(&sign::write(shard, &entry), "revoke").shown("p.toml").unwrap();
+        assert!(shown(shard::shard(3, 684)).starts_with("CERT_REVOKE shard=3/684 "), "{}", shown(shard::shard(3, 684)));
+        assert_ne!(shown(shard::shard(3, 684)), shown(shard::shard(3, 685)));
+    }
+
+    #[test]
+    fn a_file_that_says_a_key_twice_is_refused() {
+        let text = toml::to_string(&proposal()).unwrap();
+        for key in ["nonce", "kind", "data"] {
+            let line = text.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+            let twice = text.replace(line, &format!("{line}\n{line}"));
+            assert!(matches!(Proposal::parse("p.toml", &twice, &pin()), Err(ProposalError::Syntax { .. })), "{key}");
+        }
     }
 
     #[test]

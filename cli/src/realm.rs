@@ -21,7 +21,7 @@ use url::Url;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files::Existing;
-use crate::output::{Show, fields};
+use crate::output::{self, Show, escape, fields};
 use crate::proposal::Proposal;
 use crate::resolve;
 use crate::send::{self, Receipt, Sender};
@@ -281,13 +281,15 @@ pub async fn run(context: &Context, command: RealmCommand) -> Result<(), CliErro
             let realm = context.realm()?;
             let name = file.display().to_string();
             let mut proposal = Proposal::load(&file, &realm.pin)?;
-            // Read before the key is opened: what a root signs is on the screen when the password is asked for.
+            // Read before the key is opened: what a root signs is on the screen when the password is asked for, however quiet the rest.
+            output::message(&format!(
+                "{name}: {} writes with root nonce {} in realm {}",
+                proposal.writes.len(),
+                proposal.nonce,
+                proposal.realm
+            ));
             for write in &proposal.writes {
-                context.printer.note(&format!(
-                    "to sign: {}\n  remark: {}",
-                    write.shown(&name)?,
-                    crate::output::escape(&write.about)
-                ));
+                output::message(&format!("to sign: {}\n  remark: {}", write.shown(&name)?, escape(&write.about)));
             }
             let key = match root_key {
                 Some(path) => context.keystore(&path)?,

@@ -59,7 +59,7 @@ pub fn hours(text: &str) -> Result<Vec<Hours>, CliError> {
 
 /// Hours of the week in text.
 pub fn hours_text(weekday: u8, from: u16, to: u16) -> String {
-    let day = WEEKDAYS.get(usize::from(weekday)).copied().unwrap_or("?");
+    let day = WEEKDAYS.get(usize::from(weekday)).map_or_else(|| format!("day{weekday}"), |day| (*day).to_owned());
     let clock = |minutes: u16| {
         let (hour, minute) = (minutes.checked_div(60).unwrap_or(0), minutes.checked_rem(60).unwrap_or(0));
         format!("{hour:02}:{minute:02}")
@@ -126,9 +126,15 @@ pub fn permits(names: &[String]) -> Result<u8, CliError> {
     })
 }
 
-/// Names of permit bits.
+/// Names of permit bits; those without a meaning as `permit5` and so on.
 pub fn permit_names(bits: u8) -> Vec<String> {
-    PERMITS.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| (*name).to_owned()).collect()
+    (0..8_u32)
+        .filter_map(|bit| 1_u8.checked_shl(bit).filter(|value| bits & value != 0).map(|value| (bit, value)))
+        .map(|(bit, value)| {
+            let named = PERMITS.iter().find(|(_, known)| *known == value);
+            named.map_or_else(|| format!("permit{bit}"), |(name, _)| (*name).to_owned())
+        })
+        .collect()
 }
 
 /// The settings' names, numbers in SETTINGS entries, and whether they are durations.
