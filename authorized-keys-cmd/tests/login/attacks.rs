@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use countersign_certificate::{
     ApprovalTerms, Id, LogProof, RealmId, Target, approval_hash, encode_base64, label_digest, leaf_hash, merkle,
 };
-use countersign_snapshot::{Approval, CaState, Request, UserState, Verdict as Answer};
-use countersign_sshd::Reason;
+use countersign_snapshot::{Approval, CaState, Denial, Request, Snapshot, UserState, Verdict as Answer};
+use countersign_sshd::{Query, Reason, decide};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -92,6 +92,10 @@ const ATTACKS: &[Case] = &[
         w.ca().max_ttl_secs = 0;
         (w.draft.valid_after, w.draft.valid_before) = (NOW, u64::MAX);
     }),
+    ("it ends after its batch's time and the longest life of its grant", Reason::BatchTime, |w| {
+        w.grant().max_ttl_secs = NonZeroU64::new(300);
+        w.batch().time_secs = NOW - 11;
+    }),
     // Options that are there and empty.
     ("a source-address that is empty", Reason::SourceAddress, |w| {
         w.draft.critical = vec![("source-address", Some(String::new()))];
@@ -168,26 +172,75 @@ fn a_forced_command_with_a_comment_sign_is_said_by_the_keys_command_alone() {
     assert_eq!(refusal(world.judge(&world.principals_arguments())).reason, Reason::ForceCommand);
 }
 
+/// A key of each other type than Ed25519: its type's name, and the fields that follow.
+fn keys_of_other_types() -> Vec<(&'static str, Vec<u8>)> {
+    let point = |size: usize| string(&[&[4][..], &vec![1; size - 1]].concat());
+    let modulus = string(&[&[0, 0x80][..], &[1; 255]].concat());
+    vec![
+        ("ssh-rsa", [string(&[1, 0, 1]), modulus].concat()),
+        ("ecdsa-sha2-nistp256", [string(b"nistp256"), point(65)].concat()),
+        ("ecdsa-sha2-nistp384", [string(b"nistp384"), point(97)].concat()),
+        ("ecdsa-sha2-nistp521", [string(b"nistp521"), point(133)].concat()),
+        ("sk-ssh-ed25519@openssh.com", [string(&[1; 32]), string(b"ssh:")].concat()),
+        ("sk-ecdsa-sha2-nistp256@openssh.com", [string(b"nistp256"), point(65), string(b"ssh:")].concat()),
+    ]
+}
+
 #[test]
 fn a_key_of_each_type_is_printed_as_the_type_that_it_is() {
-    let point = |size: usize| [&[4][..], &vec![1; size - 1]].concat();
-    let keys: &[(&str, &[&[u8]])] = &[
-        ("ssh-rsa", &[&[1, 0, 1], &[&[0, 0x80][..], &[1; 255]].concat()]),
-        ("ecdsa-sha2-nistp384", &[b"nistp384", &point(97)]),
-        ("sk-ssh-ed25519@openssh.com", &[&[1; 32], b"ssh:"]),
-        ("sk-ecdsa-sha2-nistp256@openssh.com", &[b"nistp256", &point(65), b"ssh:"]),
-    ];
-    for (name, fields) in keys {
-        let blob = [string(name.as_bytes()), fields.iter().flat_map(|field| string(field)).collect()].concat();
+    for (name, fields) in keys_of_other_types() {
+        let blob = [string(name.as_bytes()), fields.clone()].concat();
         let mut world = World::plain();
         world.access.keys[0].0 = fingerprint(&blob);
         world.plain_key.clone_from(&blob);
         assert_eq!(line(world.verdict()), format!("restrict,pty {name} {}", encode_base64(&blob)));
         // Nor does a key that is registered open anything under another type's name.
-        let other = [string(b"ssh-ed25519"), fields.iter().flat_map(|field| string(field)).collect()].concat();
-        world.plain_key = other;
+        world.plain_key = [string(b"ssh-ed25519"), fields].concat();
         assert_ne!(world.verdict().reason(), Reason::Granted, "{name}");
     }
+}
+
+#[test]
+fn a_certificate_over_a_key_of_each_type_is_judged_as_a_certificate() {
+    for (name, fields) in keys_of_other_types() {
+        let mut world = World::new();
+        world.draft.key = [string(name.as_bytes()), fields].concat();
+        assert_eq!(world.verdict().reason(), Reason::Granted, "{name}");
+        // Were it taken for the plain key that it certifies, that key's registration would open the door.
+        world.access.keys[0].0 = fingerprint(&world.draft.key);
+        world.access.cas.clear();
+        assert_eq!(world.verdict().reason(), Reason::CaUnknown, "{name}");
+        world.access.revoked_keys.push((fingerprint(&world.draft.key), Denial::Revoked));
+        assert_eq!(world.verdict().reason(), Reason::KeyRevoked, "{name}");
+    }
+}
+
+#[test]
+fn a_ca_whose_record_holds_another_key_than_it_is_found_by_certifies_nobody() {
+    let world = World::new();
+    let folder = directory();
+    world.publish(folder.path());
+    let path = folder.path().join("access/base.1");
+    let mut base = std::fs::read(&path).unwrap();
+    let places: Vec<usize> = (0..base.len() - 51).filter(|at| base[*at..at + 51] == ca_key()).collect();
+    let [place] = places[..] else { panic!("the CA's key stands in {} places", places.len()) };
+    base[place + 20] ^= 1;
+    // The page gets the checksum of what it holds now.
+    let number = place / 4096;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&1_u64.to_be_bytes());
+    hasher.update(&u32::try_from(number).unwrap().to_be_bytes());
+    hasher.update(&base[number * 4096..][..4092]);
+    base[number * 4096 + 4092..][..4].copy_from_slice(&hasher.finalize().to_be_bytes());
+    std::fs::write(&path, base).unwrap();
+    let query = Query::from_arguments(&world.keys_arguments()).unwrap();
+    let snapshot = Snapshot::open(folder.path(), own_trust()).unwrap();
+    snapshot.verify().unwrap();
+    let refused = refusal(decide(&snapshot, &query, &world.clock));
+    assert_eq!(
+        (refused.reason, refused.detail.as_str()),
+        (Reason::SnapshotCorrupt, "the CA's record holds another key than it is found by")
+    );
 }
 
 /// A time: mostly within `spread` of `base`, sometimes as far away as a number goes.

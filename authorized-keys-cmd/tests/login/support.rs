@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use countersign_certificate::{
-    ApprovalTerms, Digest32, Fingerprint20, Id, LogProof, RealmId, Scope, Serial, Target, approval_hash, encode_base64,
-    fingerprint_sha256, insert_log_proof, leaf_hash, merkle,
+    ApprovalTerms, Digest32, Fingerprint20, Id, LogProof, PublicKey, RealmId, Scope, Serial, Target, approval_hash,
+    encode_base64, fingerprint_sha256, insert_log_proof, leaf_hash, merkle,
 };
 use countersign_snapshot::{
     AccessTables, AccountsTables, Approval, Batch, BatchState, BlockRef, BootId, Ca, CaState, Clock, Facts, Freshness,
@@ -88,10 +88,11 @@ impl Draft {
             options.iter().flat_map(|(name, text)| [string(name.as_bytes()), string(&data(text))].concat()).collect()
         };
         let principals: Vec<u8> = self.principals.iter().flat_map(|name| string(name.as_bytes())).collect();
+        let key_type = PublicKey::parse(&self.key).unwrap().algorithm();
         [
-            string(b"ssh-ed25519-cert-v01@openssh.com"),
+            string(key_type.certificate_name().as_bytes()),
             string(&[9; 32]),
-            self.key[15..].to_vec(),
+            self.key[4 + key_type.name().len()..].to_vec(),
             SERIAL.0.to_be_bytes().to_vec(),
             self.cert_type.to_be_bytes().to_vec(),
             string(self.key_id.as_bytes()),
