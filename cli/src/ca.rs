@@ -222,7 +222,7 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
             let blob = files::public_key(&key)?;
             let (max_ttl, issuers) = (ttl(&max_ttl)?, addresses("--issuer", &issuer)?);
             let about = format!("CA {name}, key {}", files::sha256_fingerprint(&blob));
-            let mut draft = Draft::begin(context, &view, &write, By::Roots)?;
+            let mut draft = Draft::begin(context, &write, By::Roots)?;
             draft.record(&about, |r| {
                 Entry::CaAdd(payload::CaAdd {
                     r,
@@ -256,7 +256,7 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
             } else {
                 (By::ActorOrRoots, Entry::CaTighten(limits))
             };
-            let mut draft = Draft::begin(context, &view, &write, by)?;
+            let mut draft = Draft::begin(context, &write, by)?;
             draft.entry(&format!("limits of CA {}", ca.name), Some(id), entry)?;
             draft.commit(context, &view).await
         }
@@ -270,19 +270,19 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
         }
         CaCommand::Lock { ca, write } => {
             let (id, ca) = resolve::ca(&view.ahead, &ca)?;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("lock CA {}", ca.name), Some(id), Entry::Lock(Targets::Cas(vec![id])))?;
             draft.commit(context, &view).await
         }
         CaCommand::Retire { ca, write } => {
             let (id, ca) = resolve::ca(&view.ahead, &ca)?;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("retire CA {}", ca.name), Some(id), Entry::CaRetire(vec![id]))?;
             draft.commit(context, &view).await
         }
         CaCommand::Revoke { ca, write } => {
             let (id, ca) = resolve::ca(&view.ahead, &ca)?;
-            let mut draft = Draft::begin(context, &view, &write, By::Roots)?;
+            let mut draft = Draft::begin(context, &write, By::Roots)?;
             draft.entry(&format!("revoke CA {}", ca.name), Some(id), Entry::Revoke(Targets::Cas(vec![id])))?;
             draft.commit(context, &view).await
         }

@@ -79,7 +79,7 @@ pub async fn run(context: &Context, command: DataCommand) -> Result<(), CliError
                 let problem = format!("has {} bytes; expected at most {MAX_BYTES}", bytes.len());
                 return Err(CliError::Content { path: file, problem });
             }
-            let mut draft = Draft::begin(context, &view, &write, By::Actor)?;
+            let mut draft = Draft::begin(context, &write, By::Actor)?;
             draft.record(&format!("public data {name}"), |r| {
                 Entry::PublicData(payload::PublicData { r, name, data: Bytes::from(bytes) })
             })?;

@@ -142,7 +142,7 @@ pub async fn run(context: &Context, command: DeliveryCommand) -> Result<(), CliE
                 }
             };
             let post = post.open(context)?;
-            let mut draft = Draft::begin(context, &view, &write, By::Actor)?;
+            let mut draft = Draft::begin(context, &write, By::Actor)?;
             let parcel = Parcel { sender: draft.actor(), sender_key: &post.key, recipient, payload };
             let posted = deliver::post(&view.effective, parcel, &post.store, &post.outbox, now())?;
             draft.entry(&format!("delivery of {name} to {recipient}"), Some(posted.id), posted.entry)?;

@@ -272,7 +272,7 @@ pub async fn run(context: &Context, command: GrantCommand) -> Result<(), CliErro
         GrantCommand::Add(args) => {
             let about = format!("grant to {}: {}", args.subject, args.login.join(","));
             let mut entry = grant_entry(&view, &args, alloy_primitives::B128::ZERO)?;
-            let mut draft = Draft::begin(context, &view, &args.write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &args.write, By::ActorOrRoots)?;
             draft.record(&about, |r| {
                 entry.r = r;
                 Entry::GrantAdd(entry)
@@ -281,7 +281,7 @@ pub async fn run(context: &Context, command: GrantCommand) -> Result<(), CliErro
         }
         GrantCommand::Remove { grant, write } => {
             let (id, _) = resolve::grant(&view.ahead, &grant)?;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("grant {id}"), Some(id), Entry::Remove(vec![id]))?;
             draft.commit(context, &view).await
         }

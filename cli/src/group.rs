@@ -120,20 +120,20 @@ pub async fn run(context: &Context, command: GroupCommand) -> Result<(), CliErro
     let view = context.view().await?;
     match command {
         GroupCommand::Add { name, write } => {
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.record(&format!("group {name}"), |r| Entry::GroupAdd(payload::GroupAdd { r, name }))?;
             draft.commit(context, &view).await
         }
         GroupCommand::Remove { group, write } => {
             let (id, group) = resolve::group(&view.ahead, &group)?;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("group {}", group.name), Some(id), Entry::Remove(vec![id]))?;
             draft.commit(context, &view).await
         }
         GroupCommand::Join { group, user, write } => {
             let (group_id, group) = resolve::group(&view.ahead, &group)?;
             let (user_id, user) = resolve::user(&view.ahead, &user)?;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.record(&format!("{} in group {}", user.login, group.name), |r| {
                 Entry::GroupMemberAdd(payload::GroupMemberAdd { r, group: bytes16(group_id), user: bytes16(user_id) })
             })?;
@@ -147,7 +147,7 @@ pub async fn run(context: &Context, command: GroupCommand) -> Result<(), CliErro
             if ids.is_empty() {
                 return Err(CliError::Unknown { kind: "membership", name: about });
             }
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&about, ids.first().copied(), Entry::Remove(ids))?;
             draft.commit(context, &view).await
         }

@@ -144,7 +144,7 @@ pub async fn run(context: &Context, command: HostCommand) -> Result<(), CliError
         HostCommand::Add { name, owner, host_key, label, write } => {
             let owner = owner.map(|owner| resolve::user(&view.ahead, &owner).map(|(id, _)| id)).transpose()?;
             let host_key = host_key.map(|path| files::public_key(&path)).transpose()?.unwrap_or_default();
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             let id = draft.record(&format!("host {name}"), |r| {
                 Entry::HostAdd(payload::HostAdd {
                     r,
@@ -162,7 +162,7 @@ pub async fn run(context: &Context, command: HostCommand) -> Result<(), CliError
         }
         HostCommand::Remove { host, write } => {
             let (id, host) = resolve::host(&view.ahead, &host)?;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("host {}", host.name), Some(id), Entry::Remove(vec![id]))?;
             draft.commit(context, &view).await
         }

@@ -11,7 +11,8 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::files;
 use crate::output::{Show, fields, time};
-use crate::proposal::{Proposal, SignedWrites};
+use crate::proposal::Proposal;
+use crate::signed::SignedWrites;
 
 /// What to read.
 #[derive(Debug, Args)]

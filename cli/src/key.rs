@@ -140,7 +140,7 @@ pub async fn run(context: &Context, command: KeyCommand) -> Result<(), CliError>
             let blob = files::public_key(&key)?;
             let not_after = values::end("--not-after", not_after.as_deref())?;
             let about = format!("key {} of {}", files::sha256_fingerprint(&blob), user.login);
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.record(&about, |r| {
                 Entry::KeyAdd(payload::KeyAdd {
                     r,
@@ -156,7 +156,7 @@ pub async fn run(context: &Context, command: KeyCommand) -> Result<(), CliError>
         KeyCommand::Remove { key, write } => {
             let key = resolve::key(&view.ahead, &key)?;
             let about = format!("key {}", files::sha256_fingerprint(&key.blob));
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&about, Some(key.id), Entry::Remove(vec![key.id]))?;
             draft.commit(context, &view).await
         }

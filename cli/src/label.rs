@@ -50,7 +50,7 @@ pub async fn run(context: &Context, command: LabelCommand) -> Result<(), CliErro
     match command {
         LabelCommand::Add { target: text, label, write } => {
             let (id, about) = target(&view, &text)?;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.record(&format!("label {label} of {about}"), |r| {
                 Entry::LabelAdd(payload::LabelAdd { r, target: bytes16(id), label })
             })?;
@@ -62,7 +62,7 @@ pub async fn run(context: &Context, command: LabelCommand) -> Result<(), CliErro
             if ids.is_empty() {
                 return Err(CliError::Unknown { kind: "label", name: format!("{label} of {about}") });
             }
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("label {label} of {about}"), ids.first().copied(), Entry::Remove(ids))?;
             draft.commit(context, &view).await
         }

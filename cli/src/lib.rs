@@ -35,6 +35,7 @@ pub mod revoke;
 pub mod role;
 pub mod roots;
 pub mod send;
+pub mod signed;
 pub mod status;
 pub mod submit;
 pub mod user;

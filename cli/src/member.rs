@@ -79,7 +79,7 @@ pub async fn run(context: &Context, command: MemberCommand) -> Result<(), CliErr
                 subject: bytes16(subject),
                 x25519: x25519.unwrap_or_default(),
             };
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&about, Some(subject), Entry::MemberSet(entry))?;
             draft.commit(context, &view).await
         }
@@ -91,7 +91,7 @@ pub async fn run(context: &Context, command: MemberCommand) -> Result<(), CliErr
             }
             let entry =
                 payload::MemberSet { actor, member: false, subject: Default::default(), x25519: Default::default() };
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("{actor} is no member"), None, Entry::MemberSet(entry))?;
             draft.commit(context, &view).await
         }

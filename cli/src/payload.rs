@@ -98,7 +98,7 @@ pub async fn run(context: &Context, command: PayloadCommand) -> Result<(), CliEr
     let view = context.view().await?;
     match command {
         PayloadCommand::Add { name, kind, write } => {
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.record(&format!("payload name {name}"), |r| {
                 Entry::PayloadNameAdd(payload::PayloadNameAdd { r, name, payloadKind: kind.number() })
             })?;
@@ -107,7 +107,7 @@ pub async fn run(context: &Context, command: PayloadCommand) -> Result<(), CliEr
         PayloadCommand::Remove { name, write } => {
             let known = view.ahead.payload_names.get(&name);
             let id = known.ok_or_else(|| CliError::Unknown { kind: "payload name", name: name.clone() })?.id;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("payload name {name}"), Some(id), Entry::Remove(vec![id]))?;
             draft.commit(context, &view).await
         }

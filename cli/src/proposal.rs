@@ -1,4 +1,4 @@
-//! Files of writes that wait for signatures: proposals for a threshold of roots, and one actor's signed writes.
+//! Files of writes that wait for the signatures of a threshold of roots.
 //!
 //! TOML that a person can read. What a signer sees is decoded anew from the bytes that will be signed; the remarks that its author
 //! put beside them are shown as remarks. A file for another realm, chain or contract, and a signature by nobody who counts, are
@@ -380,128 +380,19 @@ impl Proposal {
     }
 }
 
-/// One actor's signed writes; anybody may send them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct SignedWrites {
-    /// Realm id.
-    pub realm: B256,
-    /// EIP-155 chain id.
-    pub chain_id: u64,
-    /// The registry.
-    pub contract: Address,
-    /// Who signs.
-    pub actor: Address,
-    /// The actor's nonce in this realm.
-    pub nonce: u64,
-    /// The last block time at which they may be included, Unix seconds.
-    pub deadline: u64,
-    /// r ‖ s ‖ v.
-    pub signature: Bytes,
-    /// What is to be written.
-    pub writes: Vec<WriteText>,
-}
-
-const SIGNED_HEADING: &str = "\
-# Writes that one actor of a Countersign realm has signed; anybody may send them with `countersign submit FILE`.
-";
-
-impl SignedWrites {
-    /// Signs `writes` as `key`'s actor.
-    ///
-    /// # Errors
-    /// [`ProposalError`].
-    pub fn sign(
-        pin: &RealmPin,
-        key: &countersign_chain::keys::ActorKey,
-        nonce: u64,
-        deadline: u64,
-        writes: Vec<WriteText>,
-    ) -> Result<Self, ProposalError> {
-        let mut signed = Self {
-            realm: pin.realm,
-            chain_id: pin.chain_id,
-            contract: pin.contract,
-            actor: key.address(),
-            nonce,
-            deadline,
-            signature: Bytes::new(),
-            writes,
-        };
-        let signature =
-            key.sign(&signed.digest("signed writes")?).map_err(|error| ProposalError::Signing(error.to_string()))?;
-        signed.signature = Bytes::from(signature.as_bytes().to_vec());
-        Ok(signed)
-    }
-
-    /// Reads a file and checks realm and signature.
-    ///
-    /// # Errors
-    /// See [`ProposalError`].
-    pub fn load(path: &Path, pin: &RealmPin, now: u64) -> Result<Self, CliError> {
-        let text = files::read_text(path)?;
-        Ok(Self::parse(&path.display().to_string(), &text, pin, now)?)
-    }
-
-    /// Reads a file's text.
-    ///
-    /// # Errors
-    /// See [`ProposalError`].
-    pub fn parse(path: &str, text: &str, pin: &RealmPin, now: u64) -> Result<Self, ProposalError> {
-        let path = path.to_owned();
-        let signed: Self = toml::from_str(text).map_err(|error| ProposalError::Syntax {
-            path: path.clone(),
-            problem: error.to_string().trim().to_owned(),
-        })?;
-        same_realm(&path, pin, signed.realm, signed.chain_id, signed.contract)?;
-        if signed.writes.is_empty() {
-            return Err(ProposalError::Empty { path });
-        }
-        if signed.deadline < now {
-            return Err(ProposalError::Deadline { path, deadline: signed.deadline });
-        }
-        // An actor that is a wallet contract has no key to recover; the contract itself asks it.
-        if signed.signature.len() == 65 && !signed_by(&signed.signature, &signed.digest(&path)?, signed.actor) {
-            return Err(ProposalError::BadSignature { path, signer: signed.actor });
-        }
-        Ok(signed)
-    }
-
-    /// The writes, as they are signed.
-    ///
-    /// # Errors
-    /// [`ProposalError::Syntax`].
-    pub fn signed_writes(&self, path: &str) -> Result<Vec<Write>, ProposalError> {
-        self.writes.iter().map(|write| write.write(path)).collect()
-    }
-
-    /// What the actor signs.
-    ///
-    /// # Errors
-    /// [`ProposalError::Syntax`].
-    pub fn digest(&self, path: &str) -> Result<B256, ProposalError> {
-        let writes = self.signed_writes(path)?;
-        let domain = sign::domain(self.chain_id, self.contract);
-        let (nonce, deadline) = (U256::from(self.nonce), U256::from(self.deadline));
-        Ok(sign::append_digest(&domain, self.actor, self.realm, &writes, nonce, deadline))
-    }
-
-    /// Writes the file.
-    ///
-    /// # Errors
-    /// [`CliError::File`].
-    pub fn save(&self, path: &Path) -> Result<(), CliError> {
-        save(path, SIGNED_HEADING, self, Existing::Keep)
-    }
-}
-
-fn save(path: &Path, heading: &str, content: &impl Serialize, existing: Existing) -> Result<(), CliError> {
+pub(crate) fn save(path: &Path, heading: &str, content: &impl Serialize, existing: Existing) -> Result<(), CliError> {
     let text = toml::to_string(content)
         .map_err(|error| CliError::Content { path: path.to_owned(), problem: error.to_string() })?;
     files::write(path, format!("{heading}\n{text}").as_bytes(), 0o644, existing)
 }
 
-fn same_realm(path: &str, pin: &RealmPin, realm: B256, chain_id: u64, contract: Address) -> Result<(), ProposalError> {
+pub(crate) fn same_realm(
+    path: &str,
+    pin: &RealmPin,
+    realm: B256,
+    chain_id: u64,
+    contract: Address,
+) -> Result<(), ProposalError> {
     let other = |field, found: String, expected: String| {
         Err(ProposalError::OtherRealm { path: path.to_owned(), field, found, expected })
     };
@@ -517,7 +408,7 @@ fn same_realm(path: &str, pin: &RealmPin, realm: B256, chain_id: u64, contract: 
     Ok(())
 }
 
-fn signed_by(signature: &[u8], digest: &B256, signer: Address) -> bool {
+pub(crate) fn signed_by(signature: &[u8], digest: &B256, signer: Address) -> bool {
     Signature::from_raw(signature)
         .and_then(|signature| signature.recover_address_from_prehash(digest))
         .is_ok_and(|found| found == signer)
@@ -662,28 +553,5 @@ mod tests {
         let text = format!("comment = \"x\"\n{}", toml::to_string(&proposal()).unwrap());
         let error = Proposal::parse("p.toml", &text, &pin()).unwrap_err().to_string();
         assert!(error.contains("unknown field `comment`"), "{error}");
-    }
-
-    #[test]
-    fn signed_writes_verify_against_their_actor_only() {
-        let key = keys()[0].clone();
-        let write = proposal().writes;
-        let signed = SignedWrites::sign(&pin(), &key, 0, u64::MAX >> 1, write).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("signed.toml");
-        signed.save(&path).unwrap();
-        assert_eq!(SignedWrites::load(&path, &pin(), 1).unwrap(), signed);
-        let forged = SignedWrites { actor: keys()[1].address(), ..signed.clone() };
-        let path = directory.path().join("forged.toml");
-        forged.save(&path).unwrap();
-        let refused = SignedWrites::load(&path, &pin(), 1);
-        assert!(matches!(refused, Err(CliError::Proposal(ProposalError::BadSignature { .. }))));
-        let late = SignedWrites::sign(&pin(), &key, 0, 5, proposal().writes).unwrap();
-        let path = directory.path().join("late.toml");
-        late.save(&path).unwrap();
-        assert!(matches!(
-            SignedWrites::load(&path, &pin(), 6),
-            Err(CliError::Proposal(ProposalError::Deadline { .. }))
-        ));
     }
 }

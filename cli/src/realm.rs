@@ -323,7 +323,7 @@ async fn propose(context: &Context, args: ProposeArgs) -> Result<(), CliError> {
         sign_to: None,
         wait: Wait::Latest,
     };
-    let mut draft = Draft::begin(context, &view, &write, By::Roots)?;
+    let mut draft = Draft::begin(context, &write, By::Roots)?;
     if args.set.is_empty() && args.new_root.is_empty() {
         return Err(CliError::Missing { what: "something to propose", flag: "--set or --new-root" });
     }

@@ -140,7 +140,7 @@ pub async fn run(context: &Context, args: RequestArgs) -> Result<(), CliError> {
     let view = context.view().await?;
     let (host, record) = resolve::host(&view.ahead, &args.host)?;
     let about = format!("request {} as {} for {}", record.name, args.login, args.ttl);
-    let mut draft = Draft::begin(context, &view, &args.write, By::Actor)?;
+    let mut draft = Draft::begin(context, &args.write, By::Actor)?;
     let actor = draft.actor();
     let user = view.ahead.actors.get(&actor).and_then(|actor| actor.subject);
     let user = user.filter(|id| view.ahead.users.contains_key(id)).ok_or_else(|| {
@@ -184,7 +184,7 @@ pub async fn approve(context: &Context, args: ApproveArgs) -> Result<(), CliErro
         row.reason
     )));
     let approve = payload::Approve { request: bytes16(id), approvalHash: request.approval_hash };
-    let mut draft = Draft::begin(context, &view, &args.write, By::Actor)?;
+    let mut draft = Draft::begin(context, &args.write, By::Actor)?;
     draft.entry(&format!("approve request of {}", row.user), Some(id), Entry::Approve(approve))?;
     draft.commit(context, &view).await
 }
@@ -196,7 +196,7 @@ pub async fn approve(context: &Context, args: ApproveArgs) -> Result<(), CliErro
 pub async fn deny(context: &Context, args: DenyArgs) -> Result<(), CliError> {
     let view = context.view().await?;
     let (id, _) = find(&view, &args.request)?;
-    let mut draft = Draft::begin(context, &view, &args.write, By::Actor)?;
+    let mut draft = Draft::begin(context, &args.write, By::Actor)?;
     draft.entry(&format!("deny request {id}"), Some(id), Entry::Deny(id))?;
     draft.commit(context, &view).await
 }

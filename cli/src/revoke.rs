@@ -187,7 +187,7 @@ pub async fn run(context: &Context, command: RevokeCommand) -> Result<(), CliErr
     } else {
         (By::ActorOrRoots, format!("lock {about}"), Entry::Lock(targets))
     };
-    let mut draft = Draft::begin(context, &view, &write, by)?;
+    let mut draft = Draft::begin(context, &write, by)?;
     draft.entry(&about, None, entry)?;
     draft.commit(context, &view).await
 }
@@ -199,7 +199,7 @@ pub async fn run(context: &Context, command: RevokeCommand) -> Result<(), CliErr
 pub async fn unlock(context: &Context, args: UnlockArgs) -> Result<(), CliError> {
     let view = context.view().await?;
     let targets = targets(&view, args.sort, &args.target)?;
-    let mut draft = Draft::begin(context, &view, &args.write, By::Roots)?;
+    let mut draft = Draft::begin(context, &args.write, By::Roots)?;
     draft.entry(&format!("unlock {} {}", name(args.sort), args.target.join(" ")), None, Entry::Unlock(targets))?;
     draft.commit(context, &view).await
 }
@@ -258,7 +258,7 @@ async fn certificates(
             }
         });
     }
-    let mut draft = Draft::begin(context, view, write, By::ActorOrRoots)?;
+    let mut draft = Draft::begin(context, write, By::ActorOrRoots)?;
     for target in found {
         let shard = shard::revocation_shard(target.valid_before, view.effective.latest_block.time);
         let about = format!("revoke certificate {} of CA {}", target.serial, target.ca);

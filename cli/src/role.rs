@@ -110,7 +110,7 @@ pub async fn run(context: &Context, command: RoleCommand) -> Result<(), CliError
             let bits = known.roles | values::roles(&roles)?;
             let x25519 = x25519.map(|text| values::bytes32("--x25519", &text)).transpose()?.or(known.x25519);
             let about = format!("roles of {actor}: {}", values::role_names(bits).join(","));
-            let mut draft = Draft::begin(context, &view, &write, By::Roots)?;
+            let mut draft = Draft::begin(context, &write, By::Roots)?;
             let entry = payload::RoleSet { actor, roles: bits, x25519: x25519.unwrap_or_default() };
             draft.entry(&about, None, Entry::RoleSet(entry))?;
             draft.commit(context, &view).await
@@ -125,7 +125,7 @@ pub async fn run(context: &Context, command: RoleCommand) -> Result<(), CliError
                 .ok_or_else(|| CliError::Unknown { kind: "actor", name: actor.to_string() })?;
             let bits = if roles.is_empty() { 0 } else { known.roles & !values::roles(&roles)? };
             let about = format!("roles of {actor}: {}", values::role_names(bits).join(","));
-            let mut draft = Draft::begin(context, &view, &write, By::Roots)?;
+            let mut draft = Draft::begin(context, &write, By::Roots)?;
             let entry = payload::RoleSet { actor, roles: bits, x25519: known.x25519.unwrap_or_default() };
             draft.entry(&about, None, Entry::RoleSet(entry))?;
             draft.commit(context, &view).await

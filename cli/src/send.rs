@@ -20,8 +20,9 @@ use serde_json::json;
 use crate::context::{Context, View};
 use crate::error::CliError;
 use crate::output::{Printer, Progress};
-use crate::proposal::{Proposal, SignedWrites};
+use crate::proposal::Proposal;
 use crate::roots::RootState;
+use crate::signed::SignedWrites;
 use crate::write::Wait;
 
 /// How long a block may take to become final before a command gives up waiting, seconds.

@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Show, now};
-use crate::proposal::SignedWrites;
 use crate::send::{Receipt, Sender};
+use crate::signed::SignedWrites;
 use crate::write::Wait;
 
 /// What to send.

@@ -125,7 +125,7 @@ pub async fn run(context: &Context, command: UserCommand) -> Result<(), CliError
     let view = context.view().await?;
     match command {
         UserCommand::Add { login, name, write } => {
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.record(&format!("user {login}"), |r| {
                 Entry::UserAdd(payload::UserAdd { r, login, displayName: name })
             })?;
@@ -133,7 +133,7 @@ pub async fn run(context: &Context, command: UserCommand) -> Result<(), CliError
         }
         UserCommand::Remove { user, write } => {
             let (id, user) = resolve::user(&view.ahead, &user)?;
-            let mut draft = Draft::begin(context, &view, &write, By::ActorOrRoots)?;
+            let mut draft = Draft::begin(context, &write, By::ActorOrRoots)?;
             draft.entry(&format!("user {}", user.login), Some(id), Entry::Remove(vec![id]))?;
             draft.commit(context, &view).await
         }

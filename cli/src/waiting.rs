@@ -110,7 +110,7 @@ pub async fn confirm(context: &Context, args: ConfirmArgs) -> Result<(), CliErro
                 .ok_or_else(|| CliError::Unknown { kind: "waiting addition", name: text.clone() })
         })
         .collect::<Result<Vec<Id>, _>>()?;
-    let mut draft = Draft::begin(context, &view, &args.write, By::Actor)?;
+    let mut draft = Draft::begin(context, &args.write, By::Actor)?;
     draft.entry(&format!("confirm {}", args.addition.join(" ")), ids.first().copied(), Entry::Confirm(ids))?;
     draft.commit(context, &view).await
 }
@@ -133,7 +133,7 @@ pub async fn restore(context: &Context, args: RestoreArgs) -> Result<(), CliErro
         }
     };
     let entry = payload::Restore { kind: removed.kind, id: bytes16(*id), name: removed.name.clone(), uid: removed.uid };
-    let mut draft = Draft::begin(context, &view, &args.write, By::Roots)?;
+    let mut draft = Draft::begin(context, &args.write, By::Roots)?;
     draft.entry(&format!("restore {}", removed.name), Some(*id), Entry::Restore(entry))?;
     draft.commit(context, &view).await
 }

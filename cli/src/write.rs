@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use alloy_primitives::{Address, B128};
 use clap::{Args, ValueEnum};
 use countersign_chain::keys::ActorKey;
-use countersign_registry::entries::{Entry, Kind};
+use countersign_registry::entries::Entry;
 use countersign_registry::head::Meta;
 use countersign_registry::sign::{self, Write};
 use countersign_registry::{Id, LogEntry, shard};
@@ -18,8 +18,9 @@ use crate::context::{Context, View};
 use crate::error::CliError;
 use crate::files::Existing;
 use crate::output::{Show, now};
-use crate::proposal::{Proposal, SignedWrites, WriteText};
+use crate::proposal::{Proposal, WriteText};
 use crate::send::{Receipt, Sender};
+use crate::signed::SignedWrites;
 
 /// How long signed writes in a file may be sent.
 const SIGNED_FOR_SECS: u64 = 3_600;
@@ -138,7 +139,7 @@ impl Draft {
     ///
     /// # Errors
     /// [`CliError::Missing`] where the command needs the roots or an actor and the flags name none.
-    pub fn begin(context: &Context, view: &View, args: &WriteArgs, by: By) -> Result<Self, CliError> {
+    pub fn begin(context: &Context, args: &WriteArgs, by: By) -> Result<Self, CliError> {
         let roots_asked = args.propose.is_some() || !args.root_key.is_empty();
         if by == By::Actor && roots_asked {
             let problem = "the roots cannot write this: expected an actor (--as-actor)".to_owned();
@@ -152,14 +153,7 @@ impl Draft {
             (Some(path), ..) => Author::Proposal(path.clone(), args.append),
             (None, [], Some(path)) => Author::ActorToFile(context.actor_key()?, path.clone()),
             (None, [], None) => Author::Actor(context.actor_key()?),
-            (None, keys, _) => {
-                let threshold = view.realm.pin.threshold;
-                if u64::try_from(keys.len()).is_ok_and(|have| have < threshold) && view.entries.is_empty() {
-                    let problem = format!("{} keys; the realm's threshold is {threshold}", keys.len());
-                    return Err(CliError::Argument { argument: "--root-key", problem });
-                }
-                Author::Roots(keys.iter().map(|path| context.keystore(path)).collect::<Result<_, _>>()?)
-            }
+            (None, keys, _) => Author::Roots(keys.iter().map(|path| context.keystore(path)).collect::<Result<_, _>>()?),
         };
         Ok(Self { author, wait: args.wait, planned: Vec::new() })
     }
@@ -314,9 +308,4 @@ pub fn random16() -> Result<[u8; 16], CliError> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).map_err(|error| CliError::Refused(format!("no random bytes: {error}")))?;
     Ok(bytes)
-}
-
-/// The name of a kind in messages.
-pub fn kind_name(kind: u16) -> String {
-    Kind(kind).to_string()
 }

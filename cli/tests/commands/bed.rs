@@ -383,3 +383,42 @@ impl Bed {
         Service { lines, stop: Some(stop), thread: Some(thread) }
     }
 }
+
+/// A command that prints a line of JSON at a time, ended with the test.
+pub(crate) struct Followed {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Followed {
+    /// The next line, at most a minute later.
+    pub(crate) fn next(&self) -> Value {
+        let line = self.lines.recv_timeout(Duration::from_secs(60)).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Bed {
+    pub(crate) fn follow(&self, arguments: &[&str]) -> Followed {
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("countersign"))
+            .current_dir(self.directory.path())
+            .env_clear()
+            .env("HOME", self.directory.path())
+            .args(["--realm", "realm.toml", "--format", "json"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Followed { child, lines }
+    }
+}

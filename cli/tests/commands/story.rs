@@ -373,3 +373,24 @@ fn the_service_answers_a_request_once_it_is_approved_and_not_before() {
     let status: serde_json::Value = serde_json::from_str(&bed.read("state/status.json")).unwrap();
     assert_eq!(status["error"], serde_json::Value::Null);
 }
+
+// row: D20
+#[test]
+fn the_log_can_be_followed_while_others_write() {
+    let bed = Bed::new();
+    let followed = bed.follow(&["log", "--follow", "--kind", "USER_ADD", "--kind", "USER_LOCK"]);
+    bed.ok(&["user", "add", "alice", "--name", "\u{1b}[2JAlice"]);
+    let added = followed.next();
+    assert_eq!((&added["kind"], &added["final"]), (&"USER_ADD".into(), &false.into()));
+    assert_eq!(added["entry"]["login"], "alice");
+    assert_eq!(added["actor"].as_str().unwrap().to_lowercase(), bed.admin.to_lowercase());
+    bed.ok(&["revoke", "user", "alice"]);
+    let locked = followed.next();
+    assert_eq!((&locked["kind"], &locked["entry"]["targets"][0]), (&"USER_LOCK".into(), &added["id"]));
+    let text = bed.run(&["--format", "text", "log", "--kind", "USER_ADD"]);
+    assert!(text.stdout.contains("display-name=\"\\u{1b}[2JAlice\""), "{}", text.stdout);
+    let page = bed.run(&["log", "--page", "9"]);
+    assert_eq!(page.code, 2);
+    let kind = bed.run(&["log", "--kind", "USER_ADDED"]);
+    assert!(kind.stderr.contains("`USER_ADDED`: expected a kind's name"), "{}", kind.stderr);
+}

@@ -1,0 +1,71 @@
+//! The program's face: arguments, configuration, status.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use countersign_issuer::config::Config;
+
+fn issuer(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_countersign-issuer"))
+        .current_dir(directory)
+        .env_clear()
+        .args(["--config", "issuer.toml"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn example() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/examples/issuer.toml");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_example_that_is_shipped_reads() {
+    let config = Config::parse(Path::new("/etc/countersign/issuer.toml"), &example()).unwrap();
+    assert_eq!(config.ca, "prod");
+    assert_eq!(config.realm, Path::new("/etc/countersign/realm.toml"));
+}
+
+#[test]
+fn a_configuration_that_is_missing_or_has_an_unknown_key_exits_with_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = issuer(directory.path(), &["check-config"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(missing.stderr).unwrap(),
+        "countersign-issuer: configuration issuer.toml: No such file or directory (os error 2)\n"
+    );
+    std::fs::write(directory.path().join("issuer.toml"), format!("port = 22\n{}", example())).unwrap();
+    let unknown = issuer(directory.path(), &["run"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let message = String::from_utf8(unknown.stderr).unwrap();
+    assert!(
+        message.starts_with("countersign-issuer: configuration issuer.toml, line 1: unknown field `port`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn status_without_a_service_says_which_file_is_not_there() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("issuer.toml"), example().replace("/var/lib/countersign-issuer/", ""))
+        .unwrap();
+    let status = issuer(directory.path(), &["status"]);
+    assert_eq!((status.status.code(), status.stdout.as_slice()), (Some(1), b"".as_slice()));
+    assert_eq!(
+        String::from_utf8(status.stderr).unwrap(),
+        "countersign-issuer: state/status.json: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn a_realm_file_that_is_missing_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("issuer.toml"), example()).unwrap();
+    let checked = issuer(directory.path(), &["check-config"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let message = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(message, "countersign-issuer: realm.toml: No such file or directory (os error 2)\n");
+}

@@ -1,0 +1,191 @@
+//! Files of writes that one actor has signed and somebody else sends.
+//!
+//! TOML that a person can read, as [proposals](crate::proposal) are. A file for another realm, chain or contract, one whose deadline has
+//! passed, and a signature by anybody but the actor are refused before anything is sent.
+
+use std::path::Path;
+
+use alloy_primitives::{Address, B256, Bytes, U256};
+use countersign_registry::RealmPin;
+use countersign_registry::sign::{self, Write};
+use serde::{Deserialize, Serialize};
+
+use crate::error::CliError;
+use crate::files::{self, Existing};
+use crate::proposal::{ProposalError, WriteText, same_realm, save, signed_by};
+
+/// One actor's signed writes; anybody may send them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SignedWrites {
+    /// Realm id.
+    pub realm: B256,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// The registry.
+    pub contract: Address,
+    /// Who signs.
+    pub actor: Address,
+    /// The actor's nonce in this realm.
+    pub nonce: u64,
+    /// The last block time at which they may be included, Unix seconds.
+    pub deadline: u64,
+    /// r ‖ s ‖ v.
+    pub signature: Bytes,
+    /// What is to be written.
+    pub writes: Vec<WriteText>,
+}
+
+const SIGNED_HEADING: &str = "\
+# Writes that one actor of a Countersign realm has signed; anybody may send them with `countersign submit FILE`.
+";
+
+impl SignedWrites {
+    /// Signs `writes` as `key`'s actor.
+    ///
+    /// # Errors
+    /// [`ProposalError`].
+    pub fn sign(
+        pin: &RealmPin,
+        key: &countersign_chain::keys::ActorKey,
+        nonce: u64,
+        deadline: u64,
+        writes: Vec<WriteText>,
+    ) -> Result<Self, ProposalError> {
+        let mut signed = Self {
+            realm: pin.realm,
+            chain_id: pin.chain_id,
+            contract: pin.contract,
+            actor: key.address(),
+            nonce,
+            deadline,
+            signature: Bytes::new(),
+            writes,
+        };
+        let signature =
+            key.sign(&signed.digest("signed writes")?).map_err(|error| ProposalError::Signing(error.to_string()))?;
+        signed.signature = Bytes::from(signature.as_bytes().to_vec());
+        Ok(signed)
+    }
+
+    /// Reads a file and checks realm and signature.
+    ///
+    /// # Errors
+    /// See [`ProposalError`].
+    pub fn load(path: &Path, pin: &RealmPin, now: u64) -> Result<Self, CliError> {
+        let text = files::read_text(path)?;
+        Ok(Self::parse(&path.display().to_string(), &text, pin, now)?)
+    }
+
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// See [`ProposalError`].
+    pub fn parse(path: &str, text: &str, pin: &RealmPin, now: u64) -> Result<Self, ProposalError> {
+        let path = path.to_owned();
+        let signed: Self = toml::from_str(text).map_err(|error| ProposalError::Syntax {
+            path: path.clone(),
+            problem: error.to_string().trim().to_owned(),
+        })?;
+        same_realm(&path, pin, signed.realm, signed.chain_id, signed.contract)?;
+        if signed.writes.is_empty() {
+            return Err(ProposalError::Empty { path });
+        }
+        if signed.deadline < now {
+            return Err(ProposalError::Deadline { path, deadline: signed.deadline });
+        }
+        // An actor that is a wallet contract has no key to recover; the contract itself asks it.
+        if signed.signature.len() == 65 && !signed_by(&signed.signature, &signed.digest(&path)?, signed.actor) {
+            return Err(ProposalError::BadSignature { path, signer: signed.actor });
+        }
+        Ok(signed)
+    }
+
+    /// The writes, as they are signed.
+    ///
+    /// # Errors
+    /// [`ProposalError::Syntax`].
+    pub fn signed_writes(&self, path: &str) -> Result<Vec<Write>, ProposalError> {
+        self.writes.iter().map(|write| write.write(path)).collect()
+    }
+
+    /// What the actor signs.
+    ///
+    /// # Errors
+    /// [`ProposalError::Syntax`].
+    pub fn digest(&self, path: &str) -> Result<B256, ProposalError> {
+        let writes = self.signed_writes(path)?;
+        let domain = sign::domain(self.chain_id, self.contract);
+        let (nonce, deadline) = (U256::from(self.nonce), U256::from(self.deadline));
+        Ok(sign::append_digest(&domain, self.actor, self.realm, &writes, nonce, deadline))
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`CliError::File`].
+    pub fn save(&self, path: &Path) -> Result<(), CliError> {
+        save(path, SIGNED_HEADING, self, Existing::Keep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_chain::keys::ActorKey;
+    use countersign_registry::entries::{Entry, payload};
+
+    fn pin() -> RealmPin {
+        RealmPin {
+            chain_id: 31337,
+            contract: Address::repeat_byte(9),
+            code_hash: B256::ZERO,
+            realm: B256::repeat_byte(7),
+            threshold: 1,
+            roots: vec![Address::repeat_byte(1)],
+            salt: B256::ZERO,
+            deployed_block: 0,
+            genesis_hash: B256::ZERO,
+        }
+    }
+
+    fn writes() -> Vec<WriteText> {
+        let entry = Entry::UserAdd(payload::UserAdd {
+            r: Default::default(),
+            login: "alice".into(),
+            displayName: String::new(),
+        });
+        vec![WriteText::new(&sign::write(1 << 32, &entry), "user alice")]
+    }
+
+    fn key(number: u8) -> ActorKey {
+        ActorKey::from_secret(&[number; 32]).unwrap()
+    }
+
+    fn load(signed: &SignedWrites, now: u64) -> Result<SignedWrites, ProposalError> {
+        SignedWrites::parse("s.toml", &toml::to_string(signed).unwrap(), &pin(), now)
+    }
+
+    #[test]
+    fn signed_writes_verify_against_their_actor_only() {
+        let signed = SignedWrites::sign(&pin(), &key(1), 0, 1_000, writes()).unwrap();
+        assert_eq!(load(&signed, 1_000).unwrap(), signed);
+        let other = SignedWrites { actor: key(2).address(), ..signed.clone() };
+        assert!(matches!(load(&other, 1), Err(ProposalError::BadSignature { .. })));
+        let mut changed = signed.clone();
+        changed.writes[0].shard = 0;
+        assert!(matches!(load(&changed, 1), Err(ProposalError::BadSignature { .. })));
+        let longer = SignedWrites { deadline: 2_000, ..signed };
+        assert!(matches!(load(&longer, 1), Err(ProposalError::BadSignature { .. })));
+    }
+
+    #[test]
+    fn a_passed_deadline_another_realm_and_an_empty_file_are_refused() {
+        let signed = SignedWrites::sign(&pin(), &key(1), 0, 1_000, writes()).unwrap();
+        assert!(matches!(load(&signed, 1_001), Err(ProposalError::Deadline { deadline: 1_000, .. })));
+        let elsewhere = SignedWrites { realm: B256::ZERO, ..signed };
+        assert!(matches!(load(&elsewhere, 1), Err(ProposalError::OtherRealm { field: "realm", .. })));
+        let empty = SignedWrites::sign(&pin(), &key(1), 0, 1_000, Vec::new()).unwrap();
+        assert!(matches!(load(&empty, 1), Err(ProposalError::Empty { .. })));
+    }
+}
