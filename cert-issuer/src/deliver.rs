@@ -77,6 +77,14 @@ pub fn post(
     Ok(Posted { id, entry, note })
 }
 
+/// Whether something can be sealed to `recipient`: to be asked before anything is logged for it.
+///
+/// # Errors
+/// [`IssueError::Recipient`], [`IssueError::Delivery`].
+pub fn check_recipient(effective: &Effective, recipient: Address) -> Result<(), IssueError> {
+    sealing_key(effective, recipient, "recipient").map(|_| ())
+}
+
 fn sealing_key(effective: &Effective, address: Address, role: &str) -> Result<PublicKey, IssueError> {
     let bytes = effective.actors.get(&address).and_then(|actor| actor.x25519);
     let bytes = bytes.ok_or_else(|| {
@@ -103,7 +111,8 @@ pub struct Swept {
     pub due: Due,
 }
 
-/// Goes through the books at Unix time `now`: unpins what was acknowledged finally, or sent longer than `timeout_secs` ago.
+/// Goes through the books at Unix time `now`: unpins what was acknowledged finally, or sent longer than `timeout_secs` ago. What the
+/// ledger has not lived through has not passed: a clock that runs ahead unpins nothing before its time.
 ///
 /// # Errors
 /// [`IssueError::Outbox`], [`IssueError::Delivery`].
@@ -114,6 +123,7 @@ pub fn sweep(
     now: u64,
     timeout_secs: u64,
 ) -> Result<Vec<Swept>, IssueError> {
+    let now = now.min(effective.latest_block.time);
     let mut swept = Vec::new();
     for note in outbox.notes()? {
         let due = note.due(effective, now, timeout_secs);

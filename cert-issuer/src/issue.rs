@@ -241,7 +241,14 @@ impl Batch {
         let mut rehearsals: BTreeMap<Id, Rehearsal> = BTreeMap::new();
         let mut verdicts = Vec::new();
         for (index, one) in self.prepared.iter().enumerate() {
-            let whole = with_signature(&self.to_be_signed(index, one)?, &unsigned)?;
+            // What cannot be laid out is one request's fault, and must not keep the others of its batch from their certificates.
+            let whole = match self.to_be_signed(index, one).and_then(|signed| Ok(with_signature(&signed, &unsigned)?)) {
+                Ok(whole) => whole,
+                Err(error) => {
+                    verdicts.push(Err(error));
+                    continue;
+                }
+            };
             let rehearsal = match rehearsals.entry(one.order.host) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {

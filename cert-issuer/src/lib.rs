@@ -16,6 +16,7 @@ pub mod policy;
 pub mod run;
 pub mod service;
 pub mod ssh_agent;
+pub mod turns;
 pub mod view;
 pub mod wire;
 

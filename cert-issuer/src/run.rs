@@ -15,7 +15,7 @@ use countersign_chain::realm_file::RealmFile;
 use countersign_chain::sync::{Cursor, Ledger};
 use countersign_delivery::{DirectoryStore, SecretKey};
 use countersign_registry::shard::{CLASS_BATCHES, CLASS_MEMBERS, class_of};
-use countersign_registry::{Effective, Id};
+use countersign_registry::{Address, Effective, Id};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -29,6 +29,7 @@ use crate::outbox::{Due, Outbox};
 use crate::policy::Order;
 use crate::service::Issuer;
 use crate::ssh_agent::SshAgent;
+use crate::turns::Turns;
 use crate::view::{View, wanted_shards};
 
 /// How many certificates go into one batch at most: a bound on how much work one transaction stands for.
@@ -52,6 +53,14 @@ pub enum StartError {
         path: std::path::PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// A password that others can read.
+    #[error("password file {path}: mode {mode:04o} lets others read it; expected 0600 (hint: chmod 600)")]
+    Mode {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// The CA of the configuration.
     #[error("CA `{name}`: {problem}")]
@@ -94,6 +103,7 @@ pub struct Service {
     store: DirectoryStore,
     outbox: Outbox,
     answered: Answered,
+    turns: Turns,
     ledger: Ledger,
     cursor: Cursor,
     /// The last look was not followed through: what it saw as new must be looked at again.
@@ -130,7 +140,8 @@ impl Service {
         let issuer = Issuer::new(realm.clone(), actor, ca, key, config.patience.duration())?;
         let cursor = Cursor::default();
         let unfinished = true;
-        Ok(Self { config, realm, issuer, sealing, store, outbox, answered, ledger, cursor, unfinished, status })
+        let turns = Turns::default();
+        Ok(Self { config, realm, issuer, sealing, store, outbox, answered, turns, ledger, cursor, unfinished, status })
     }
 
     /// Works until `stop` is ready. `say` takes one line for the log at a time.
@@ -200,18 +211,19 @@ impl Service {
     fn open_requests(&mut self, effective: &Effective, now: u64) -> Vec<Order> {
         let lifetime = self.config.request_lifetime.secs();
         let lives = |time: u64| now.saturating_sub(time) <= lifetime;
-        let mut open: Vec<_> = effective
+        let open: Vec<_> = effective
             .requests
             .iter()
             .filter(|(_, request)| lives(request.at.time))
             // Not to know whether it was answered is not to answer it.
             .filter(|(id, _)| matches!(self.answered.contains(**id), Ok(false)))
+            .map(|(id, request)| (*id, request))
             .collect();
-        open.sort_by_key(|(id, request)| (request.at, **id));
         let known: Vec<String> = open.iter().map(|(id, _)| id.to_string()).collect();
         self.status.pending.retain(|id, _| known.contains(id));
-        open.into_iter()
-            .take(MAX_BATCH)
+        self.turns
+            .take(open, now, MAX_BATCH)
+            .into_iter()
             .filter_map(|(id, request)| {
                 Some(Order {
                     user: request.user,
@@ -219,7 +231,7 @@ impl Service {
                     login: request.login.clone(),
                     ttl: NonZeroU64::new(request.ttl)?,
                     public_key: request.public_key.to_vec(),
-                    request: Some(*id),
+                    request: Some(id),
                 })
             })
             .collect()
@@ -232,46 +244,75 @@ impl Service {
         now: u64,
         say: &mut impl FnMut(&str),
     ) -> Result<(), IssueError> {
-        let requests: Vec<Id> = orders.iter().filter_map(|order| order.request).collect();
-        let results = self.issuer.issue(view, orders, now, &mut |_| {}).await?;
+        let mut reachable = Vec::new();
+        for order in orders {
+            let Some(request) = order.request else { continue };
+            // Asked first: nothing is logged for somebody to whom nothing can be sealed.
+            match self.recipient(view, request) {
+                Ok(_) => reachable.push(order),
+                Err(error) => self.refused(request, &error, say),
+            }
+        }
+        let requests: Vec<Id> = reachable.iter().filter_map(|order| order.request).collect();
+        let orders = reachable;
+        let results = match self.issuer.issue(view, orders, now, &mut |_| {}).await {
+            Ok(results) => results,
+            Err(error) => {
+                // A batch may be logged already, in vain.
+                if matches!(error, IssueError::CaKey(_) | IssueError::Agent(_) | IssueError::NotLogged { .. }) {
+                    requests.into_iter().for_each(|request| self.turns.failed(request, now));
+                }
+                return Err(error);
+            }
+        };
         for (request, result) in requests.into_iter().zip(results) {
             let delivered = match result {
-                Ok(issued) => self.deliver(view, request, &issued.line()?, now).await.map(|id| (id, issued)),
+                Ok(issued) => match issued.line() {
+                    Ok(line) => self.deliver(view, request, &line, now).await.map(|id| (id, issued)),
+                    Err(error) => Err(error),
+                },
                 Err(error) => Err(error),
             };
-            let name = request.to_string();
             match delivered {
                 Ok((delivery, issued)) => {
                     self.status.issued = self.status.issued.saturating_add(1);
-                    self.status.pending.remove(&name);
+                    self.status.pending.remove(&request.to_string());
                     say(&format!(
                         "event=issued request={request} serial={} batch={} delivery={delivery}",
                         issued.prepared.serial, issued.batch
                     ));
                 }
                 Err(error) => {
-                    let reason = error.reason().map_or_else(|| "failed".to_owned(), |reason| reason.to_string());
-                    let before = self.status.pending.insert(name, reason.clone());
-                    if before.as_ref() != Some(&reason) {
-                        say(&format!(
-                            "event=refused request={request} reason={reason} message={:?}",
-                            error.to_string()
-                        ));
+                    if !matches!(error, IssueError::Refused { .. }) {
+                        self.turns.failed(request, now);
                     }
+                    self.refused(request, &error, say);
                 }
             }
         }
         Ok(())
     }
 
+    /// Says once why a request is not answered.
+    fn refused(&mut self, request: Id, error: &IssueError, say: &mut impl FnMut(&str)) {
+        let reason = error.reason().map_or_else(|| "failed".to_owned(), |reason| reason.to_string());
+        let before = self.status.pending.insert(request.to_string(), reason.clone());
+        if before.as_ref() != Some(&reason) {
+            say(&format!("event=refused request={request} reason={reason} message={:?}", error.to_string()));
+        }
+    }
+
+    /// The ledger key that asked, if something can be sealed to it.
+    fn recipient(&self, view: &View, request: Id) -> Result<Address, IssueError> {
+        let asked = view.effective.requests.get(&request).map(|request| request.actor);
+        let recipient = asked.ok_or_else(|| IssueError::Recipient(format!("request {request} is gone")))?;
+        deliver::check_recipient(&view.effective, recipient)?;
+        Ok(recipient)
+    }
+
     /// Seals a certificate to the ledger key that asked, and logs it.
     async fn deliver(&mut self, view: &View, request: Id, line: &str, now: u64) -> Result<Id, IssueError> {
-        let recipient = view
-            .effective
-            .requests
-            .get(&request)
-            .map(|request| request.actor)
-            .ok_or_else(|| IssueError::Recipient(format!("request {request} is gone")))?;
+        let recipient = self.recipient(view, request)?;
         let payload = deliver::certificate_payload(&self.config.payload, line)?;
         let parcel = Parcel { sender: self.issuer.address(), sender_key: &self.sealing, recipient, payload };
         let posted = deliver::post(&view.effective, parcel, &self.store, &self.outbox, now)?;
@@ -356,10 +397,41 @@ impl From<crate::ca_key::CaKeyError> for StartError {
 
 fn first_line(path: &Path) -> Result<Zeroizing<String>, StartError> {
     let failed = |source| StartError::File { path: path.to_owned(), source };
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    // Of the opened file, not of the name. A pipe from a service manager has no mode that means anything.
+    let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o7777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(StartError::Mode { path: path.to_owned(), mode });
+    }
+    let mut text = Zeroizing::new(String::new());
+    std::io::Read::read_to_string(&mut file, &mut text).map_err(failed)?;
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 
 fn unix_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_password_file_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        std::fs::write(&path, "secret\nnot this\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(first_line(&path).unwrap().as_str(), "secret");
+        for mode in [0o640, 0o604, 0o620, 0o644] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let expected = format!(
+                "password file {}: mode {mode:04o} lets others read it; expected 0600 (hint: chmod 600)",
+                path.display()
+            );
+            assert_eq!(first_line(&path).unwrap_err().to_string(), expected);
+        }
+    }
 }

@@ -1,5 +1,11 @@
 //! Policy, batches and the rehearsal of hosts' decisions, over ledgers that are replayed from entries made here.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking"
+)]
 
 use std::num::NonZeroU64;
 use std::time::{SystemTime, UNIX_EPOCH};

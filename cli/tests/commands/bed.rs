@@ -262,6 +262,20 @@ impl Bed {
         countersign(self.directory.path(), arguments, &all)
     }
 
+    /// What a command writes to stdout, as it is.
+    pub(crate) fn bytes(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = Command::new(assert_cmd::cargo::cargo_bin!("countersign"))
+            .current_dir(self.directory.path())
+            .env_clear()
+            .env("HOME", self.directory.path())
+            .args(["--realm", "realm.toml"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        output.stdout
+    }
+
     /// `countersign issue …` as the issuer.
     pub(crate) fn issue(&self, arguments: &[&str]) -> Ran {
         let all: Vec<&str> = ["--as-actor", "issuer.json", "issue"].iter().chain(arguments).copied().collect();

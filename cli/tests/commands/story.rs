@@ -394,3 +394,85 @@ fn the_log_can_be_followed_while_others_write() {
     let kind = bed.run(&["log", "--kind", "USER_ADDED"]);
     assert!(kind.stderr.contains("`USER_ADDED`: expected a kind's name"), "{}", kind.stderr);
 }
+
+// row: D14, D21, D22
+#[test]
+fn groups_keys_and_public_data_are_added_listed_and_removed() {
+    let bed = Bed::new().with_alice();
+    bed.ok(&["group", "add", "ops"]);
+    bed.ok(&["group", "join", "ops", "alice"]);
+    bed.ok(&["key", "add", "alice", "--key", "alice.pub", "--not-after", "30d", "--comment", "laptop"]);
+    bed.ok(&["label", "add", "user:alice", "oncall"]);
+    bed.ok(&[
+        "grant",
+        "add",
+        "group:ops",
+        "--all-hosts",
+        "--login",
+        "ops",
+        "--via",
+        "key",
+        "--hours",
+        "mon-fri 08:00-18:00",
+        "--source-address",
+        "10.0.0.0/8",
+        "--permit",
+        "pty,port-forwarding",
+    ]);
+    std::fs::write(bed.path("notice"), b"maintenance\x00\xff").unwrap();
+    bed.ok(&["data", "add", "notice", "notice", "--wait", "final"]);
+    assert_eq!(bed.ok(&["group", "show", "ops"])["members"], serde_json::json!(["alice"]));
+    assert_eq!(bed.ok(&["user", "show", "alice"])["labels"], serde_json::json!(["oncall"]));
+    assert_eq!(bed.ok(&["key", "list", "--user", "alice"])["items"][0]["comment"], "laptop");
+    assert_eq!(bed.ok(&["key", "show", "alice.pub"])["user"], "alice");
+    // The realm takes logged certificates only, so no grant opens to a plain key.
+    let grants = bed.ok(&["grant", "list", "--user", "alice", "--host", "db1"]);
+    assert_eq!((&grants["total"], &grants["items"][0]["via"]), (&1.into(), &"none".into()));
+    assert_eq!(grants["items"][0]["hours"].as_array().unwrap().len(), 5);
+    assert_eq!(bed.ok(&["host", "list", "--label", "web"])["total"], 1);
+    assert_eq!(bed.ok(&["data", "list"])["items"][0]["bytes"], 13);
+    let raw = bed.bytes(&["data", "cat", "notice"]);
+    assert_eq!(raw, b"maintenance\x00\xff");
+    bed.ok(&["group", "leave", "ops", "alice"]);
+    assert_eq!(bed.ok(&["group", "show", "ops"])["members"], serde_json::json!([]));
+    let grant = grants["items"][0]["id"].as_str().unwrap();
+    bed.ok(&["grant", "remove", grant]);
+    assert_eq!(bed.run(&["grant", "show", grant]).code, 1);
+    bed.ok(&["key", "remove", "alice.pub"]);
+    assert_eq!(bed.ok(&["key", "list"])["total"], 0);
+    assert_eq!(bed.run(&["group", "leave", "ops", "alice"]).code, 1);
+}
+
+// row: D1
+#[test]
+fn a_second_realm_uses_the_same_contract_and_changes_its_roots() {
+    let bed = Bed::new();
+    let (old, new) = (bed.actor("old"), bed.actor("new"));
+    let contract = bed.ok(&["realm", "show", "--offline"])["contract"].as_str().unwrap().to_owned();
+    let url = bed.chain.url();
+    let create = |contract: &str, out: &str| {
+        let flags = ["--threshold", "1", "--rpc", &url, "--out", out, "--contract", contract];
+        bed.run(&["realm", "create", "--root", &old].iter().chain(&flags).copied().collect::<Vec<_>>())
+    };
+    let wrong = create(&old, "wrong.toml");
+    assert!(wrong.stderr.contains("code hash is") && !bed.path("wrong.toml").exists(), "{}", wrong.stderr);
+    assert_eq!(create(&contract, "second.toml").code, 0);
+    assert_eq!(create(&contract, "second.toml").code, 1);
+    let here = |arguments: &[&str]| {
+        let all: Vec<&str> = ["--realm", "second.toml"].iter().chain(arguments).copied().collect();
+        bed.run(&all)
+    };
+    let proposed = here(&["realm", "propose", "roots.toml", "--new-root", &new, "--new-threshold", "1"]);
+    assert_eq!(proposed.code, 0, "{}", proposed.stderr);
+    // The same bytes are worth nothing to the other realm.
+    let other = bed.run(&["realm", "sign", "roots.toml", "--root-key", "root1.json"]);
+    assert!(other.stderr.contains("the realm file says"), "{}", other.stderr);
+    assert_eq!(here(&["realm", "sign", "roots.toml", "--root-key", "old.json"]).code, 0);
+    assert_eq!(here(&["realm", "submit", "roots.toml"]).code, 0);
+    let shown = here(&["realm", "show"]).json();
+    assert_eq!((&shown["root-nonce"], &shown["threshold"]), (&1.into(), &1.into()));
+    assert_eq!(shown["roots"][0].as_str().unwrap().to_lowercase(), new.to_lowercase());
+    let deposed = here(&["role", "grant", &old, "admin", "--root-key", "old.json"]);
+    assert!(deposed.stderr.contains("is not a root of this realm"), "{}", deposed.stderr);
+    assert_eq!(here(&["role", "grant", &new, "admin", "--root-key", "new.json"]).code, 0);
+}
