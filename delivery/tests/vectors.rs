@@ -1,7 +1,12 @@
 //! The vectors of `docs/spec/delivery.md`: made by a second implementation (`tests/vectors/delivery.mjs`, Node's crypto), checked in,
 //! made again here, and met byte for byte.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, reason = "a test: a failure is its result")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    reason = "a test: a failure is its result"
+)]
 
 use std::{path::PathBuf, process::Command};
 
