@@ -13,8 +13,8 @@ use countersign_chain::ChainError;
 use countersign_chain::send::{FeeCaps, Mined, Patience, Sender};
 use countersign_chain::sync::Ledger;
 use countersign_delivery::{DirectoryStore, SecretKey};
-use countersign_registry::Effective;
 use countersign_registry::realm::Delivery;
+use countersign_registry::{Effective, EntryRef};
 use nix::unistd::{Group, User};
 use tokio::task::JoinSet;
 
@@ -34,6 +34,10 @@ const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Seconds between two tries to log an acknowledgement.
 const ACKNOWLEDGE_RETRY_SECS: u64 = 60;
+
+/// How long a delivery is waited for, in seconds of block time. Without an end, one that can never be applied would have the host
+/// prove one more shard each day for ever.
+const GIVE_UP_SECS: u64 = 30 * countersign_registry::shard::DAY_SECS;
 
 /// How many deliveries the status shows.
 const SHOWN: usize = 32;
@@ -116,8 +120,17 @@ impl Receiving {
             .collect()
     }
 
+    /// Forgets which delivery was applied last under a name where a reorg took it back: the one that took its place may stand earlier.
+    fn forget_reverted(&mut self, effective: &Effective) {
+        let stands = |name: &String, at: &EntryRef| {
+            let mut deliveries = effective.deliveries.values();
+            deliveries.any(|delivery| delivery.at == *at && delivery.payload_name == *name)
+        };
+        self.applied.retain(|name, at| at.block <= effective.final_block.number || stands(name, at));
+    }
+
     /// Forgets what is settled and out of sight, and moves the first day to look at forward to the oldest delivery that is not
-    /// settled, or to a day before the final block.
+    /// settled (and not given up), or to a day before the final block.
     fn settle(&mut self, effective: &Effective) {
         let final_block = effective.final_block;
         for (id, record) in &mut self.records {
@@ -144,7 +157,8 @@ impl Receiving {
         let open =
             self.records.iter().filter(|(id, record)| !settled(id, record)).map(|(_, record)| record.at.time).min();
         let day_before = final_block.time.saturating_sub(countersign_registry::shard::DAY_SECS);
-        let since = open.map_or(day_before, |open| open.min(day_before));
+        let since =
+            open.map_or(day_before, |open| open.min(day_before)).max(final_block.time.saturating_sub(GIVE_UP_SECS));
         self.since_secs = Some(self.since_secs.map_or(since, |before| before.max(since)));
     }
 }
@@ -181,6 +195,7 @@ impl Agent {
         if waiting.is_empty() {
             return 0;
         }
+        self.state.receiving.forget_reverted(effective);
         let mut unfinished: usize = 0;
         for (id, delivery) in waiting {
             let stage = self.state.receiving.records.get(&id).map(|record| record.stage);
@@ -207,9 +222,11 @@ impl Agent {
     /// Tries to apply one delivery.
     async fn step(&mut self, effective: &Effective, id: Id, delivery: &Delivery) -> Step {
         let name = &delivery.payload_name;
+        // What a reorg may still undo refuses nothing for good.
+        let is_final = delivery.at.block <= effective.final_block.number;
         if self.state.receiving.applied.get(name).is_some_and(|applied| *applied > delivery.at) {
             let message = "a newer delivery of this name was applied before".to_owned();
-            return Step::Failed { reason: Reason::DeliverySuperseded, message, for_good: true };
+            return Step::Failed { reason: Reason::DeliverySuperseded, message, for_good: is_final };
         }
         let Some(rule) = self.config.payload_rule(name).cloned() else {
             let message = "no [[payload]] of this name in the configuration".to_owned();
@@ -219,7 +236,7 @@ impl Agent {
             Ok(()) => {}
             Err(error) => {
                 let message = crate::log::chain(&error);
-                return Step::Failed { reason: error.reason(), message, for_good: error.is_final() };
+                return Step::Failed { reason: error.reason(), message, for_good: is_final && error.is_final() };
             }
         }
         self.state.receiving.applied.insert(name.clone(), delivery.at);
@@ -269,7 +286,8 @@ impl Agent {
         if known.is_some_and(|known| known.stage == stage && known.failure == failure) {
             return;
         }
-        if let Some((reason, message)) = &failure {
+        if let Some((reason, message)) = failure.as_ref().filter(|_| known.is_none_or(|known| known.failure != failure))
+        {
             let line = Line::reason(*reason)
                 .field("delivery", id)
                 .field("payload", &delivery.payload_name)
@@ -380,5 +398,75 @@ async fn reload(command: &Command) -> Result<(), String> {
             command.program.as_path().display(),
             RELOAD_DEADLINE.as_secs()
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_registry::{BlockRef, Replay};
+
+    const DAY: u64 = 86_400;
+    const NOW: u64 = 20_000 * DAY;
+
+    fn delivery(name: &str, block: u64, time: u64) -> Delivery {
+        Delivery {
+            at: EntryRef { block, shard: 6 << 32, index: 0, time },
+            actor: Address::ZERO,
+            recipient: Address::ZERO,
+            payload_name: name.to_owned(),
+            payload_kind: 1,
+            digest: B256::ZERO,
+            sealed_cid: Vec::new().into(),
+        }
+    }
+
+    /// A realm whose final block is 100 and whose latest is 110.
+    fn effective(deliveries: &[(Id, Delivery)]) -> Effective {
+        let mut replay = Replay::new(B256::ZERO);
+        replay.advance(BlockRef { number: 100, time: NOW }, &[]).unwrap();
+        let mut effective = replay.effective(BlockRef { number: 110, time: NOW + 60 }, &[]).unwrap();
+        effective.deliveries.extend(deliveries.iter().cloned());
+        effective
+    }
+
+    fn waiting(delivery: &Delivery) -> DeliveryRecord {
+        DeliveryRecord {
+            at: delivery.at,
+            payload_name: delivery.payload_name.clone(),
+            stage: Stage::Waiting,
+            failure: None,
+            changed_secs: 0,
+            retry_secs: 0,
+        }
+    }
+
+    #[test]
+    fn a_delivery_that_can_never_be_applied_does_not_hold_the_host_back_for_ever() {
+        let id = Id([1; 16]);
+        for (age, since) in [(3, 3), (29, 29), (31, 30), (400, 30)] {
+            let stuck = delivery("deploy", 5, NOW - age * DAY);
+            let mut receiving = Receiving { records: BTreeMap::from([(id, waiting(&stuck))]), ..Receiving::default() };
+            receiving.settle(&effective(&[(id, stuck)]));
+            assert_eq!(receiving.since_secs, Some(NOW - since * DAY), "{age} days old");
+        }
+    }
+
+    #[test]
+    fn a_delivery_that_a_reorg_took_back_does_not_supersede_the_one_in_its_place() {
+        let (gone, stays, last) = (delivery("a", 105, NOW), delivery("b", 105, NOW), delivery("c", 99, NOW));
+        let applied = [&gone, &stays, &last].map(|one| (one.payload_name.clone(), one.at));
+        let mut receiving = Receiving { applied: BTreeMap::from(applied), ..Receiving::default() };
+        receiving.forget_reverted(&effective(&[(Id([2; 16]), stays)]));
+        assert_eq!(receiving.applied.keys().collect::<Vec<_>>(), ["b", "c"], "final ones stay, seen or not");
+    }
+
+    #[test]
+    fn an_acknowledgement_that_a_reorg_took_back_is_logged_again() {
+        let (id, one) = (Id([1; 16]), delivery("deploy", 105, NOW));
+        let record = DeliveryRecord { stage: Stage::Acknowledged, ..waiting(&one) };
+        let mut receiving = Receiving { records: BTreeMap::from([(id, record)]), ..Receiving::default() };
+        receiving.settle(&effective(&[(id, one)]));
+        assert_eq!(receiving.records[&id].stage, Stage::Applied);
     }
 }
