@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use countersign_snapshot::{OpenError, ReadError, Snapshot, publish, publish_delta};
+use countersign_snapshot::{
+    OpenError, PublishError, PublishInfo, ReadError, Snapshot, publish, publish_delta, refresh,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::damage::{answers, published};
@@ -145,6 +147,72 @@ fn a_header_that_claims_more_blob_bytes_than_there_are_pages_is_refused() {
         fs::write(&path, &whole).unwrap();
         name_header(directory.path(), &whole, offset);
     }
+}
+
+#[test]
+fn a_header_that_contradicts_the_manifest_or_itself_is_refused_though_its_checksum_is_right() {
+    let directory = published();
+    // Generation, base's generation, salt, realm, host, length, first page of the blobs, first page of the first table.
+    let fields = [(16, 8), (24, 8), (32, 16), (48, 32), (80, 16), (96, 8), (104, 4), (132, 4)];
+    for (name, generation, offset) in FILES {
+        let path = directory.path().join("access").join(name);
+        let whole = fs::read(&path).unwrap();
+        for (field, size) in fields {
+            let mut forged = whole.clone();
+            forged[field + size - 1] ^= 1;
+            seal(&mut forged, generation, 0);
+            fs::write(&path, &forged).unwrap();
+            name_header(directory.path(), &forged, offset);
+            let error = Snapshot::open(directory.path(), trust()).err().unwrap();
+            assert!(matches!(error, OpenError::Corrupt { .. }), "{name}, field at {field}: {error}");
+        }
+        // A header that would do, but is not the one that the manifest names: one record less in the first table.
+        let mut forged = whole.clone();
+        forged[128 + 23] -= 1;
+        seal(&mut forged, generation, 0);
+        fs::write(&path, &forged).unwrap();
+        name_header(directory.path(), &whole, offset);
+        let error = Snapshot::open(directory.path(), trust()).err().unwrap();
+        assert!(matches!(error, OpenError::Corrupt { expected: "the header that the manifest names", .. }), "{error}");
+        name_header(directory.path(), &forged, offset);
+        Snapshot::open(directory.path(), trust()).unwrap();
+        fs::write(&path, &whole).unwrap();
+        name_header(directory.path(), &whole, offset);
+    }
+}
+
+#[test]
+fn a_manifest_whose_times_contradict_each_other_is_refused() {
+    let directory = published();
+    let path = directory.path().join("access/manifest");
+    let whole = fs::read(&path).unwrap();
+    // Valid until, max staleness, latest block's time and number.
+    for (field, value) in [(192, 1_800_000_301), (216, 299), (216, u64::MAX), (168, 1_799_999_999), (160, 1_199)] {
+        let mut forged = whole.clone();
+        forged[field..field + 8].copy_from_slice(&u64::to_be_bytes(value));
+        let checksum = crc32fast::hash(&forged[..508]);
+        forged[508..].copy_from_slice(&checksum.to_be_bytes());
+        fs::write(&path, forged).unwrap();
+        let error = Snapshot::open(directory.path(), trust()).err().unwrap();
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{value} at {field}: {error}");
+    }
+}
+
+#[test]
+fn audiences_of_different_generations_are_not_declared_fresh() {
+    let directory = tempfile::tempdir().unwrap();
+    // Nothing is old enough to be removed.
+    let info = PublishInfo { now_unix_secs: 0, ..info() };
+    publish(directory.path(), &access(), &accounts(), &info).unwrap();
+    let manifest = directory.path().join("access/manifest");
+    let first = fs::read(&manifest).unwrap();
+    publish(directory.path(), &access(), &accounts(), &info).unwrap();
+    // As if the second publication had ended after accounts.
+    fs::write(&manifest, first).unwrap();
+    let error = refresh(directory.path(), 1, &info).unwrap_err();
+    assert!(matches!(error, PublishError::Base { .. }), "{error}");
+    let error = refresh(directory.path(), 2, &info).unwrap_err();
+    assert!(matches!(error, PublishError::Base { .. }), "{error}");
 }
 
 #[test]
