@@ -86,6 +86,13 @@ pub enum ReplayError {
     },
 }
 
+/// Entries that continue the final view, in the order of replay.
+struct Fresh<'a> {
+    entries: Vec<&'a PlacedEntry>,
+    /// The index after the last of them, by shard.
+    next: BTreeMap<u64, u64>,
+}
+
 impl Replay {
     /// A realm of which nothing has been read yet.
     #[must_use]
@@ -129,11 +136,9 @@ impl Replay {
     /// [`ReplayError`] if the entries do not continue the final view; nothing has changed then. A critical entry is no error
     /// here: [`Self::effective`] says so.
     pub fn advance(&mut self, block: BlockRef, entries: &[PlacedEntry]) -> Result<(), ReplayError> {
-        let fresh = self.fresh(block.number, entries)?;
+        let Fresh { entries, next } = self.fresh(block.number, entries)?;
         let mut engine = Engine { state: &mut self.state, sink: Sink::Final(&mut self.pending) };
-        for placed in fresh {
-            engine.apply(placed);
-        }
+        engine.apply_all(&entries, next);
         self.final_block = block;
         self.state.settle(block.time);
         self.pending.expire(block.number);
@@ -147,12 +152,10 @@ impl Replay {
     /// [`ReplayError::UpgradeNeeded`] if either view holds an unknown critical entry; the others if the entries do not continue
     /// the final view.
     pub fn effective(&mut self, latest: BlockRef, suffix: &[PlacedEntry]) -> Result<Effective, ReplayError> {
-        let fresh = self.fresh(latest.number, suffix)?;
+        let Fresh { entries, next } = self.fresh(latest.number, suffix)?;
         let mut tip = self.state.branch();
         let mut engine = Engine { state: &mut tip, sink: Sink::Latest(&mut self.pending) };
-        for placed in fresh {
-            engine.apply(placed);
-        }
+        engine.apply_all(&entries, next);
         if let Some((kind, at)) = tip.upgrade {
             return Err(ReplayError::UpgradeNeeded { kind, at });
         }
@@ -166,7 +169,7 @@ impl Replay {
     }
 
     /// The entries that are new, in the order of replay, once it is sure that they continue the final view.
-    fn fresh<'a>(&self, until: u64, entries: &'a [PlacedEntry]) -> Result<Vec<&'a PlacedEntry>, ReplayError> {
+    fn fresh<'a>(&self, until: u64, entries: &'a [PlacedEntry]) -> Result<Fresh<'a>, ReplayError> {
         if until < self.final_block.number {
             return Err(ReplayError::Backwards { expected: self.final_block.number, got: until });
         }
@@ -189,6 +192,6 @@ impl Replay {
             }
         }
         fresh.sort_by_key(|placed| engine::order(placed));
-        Ok(fresh)
+        Ok(Fresh { entries: fresh, next })
     }
 }

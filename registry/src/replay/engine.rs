@@ -9,6 +9,8 @@ mod denials;
 mod directory;
 mod governance;
 
+use std::collections::BTreeMap;
+
 use alloy_primitives::{Address, B256};
 
 use crate::entries::{Entry, Kind};
@@ -58,10 +60,19 @@ pub(super) fn order(placed: &PlacedEntry) -> (u64, u32, u64, u64) {
 }
 
 impl Engine<'_> {
+    /// Applies entries in their order; `next` are the indices after them, by shard.
+    pub(super) fn apply_all(&mut self, entries: &[&PlacedEntry], next: BTreeMap<u64, u64>) {
+        for placed in entries {
+            self.apply(placed);
+        }
+        for (shard, next) in next {
+            self.state.next.insert(shard, next);
+        }
+    }
+
     /// Applies one entry. Total: whatever makes no sense is recorded as ignored.
-    pub(super) fn apply(&mut self, placed: &PlacedEntry) {
+    fn apply(&mut self, placed: &PlacedEntry) {
         let at = placed.at;
-        self.state.next.insert(at.shard, at.index.saturating_add(1));
         self.state.newest = self.state.newest.max(Some(at));
         let Some(Meta { kind, .. }) = Meta::unpack(placed.entry.meta) else {
             self.state.ignore(at, Kind(0), IgnoreReason::WrongShard);

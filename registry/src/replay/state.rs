@@ -223,7 +223,7 @@ impl ActorState {
     /// Role bits held at the start of `block` and not lost in it.
     pub(super) fn roles_in(&self, block: u64) -> u64 {
         held_in(&self.roles, |(changed, _)| *changed, block)
-            .map(|changes| changes.into_iter().map(|(_, roles)| *roles).fold(u64::MAX, |all, roles| all & roles))
+            .map(|changes| changes.map(|(_, roles)| *roles).fold(u64::MAX, |all, roles| all & roles))
             .unwrap_or(0)
     }
 
@@ -241,7 +241,7 @@ impl ActorState {
     /// The subject it was bound to at the start of `block` and throughout.
     pub(super) fn bound_in(&self, block: u64) -> Option<Id> {
         let changes = held_in(&self.bindings, |binding| binding.at.block, block)?;
-        let mut subjects = changes.into_iter().map(|binding| binding.subject);
+        let mut subjects = changes.map(|binding| binding.subject);
         let first = subjects.next()??;
         subjects.all(|subject| subject == Some(first)).then_some(first)
     }
@@ -280,7 +280,7 @@ impl CaRecord {
     /// Whether `issuer` was listed at the start of `block` and throughout.
     pub(super) fn listed_in(&self, issuer: &Address, block: u64) -> bool {
         held_in(&self.issuers, |(changed, _)| *changed, block)
-            .is_some_and(|changes| changes.into_iter().all(|(_, listed)| listed.contains(issuer)))
+            .is_some_and(|mut changes| changes.all(|(_, listed)| listed.contains(issuer)))
     }
 
     /// Whether `issuer` was listed at the start of `block` or at any time in it.
@@ -299,9 +299,9 @@ impl CaRecord {
 }
 
 /// What was in force at the start of `block`, followed by the changes in it; none if nothing was in force yet.
-fn held_in<T>(history: &[T], changed: impl Fn(&T) -> u64, block: u64) -> Option<Vec<&T>> {
+fn held_in<T>(history: &[T], changed: impl Fn(&T) -> u64, block: u64) -> Option<impl Iterator<Item = &T>> {
     let before = history.iter().rposition(|change| changed(change) < block)?;
-    Some(history.iter().skip(before).take_while(|change| changed(change) <= block).collect())
+    Some(history.iter().skip(before).take_while(move |change| changed(change) <= block))
 }
 
 impl State {
