@@ -4,7 +4,8 @@ pragma solidity 0.8.37;
 /// @title Entry payloads
 /// @notice What the entries of a realm's log say. An entry's data is one encoding byte (0 = clear, 1 = sealed to the realm's
 /// readers, reserved) followed by the payload: `abi.encode` of the struct named beside its kind, or, for the kinds marked
-/// "packed", the bytes described there. Readers accept only `encode(decode(x)) == x`. The kinds' numbers are in `Kinds`.
+/// "packed", the bytes described there: where that is a struct, its fields one after the other in their own width, without
+/// padding. Readers accept only `encode(decode(x)) == x`. The kinds' numbers are in `Kinds`.
 ///
 /// No imports and no enums here: Rust reads this file as it stands, and an unknown kind must still parse. Times are Unix
 /// seconds, durations seconds, ids 16 bytes (see `docs/spec/registry.md`), keys in SSH wire form ("blob") unless said.
@@ -48,18 +49,18 @@ library Kinds {
     uint16 internal constant CERT_REVOKE = 0x0300; // packed: 16-byte CA id, then n x 8-byte big-endian serials, n >= 1
 
     // 04 batch, 05 countersignature, 06 approval
-    uint16 internal constant BATCH = 0x0400; // Batch
-    uint16 internal constant COUNTERSIGN = 0x0500; // Countersign
-    uint16 internal constant APPROVE = 0x0600; // Approve
+    uint16 internal constant BATCH = 0x0400; // packed: Batch
+    uint16 internal constant COUNTERSIGN = 0x0500; // packed: Countersign
+    uint16 internal constant APPROVE = 0x0600; // packed: Approve
     uint16 internal constant DENY = 0x0601; // packed: one 16-byte request id
 
     // 07 member
     uint16 internal constant REQUEST = 0x0700; // Request
-    uint16 internal constant ACKNOWLEDGE = 0x0701; // Acknowledge
+    uint16 internal constant ACKNOWLEDGE = 0x0701; // packed: Acknowledge
     uint16 internal constant PREKEYS = 0x0702; // reserved
 
     // 08 delivery
-    uint16 internal constant DELIVERY = 0x0800; // Delivery
+    uint16 internal constant DELIVERY = 0x0800; // packed: Delivery
     uint16 internal constant PUBLIC_DATA = 0x0801; // PublicData
     uint16 internal constant ENVELOPE = 0x0802; // reserved
 
@@ -220,6 +221,7 @@ struct PayloadNameAdd {
 
 // --- 04 batch, 05 countersignature, 06 approval
 
+/// Packed: 16, 16, 32, 4 and 8 bytes, and the rest.
 struct Batch {
     bytes16 r;
     bytes16 ca;
@@ -229,11 +231,13 @@ struct Batch {
     bytes leavesCid; // binary CID of the leaves sealed to the watchdogs; empty: none
 }
 
+/// Packed: 16 and 32 bytes.
 struct Countersign {
     bytes16 batch;
     bytes32 entryHash; // of the BATCH entry
 }
 
+/// Packed: 16 and 32 bytes.
 struct Approve {
     bytes16 request;
     bytes32 approvalHash; // see docs/spec/certificate.md
@@ -251,6 +255,7 @@ struct Request {
     string reason;
 }
 
+/// Packed: 16 and 32 bytes.
 struct Acknowledge {
     bytes16 delivery;
     bytes32 digest; // the delivery's, as seen by the recipient
@@ -258,14 +263,14 @@ struct Acknowledge {
 
 // --- 08 delivery
 
-/// One sealed payload for one recipient.
+/// One sealed payload for one recipient. Packed: 16, 20, 1 and 32 bytes, the name after a byte with its length, and the rest.
 struct Delivery {
     bytes16 r;
     address recipient;
-    string payloadName;
     uint8 payloadKind; // 1 SSH certificate, 2 SSH key pair
     bytes32 digest; // salted, see docs/spec/delivery.md
-    bytes sealedCid; // the block's CID, sealed to the recipient
+    string payloadName;
+    bytes sealedCid; // the block's CID, sealed to the recipient; not empty
 }
 
 struct PublicData {

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {Approve, Batch, Countersign, Delivery, Kinds, MemberSet, Roles, RootSet} from "../src/Entries.sol";
 import {IRegistry} from "../src/IRegistry.sol";
+import {Packed} from "./Packed.sol";
 import {RegistryTest} from "./RegistryTest.sol";
 
 /// @dev Whole-transaction gas of the shipped artefact in steady state: run by script/check in the profile `gas`, where every
@@ -57,11 +58,11 @@ contract GasTest is RegistryTest {
 
     function batch(uint256 cidSize) internal pure returns (bytes memory) {
         bytes memory cid = random(cidSize);
-        return clear(abi.encode(Batch(id("r"), id("ca"), keccak256("root"), 4096, uint64(START + 3600), cid)));
+        return clear(Packed.batch(Batch(id("r"), id("ca"), keccak256("root"), 4096, uint64(START + 3600), cid)));
     }
 
     function delivery() internal view returns (bytes memory) {
-        return clear(abi.encode(Delivery(id("r"), actor, "ssh-cert", 1, keccak256("digest"), random(80))));
+        return clear(Packed.delivery(Delivery(id("r"), actor, 1, keccak256("digest"), "ssh-cert", random(113))));
     }
 
     function id(string memory name) internal pure returns (bytes16) {
@@ -91,9 +92,11 @@ contract GasTest is RegistryTest {
     function test_gas_of_batches_and_deliveries() public {
         measure("batch", shardOf(4, 0), Kinds.BATCH, batch(0));
         measure("batch with the leaves' CID", shardOf(4, 0), Kinds.BATCH, batch(36));
-        bytes memory countersign = clear(abi.encode(Countersign(id("batch"), keccak256("entry"))));
+        bytes memory countersign = clear(Packed.countersign(Countersign(id("batch"), keccak256("entry"))));
         measure("countersignature", shardOf(4, 0), Kinds.COUNTERSIGN, countersign);
-        measure("approval", shardOf(4, 0), Kinds.APPROVE, clear(abi.encode(Approve(id("request"), keccak256("hash")))));
+        measure(
+            "approval", shardOf(4, 0), Kinds.APPROVE, clear(Packed.approve(Approve(id("request"), keccak256("hash"))))
+        );
         measure("delivery", shardOf(6, 0), Kinds.DELIVERY, delivery());
         IRegistry.Write[] memory writes = new IRegistry.Write[](2);
         writes[0] = IRegistry.Write(shardOf(4, 0), Kinds.BATCH, batch(0));

@@ -1,9 +1,11 @@
 //! What entries say: kinds, payloads, and the one canonical way to read and write them.
 //!
 //! The payload structs are read from `contracts/src/Entries.sol`, where they are declared once. An entry's data is an encoding
-//! byte (0: clear) and a payload, which is `abi.encode` of a struct or packed items of fixed width. Only the canonical form is
-//! accepted: `encode(decode(x)) == x`, so that two readers never read one entry differently. Plain ABI decoding accepts trailing
-//! bytes and is forbidden elsewhere by lint.
+//! byte (0: clear) and a payload, which is `abi.encode` of a struct, or packed: items of fixed width, or the fields of a struct
+//! without padding. Only the canonical form is accepted: `encode(decode(x)) == x`, so that two readers never read one entry
+//! differently. Plain ABI decoding accepts trailing bytes and is forbidden elsewhere by lint.
+
+mod packed;
 
 use std::fmt;
 
@@ -12,6 +14,7 @@ use alloy_sol_types::SolValue;
 use countersign_certificate::{Fingerprint20, Id};
 use serde::{Deserialize, Serialize};
 
+use self::packed::Packed;
 use crate::sign;
 
 /// The payload structs of `Entries.sol`.
@@ -326,13 +329,13 @@ impl Entry {
                 let serials = unpack(serials, u64::from_be_bytes).ok_or(malformed)?;
                 Self::CertRevoke { ca: Id(*ca), serials }
             }
-            Kind::BATCH => Self::Batch(canonical(kind, payload)?),
-            Kind::COUNTERSIGN => Self::Countersign(canonical(kind, payload)?),
-            Kind::APPROVE => Self::Approve(canonical(kind, payload)?),
+            Kind::BATCH => Self::Batch(packed::decode(kind, payload)?),
+            Kind::COUNTERSIGN => Self::Countersign(packed::decode(kind, payload)?),
+            Kind::APPROVE => Self::Approve(packed::decode(kind, payload)?),
             Kind::DENY => Self::Deny(Id(payload.try_into().map_err(|_| malformed)?)),
             Kind::REQUEST => Self::Request(canonical(kind, payload)?),
-            Kind::ACKNOWLEDGE => Self::Acknowledge(canonical(kind, payload)?),
-            Kind::DELIVERY => Self::Delivery(canonical(kind, payload)?),
+            Kind::ACKNOWLEDGE => Self::Acknowledge(packed::decode(kind, payload)?),
+            Kind::DELIVERY => Self::Delivery(packed::decode(kind, payload)?),
             Kind::PUBLIC_DATA => Self::PublicData(canonical(kind, payload)?),
             Kind::ENROL => Self::Enrol(canonical(kind, payload)?),
             _ => match Targets::parse(kind, payload) {
@@ -417,13 +420,13 @@ impl Entry {
             Self::CertRevoke { ca, serials } => {
                 ca.0.into_iter().chain(serials.iter().flat_map(|serial| serial.to_be_bytes())).collect()
             }
-            Self::Batch(payload) => payload.abi_encode(),
-            Self::Countersign(payload) => payload.abi_encode(),
-            Self::Approve(payload) => payload.abi_encode(),
+            Self::Batch(payload) => payload.pack(),
+            Self::Countersign(payload) => payload.pack(),
+            Self::Approve(payload) => payload.pack(),
             Self::Deny(request) => request.0.to_vec(),
             Self::Request(payload) => payload.abi_encode(),
-            Self::Acknowledge(payload) => payload.abi_encode(),
-            Self::Delivery(payload) => payload.abi_encode(),
+            Self::Acknowledge(payload) => payload.pack(),
+            Self::Delivery(payload) => payload.pack(),
             Self::PublicData(payload) => payload.abi_encode(),
             Self::Enrol(payload) => payload.abi_encode(),
         }

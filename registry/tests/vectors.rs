@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use countersign_registry::entries::{Entry, EntryError, Kind, Roles};
+use countersign_registry::entries::{Entry, EntryError, Kind, Roles, payload};
 use countersign_registry::head::{Fold, HeadError, LogEntry, Meta, Tip, genesis, last_block, next_slot};
 use countersign_registry::sign::{self, Write};
 use countersign_registry::{Id, RealmPin};
@@ -381,6 +381,66 @@ fn packed_payloads_of_another_width_or_none_are_refused() {
         for length in wrong {
             assert_eq!(Entry::decode(kind, &vec![0; 1 + length]), Err(EntryError::Malformed(kind)), "{kind} {length}");
         }
+    }
+}
+
+#[test]
+fn packed_structs_of_another_width_are_refused() {
+    let refused = |kind: Kind, length: usize| {
+        assert_eq!(Entry::decode(kind, &vec![0; 1 + length]), Err(EntryError::Malformed(kind)), "{kind} {length}");
+    };
+    for kind in [Kind::COUNTERSIGN, Kind::APPROVE, Kind::ACKNOWLEDGE] {
+        for length in (0..48).chain([49, 64, 96]) {
+            refused(kind, length);
+        }
+        assert!(Entry::decode(kind, &[0; 1 + 48]).is_ok());
+    }
+    for length in 0..76 {
+        refused(Kind::BATCH, length);
+    }
+    for cid in [0, 1, 36] {
+        let Ok(Entry::Batch(batch)) = Entry::decode(Kind::BATCH, &vec![0; 1 + 76 + cid]) else { panic!("{cid}") };
+        assert_eq!(batch.leavesCid.len(), cid);
+    }
+}
+
+#[test]
+fn a_delivery_has_a_whole_name_in_utf_8_and_a_sealed_cid() {
+    let delivery = |name_length: u8, rest: &[u8]| {
+        Entry::decode(Kind::DELIVERY, &[&[0; 1 + 16 + 20 + 1 + 32][..], &[name_length], rest].concat())
+    };
+    let Ok(Entry::Delivery(read)) = delivery(2, b"abc") else { panic!("a name and a byte") };
+    assert_eq!((read.payloadName.as_str(), read.sealedCid.as_ref()), ("ab", b"c".as_slice()));
+    let longest = [b'n'; 256];
+    assert!(delivery(255, &longest).is_ok());
+    for wrong in
+        [delivery(0, b""), delivery(2, b"ab"), delivery(3, b"ab"), delivery(255, &longest[1..]), delivery(1, b"\xffc")]
+    {
+        assert_eq!(wrong, Err(EntryError::Malformed(Kind::DELIVERY)));
+    }
+    for length in 0..1 + 16 + 20 + 1 + 32 + 1 {
+        assert!(Entry::decode(Kind::DELIVERY, &vec![0; length]).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn a_delivery_that_has_no_form_encodes_to_what_nobody_takes() {
+    let delivery = |name: String, sealed_cid: &'static [u8]| {
+        Entry::Delivery(payload::Delivery {
+            r: [1; 16].into(),
+            recipient: Address::repeat_byte(2),
+            payloadKind: 1,
+            digest: B256::repeat_byte(3),
+            payloadName: name,
+            sealedCid: Bytes::from_static(sealed_cid),
+        })
+    };
+    let longest = delivery("n".repeat(255), b"cid");
+    assert_eq!(Entry::decode(Kind::DELIVERY, &longest.encode()), Ok(longest));
+    for formless in
+        [delivery("n".repeat(256), b"cid"), delivery("n".repeat(1000), b"cid"), delivery("n".to_owned(), b"")]
+    {
+        assert_eq!(Entry::decode(Kind::DELIVERY, &formless.encode()), Err(EntryError::Malformed(Kind::DELIVERY)));
     }
 }
 

@@ -50,11 +50,21 @@ const second = [who("root0"), who("root1"), who("root2"), who("root3")];
 // --- Payloads
 
 const struct = (name, kind, type, value) => ({ name, kind, type, value, data: hex(`00${encode(type, value).slice(2)}`) });
+// The fields without padding; `layout` is the spec's.
+const packed = (name, kind, layout, type, ...fields) => ({
+  name,
+  kind,
+  type: `packed: ${layout}`,
+  value: fields.join(","),
+  data: hex(`00${cast("abi-encode", "--packed", `f(${type})`, ...fields).slice(2)}`),
+});
 const ssh = (byte) => `0x0000000b7373682d6564323535313900000020${byte.repeat(32)}`;
 const user = bytes16("01");
 const host = bytes16("02");
 const ca = bytes16("03");
 const r = (byte) => bytes16(byte);
+const batchLayout = "r (16) ‖ ca (16) ‖ root (32) ‖ size (4) ‖ notAfter (8) ‖ leavesCid (rest; empty: none)";
+const batchType = "bytes16,bytes16,bytes32,uint32,uint64,bytes";
 const payloads = [
   struct("ROOT_SET", 0x0000, "(uint256,address[])", `(3,${list(second)})`),
   struct("ROLE_SET", 0x0001, "(address,uint64,bytes32)", `(${who("admin")},1,${bytes32("c1")})`),
@@ -80,12 +90,19 @@ const payloads = [
   struct("PAYLOAD_NAME_ADD", 0x0108, "(bytes16,string,uint8)", `(${r("18")},web-tls,2)`),
   struct("CA_TIGHTEN", 0x0207, "(bytes16,uint64,string[],address[])", `(${ca},60,["deploy"],[])`),
   struct("SETTINGS_TIGHTEN", 0x0208, "((uint16,uint64)[])", "([(2,600)])"),
-  struct("BATCH", 0x0400, "(bytes16,bytes16,bytes32,uint32,uint64,bytes)", `(${r("19")},${ca},${bytes32("e1")},1,1800000600,0x)`),
-  struct("COUNTERSIGN", 0x0500, "(bytes16,bytes32)", `(${bytes16("05")},${bytes32("e2")})`),
-  struct("APPROVE", 0x0600, "(bytes16,bytes32)", `(${bytes16("06")},${bytes32("e3")})`),
+  packed("BATCH", 0x0400, batchLayout, batchType, r("19"), ca, bytes32("e1"), 1, 1800000600, "0x"),
+  packed("BATCH", 0x0400, batchLayout, batchType, r("1d"), ca, bytes32("e6"), 4096, 1800003600, hex(`01551220${"cd".repeat(32)}`)),
+  packed("COUNTERSIGN", 0x0500, "batch (16) ‖ entryHash (32)", "bytes16,bytes32", bytes16("05"), bytes32("e2")),
+  packed("APPROVE", 0x0600, "request (16) ‖ approvalHash (32)", "bytes16,bytes32", bytes16("06"), bytes32("e3")),
   struct("REQUEST", 0x0700, "(bytes16,bytes16,bytes16,string,uint64,bytes,string)", `(${r("1a")},${user},${host},deploy,300,${ssh("d4")},"disk is full")`),
-  struct("ACKNOWLEDGE", 0x0701, "(bytes16,bytes32)", `(${bytes16("07")},${bytes32("e4")})`),
-  struct("DELIVERY", 0x0800, "(bytes16,address,string,uint8,bytes32,bytes)", `(${r("1b")},${who("device")},ssh-cert,1,${bytes32("e5")},${hex("ab".repeat(64))})`),
+  packed("ACKNOWLEDGE", 0x0701, "delivery (16) ‖ digest (32)", "bytes16,bytes32", bytes16("07"), bytes32("e4")),
+  packed(
+    "DELIVERY",
+    0x0800,
+    "r (16) ‖ recipient (20) ‖ payloadKind (1) ‖ digest (32) ‖ n (1) ‖ payloadName (n) ‖ sealedCid (rest, not empty)",
+    "bytes16,address,uint8,bytes32,uint8,string,bytes",
+    ...[r("1b"), who("device"), 1, bytes32("e5"), "ssh-cert".length, "ssh-cert", hex("ab".repeat(113))],
+  ),
   struct("PUBLIC_DATA", 0x0801, "(bytes16,string,bytes)", `(${r("1c")},motd,0x68656c6c6f)`),
   struct("ENROL", 0x0900, "(address,bytes32,string,bytes,bytes32)", `(${who("stranger")},${bytes32("c3")},laptop,0x,${word(0)})`),
 ];

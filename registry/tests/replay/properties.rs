@@ -233,7 +233,7 @@ fn entry(op: &Op) -> (Address, Entry) {
                 payloadName: "n".into(),
                 payloadKind: a,
                 digest: B256::ZERO,
-                sealedCid: Bytes::new(),
+                sealedCid: Bytes::from_static(b"cid"),
             }),
         ),
     }

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+pragma solidity 0.8.37;
+
+import {Acknowledge, Approve, Batch, Countersign, Delivery} from "../src/Entries.sol";
+
+/// @dev The packed forms of payload structs (docs/spec/registry.md), without the encoding byte.
+library Packed {
+    function batch(Batch memory x) internal pure returns (bytes memory) {
+        return abi.encodePacked(x.r, x.ca, x.root, x.size, x.notAfter, x.leavesCid);
+    }
+
+    function countersign(Countersign memory x) internal pure returns (bytes memory) {
+        return abi.encodePacked(x.batch, x.entryHash);
+    }
+
+    function approve(Approve memory x) internal pure returns (bytes memory) {
+        return abi.encodePacked(x.request, x.approvalHash);
+    }
+
+    function acknowledge(Acknowledge memory x) internal pure returns (bytes memory) {
+        return abi.encodePacked(x.delivery, x.digest);
+    }
+
+    function delivery(Delivery memory x) internal pure returns (bytes memory) {
+        uint8 nameLength = uint8(bytes(x.payloadName).length);
+        return abi.encodePacked(x.r, x.recipient, x.payloadKind, x.digest, nameLength, x.payloadName, x.sealedCid);
+    }
+}

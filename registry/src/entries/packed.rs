@@ -1,0 +1,126 @@
+//! Payloads that are the fields of a struct without padding: those that are logged most, where ABI words cost more gas than they say.
+//!
+//! Fields of fixed width come first, numbers big-endian; a text follows a byte with its length; the last field may take the rest.
+//! Nothing is skipped and nothing may be left over, so each payload has one form; it is packed again and compared all the same.
+
+use alloy_primitives::{Address, Bytes};
+
+use super::{EntryError, Kind, payload};
+
+/// A struct with a packed form.
+pub(super) trait Packed: Sized {
+    /// The struct, unless these bytes are none.
+    fn unpack(packed: &[u8]) -> Option<Self>;
+    /// The payload. A struct that has no packed form gives bytes that [`decode`] refuses.
+    fn pack(&self) -> Vec<u8>;
+}
+
+/// Decodes a payload struct from its packed form.
+///
+/// # Errors
+/// [`EntryError::Malformed`] if the bytes do not decode, or are not what packing the result gives.
+pub(super) fn decode<T: Packed>(kind: Kind, packed: &[u8]) -> Result<T, EntryError> {
+    T::unpack(packed).filter(|decoded| decoded.pack() == packed).ok_or(EntryError::Malformed(kind))
+}
+
+/// What of a payload has not been read yet.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn all(self) -> Bytes {
+        Bytes::copy_from_slice(self.0)
+    }
+
+    fn end(self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+impl Packed for payload::Batch {
+    fn unpack(packed: &[u8]) -> Option<Self> {
+        let mut rest = Rest(packed);
+        Some(Self {
+            r: rest.array()?.into(),
+            ca: rest.array()?.into(),
+            root: rest.array()?.into(),
+            size: u32::from_be_bytes(rest.array()?),
+            notAfter: u64::from_be_bytes(rest.array()?),
+            leavesCid: rest.all(),
+        })
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let (size, not_after) = (self.size.to_be_bytes(), self.notAfter.to_be_bytes());
+        [self.r.as_slice(), self.ca.as_slice(), self.root.as_slice(), &size, &not_after, &self.leavesCid].concat()
+    }
+}
+
+/// A delivery whose name has more than 255 bytes, or that has no sealed CID, has no packed form.
+impl Packed for payload::Delivery {
+    fn unpack(packed: &[u8]) -> Option<Self> {
+        let mut rest = Rest(packed);
+        let (r, recipient) = (rest.array::<16>()?, rest.array::<20>()?);
+        let [payload_kind] = rest.array()?;
+        let digest = rest.array::<32>()?;
+        let [name_length] = rest.array()?;
+        let name = str::from_utf8(rest.slice(name_length.into())?).ok()?;
+        let sealed_cid = rest.all();
+        (!sealed_cid.is_empty()).then(|| Self {
+            r: r.into(),
+            recipient: Address::from(recipient),
+            payloadKind: payload_kind,
+            digest: digest.into(),
+            payloadName: name.to_owned(),
+            sealedCid: sealed_cid,
+        })
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let Ok(name_length) = u8::try_from(self.payloadName.len()) else { return Vec::new() };
+        [
+            self.r.as_slice(),
+            self.recipient.as_slice(),
+            &[self.payloadKind],
+            self.digest.as_slice(),
+            &[name_length],
+            self.payloadName.as_bytes(),
+            &self.sealedCid,
+        ]
+        .concat()
+    }
+}
+
+/// Structs of an id and a hash.
+macro_rules! id_and_hash {
+    ($($name:ident { $id:ident, $hash:ident })*) => {$(
+        impl Packed for payload::$name {
+            fn unpack(packed: &[u8]) -> Option<Self> {
+                let mut rest = Rest(packed);
+                let decoded = Self { $id: rest.array()?.into(), $hash: rest.array()?.into() };
+                rest.end().map(|()| decoded)
+            }
+
+            fn pack(&self) -> Vec<u8> {
+                [self.$id.as_slice(), self.$hash.as_slice()].concat()
+            }
+        }
+    )*};
+}
+
+id_and_hash! {
+    Countersign { batch, entryHash }
+    Approve { request, approvalHash }
+    Acknowledge { delivery, digest }
+}
