@@ -5,6 +5,7 @@ use countersign_registry::realm::State;
 use countersign_registry::replay::{DENIAL_BLOCKS, IgnoreReason, ReplayError};
 use countersign_registry::{Bytes, Replay, shard};
 use std::collections::BTreeSet;
+use std::ptr;
 
 use crate::support::*;
 
@@ -174,5 +175,55 @@ fn the_spec_lists_every_reason_and_no_other() {
     assert_eq!(listed, known);
     for reason in IgnoreReason::ALL {
         assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+    }
+}
+
+#[test]
+fn what_held_does_not_change_when_replay_goes_on() {
+    let mut log = cast();
+    let (alice, bob) = (log.user(2, ADMIN, "alice"), log.user(2, ADMIN, "bob"));
+    let keys = [log.key(3, ADMIN, alice, 1), log.key(3, ADMIN, bob, 2)];
+    let open = log.grant(3, ADMIN, grant("open", alice));
+    let mut replay = log.replayed(4);
+    let held = replay.effective(block(4), &[]).unwrap();
+    let then = held.clone();
+    log.lock(5, Targets::Users(vec![alice]));
+    log.remove(5, ADMIN, keys[0]);
+    log.remove(5, ADMIN, open);
+    let late = log.key(6, ADMIN, bob, 3);
+    // The tables are still shared with `held` while this is written.
+    replay.advance(block(7), &log.upto(7)).unwrap();
+    let now = replay.effective(block(7), &[]).unwrap();
+    assert_eq!(now, log.views(7, 7));
+    assert_eq!(now.users[&alice].state, State::Locked);
+    assert_eq!(now.keys.iter().map(|key| key.id).collect::<Vec<_>>(), [keys[1], late]);
+    assert!(now.grants.is_empty());
+    assert_eq!(held, then);
+    assert_eq!(held.users[&alice].state, State::Active);
+    assert_eq!(held.keys.iter().map(|key| key.id).collect::<Vec<_>>(), keys);
+    drop((held, then, now));
+    let restarted: Replay = postcard::from_bytes(&postcard::to_stdvec(&replay).unwrap()).unwrap();
+    log.key(8, ADMIN, alice, 1);
+    for mut replay in [replay, restarted] {
+        replay.advance(block(9), &log.upto(9)).unwrap();
+        assert_eq!(replay.effective(block(9), &[]).unwrap(), log.views(9, 9));
+    }
+}
+
+#[test]
+fn records_are_held_once_however_often_one_asks_and_grants_share_their_sets() {
+    let mut log = cast();
+    let alice = log.user(2, ADMIN, "alice");
+    let (key, one) = (log.key(3, ADMIN, alice, 1), log.grant(3, ADMIN, grant("one", alice)));
+    let two = log.grant(4, ADMIN, grant("two", alice));
+    let replay = log.replayed(5);
+    let restarted: Replay = postcard::from_bytes(&postcard::to_stdvec(&replay).unwrap()).unwrap();
+    for mut replay in [replay, restarted] {
+        let (first, second) =
+            (replay.effective(block(5), &[]).unwrap(), replay.effective(block(6), &log.upto(6)).unwrap());
+        assert!(ptr::eq(&first.users[&alice], &second.users[&alice]));
+        assert!(ptr::eq(first.keys.get(&key).unwrap(), second.keys.get(&key).unwrap()));
+        assert!(ptr::eq(&first.grants[&one], &second.grants[&one]));
+        assert!(ptr::eq(&*first.grants[&one].logins, &*first.grants[&two].logins));
     }
 }
