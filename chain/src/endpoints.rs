@@ -30,8 +30,21 @@ pub struct Limits {
     pub call: Duration,
     /// For the connection, handshake included; part of `call`.
     pub connect: Duration,
-    /// Bytes of one answer.
+    /// Bytes of one answer; logs may take all of it, other answers less.
     pub answer: usize,
+}
+
+impl Limits {
+    /// Bytes of an answer to `method`: about ten times what an honest node sends, since parsed values take more than their text.
+    fn answer_to(&self, method: &str) -> usize {
+        let most = match method {
+            "eth_getLogs" => return self.answer,
+            "eth_getProof" | "eth_getTransactionReceipt" => 8 << 20,
+            "eth_getBlockByNumber" => 4 << 20,
+            _ => 1 << 20,
+        };
+        self.answer.min(most)
+    }
 }
 
 impl Default for Limits {
@@ -65,21 +78,24 @@ pub struct Endpoints {
     preferred: Arc<AtomicUsize>,
 }
 
+/// Borrows from the answer's bytes: a tree of values takes many times their memory, and what it holds is up to the node.
 #[derive(Deserialize)]
 struct Answer<'a> {
-    id: Option<Value>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
     #[serde(borrow)]
     result: Option<&'a RawValue>,
-    error: Option<AnswerError>,
+    #[serde(borrow)]
+    error: Option<AnswerError<'a>>,
 }
 
 #[derive(Deserialize)]
-struct AnswerError {
+struct AnswerError<'a> {
     code: i64,
     #[serde(default)]
     message: String,
-    #[serde(default)]
-    data: Value,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
 }
 
 impl Endpoints {
@@ -206,14 +222,11 @@ impl Endpoint {
         let request = self.client.post(self.url.clone()).header("content-type", "application/json").body(body);
         let mut response = request.send().await.map_err(transport)?;
         let status = response.status().as_u16();
+        let limit = self.limits.answer_to(method);
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
-            if bytes.len().saturating_add(chunk.len()) > self.limits.answer {
-                return Err(ChainError::TooLarge {
-                    endpoint: self.name.to_string(),
-                    method,
-                    limit: self.limits.answer,
-                });
+            if bytes.len().saturating_add(chunk.len()) > limit {
+                return Err(ChainError::TooLarge { endpoint: self.name.to_string(), method, limit });
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -231,13 +244,13 @@ impl Endpoint {
                 method,
                 code: error.code,
                 message: printable(&error.message),
-                data: revert_data(&error.data),
+                data: error.data.and_then(revert_data),
             });
         }
         if status != 200 {
             return Err(ChainError::Status { endpoint: self.name.to_string(), method, status });
         }
-        if answer.id != Some(Value::from(id)) {
+        if answer.id.map(RawValue::get) != Some(id.to_string().as_str()) {
             return Err(self.malformed(method, "the answer carries the id of another call".into()));
         }
         serde_json::from_str(answer.result.map_or("null", RawValue::get))
@@ -249,8 +262,15 @@ impl Endpoint {
     }
 }
 
+/// More revert data than this says nothing that would be shown.
+const REVERT_DATA: usize = 64 << 10;
+
 /// Nodes put revert data into `error.data`, as text or as an object with `data` (or `result`) inside.
-fn revert_data(data: &Value) -> Option<Bytes> {
+fn revert_data(data: &RawValue) -> Option<Bytes> {
+    if data.get().len() > REVERT_DATA {
+        return None;
+    }
+    let data: Value = serde_json::from_str(data.get()).ok()?;
     let text = data.as_str().or_else(|| data.get("data")?.as_str()).or_else(|| data.get("result")?.as_str())?;
     text.parse().ok()
 }
@@ -330,9 +350,21 @@ mod tests {
 
     #[test]
     fn revert_data_is_found_in_both_places() {
+        let found = |data: Value| revert_data(&serde_json::value::to_raw_value(&data).unwrap());
         let bytes: Bytes = "0x0102".parse().unwrap();
-        assert_eq!(revert_data(&Value::from("0x0102")), Some(bytes.clone()));
-        assert_eq!(revert_data(&serde_json::json!({ "data": "0x0102" })), Some(bytes));
-        assert_eq!(revert_data(&Value::from("Reverted")), None);
+        assert_eq!(found(Value::from("0x0102")), Some(bytes.clone()));
+        assert_eq!(found(serde_json::json!({ "data": "0x0102" })), Some(bytes));
+        assert_eq!(found(Value::from("Reverted")), None);
+        assert_eq!(found(Value::from("0x00".repeat(REVERT_DATA))), None);
+    }
+
+    #[test]
+    fn only_logs_may_fill_the_largest_answer() {
+        let limits = Limits::default();
+        assert_eq!(limits.answer_to("eth_getLogs"), limits.answer);
+        for method in ["eth_getProof", "eth_getBlockByNumber", "eth_chainId", "eth_call"] {
+            assert!(limits.answer_to(method) <= 8 << 20, "{method}");
+        }
+        assert_eq!(Limits { answer: 7, ..limits }.answer_to("eth_chainId"), 7);
     }
 }

@@ -6,7 +6,10 @@
 //! codes), and hops from block to block along `prevBlock`, which need no ranges. `logsBloom` is never used to skip.
 //! Memory is bounded: by the size of one answer, and by the bytes of all entries between two heads.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot},
+    time::Duration,
+};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolValue;
@@ -29,6 +32,9 @@ const FEW_RANGES: usize = 256;
 const HOPS: usize = 4096;
 /// Bytes of all entries of one fetch, as counted by [`cost`].
 const MAX_BYTES: usize = 512 << 20;
+/// How long one of several nodes is listened to before the next one gets its turn: each answer may come just within its deadline, and
+/// a node that makes a thousand of them necessary would hold everything back for hours.
+const TURN: Duration = Duration::from_secs(15);
 /// Deadlines in a row after which a node is taken to be silent, not slow.
 const SILENT: usize = 2;
 
@@ -75,14 +81,23 @@ pub async fn fetch(
         }
     }
     let mut last = None;
+    let mut slow = BTreeSet::new();
     for patient in [false, true] {
         let mut ran_out = false;
-        for endpoint in endpoints.by_preference() {
+        let (quick, behind): (Vec<&Endpoint>, Vec<&Endpoint>) =
+            endpoints.by_preference().partition(|endpoint| !slow.contains(&endpoint.index()));
+        for endpoint in quick.into_iter().chain(behind) {
             if open.is_empty() {
                 return Ok(done);
             }
             let mut fetcher = Fetcher { endpoint, pin, open: &mut open, done: &mut done };
-            match fetcher.run(patient).await {
+            let turn = if patient || endpoints.count() == 1 { Duration::MAX } else { TURN };
+            // A turn that ends early leaves what was verified in it.
+            let result = tokio::time::timeout(turn, fetcher.run(patient)).await.unwrap_or_else(|_| {
+                slow.insert(endpoint.index());
+                Err(Stop::RanOut)
+            });
+            match result {
                 Ok(()) => endpoints.prefer(endpoint),
                 Err(Stop::RanOut) => ran_out = true,
                 Err(Stop::Failed(error)) => {
@@ -256,28 +271,48 @@ impl Fetcher<'_> {
         }]);
         let answer: Vec<RawLog> = self.endpoint.call(method, filter).await?;
         let wanted: BTreeSet<u64> = shards.iter().copied().collect();
-        let mut logs = BTreeMap::new();
-        for raw in answer {
-            let place = raw.place().ok_or_else(|| self.endpoint.malformed(method, "a log without its place".into()))?;
-            let entry = raw
-                .entry(self.pin)
-                .filter(|entry| wanted.contains(&entry.shard) && (from..=until).contains(&place.0))
-                .ok_or_else(|| self.endpoint.malformed(method, "a log that was not asked for".into()))?;
-            match logs.entry(place) {
-                Slot::Vacant(free) => {
-                    free.insert(entry);
-                }
-                // Load balancers have been seen to repeat logs; two different ones in one place are a lie.
-                Slot::Occupied(taken) if *taken.get() == entry => {}
-                Slot::Occupied(_) => return Err(self.endpoint.malformed(method, "two logs in one place".into())),
-            }
-        }
-        Ok(logs)
+        place(self.pin, from, until, &wanted, &answer).map_err(|fault| self.endpoint.malformed(method, fault.into()))
     }
 
     fn mismatch(&self, shard: u64) -> ChainError {
         ChainError::HeadMismatch { endpoint: self.endpoint.name().into(), shard }
     }
+}
+
+/// One node's answer for one want: its entries, or nothing where they are not exactly the entries between the two slots. It is what
+/// [`fetch`] does with an answer, without the node.
+#[must_use]
+pub fn verify(pin: &RealmPin, want: &Want, answer: &str) -> Option<Verified> {
+    let answer: Vec<RawLog> = serde_json::from_str(answer).ok()?;
+    let logs = place(pin, want.after.saturating_add(1), want.until, &BTreeSet::from([want.shard]), &answer).ok()?;
+    fold(pin, want, logs)
+}
+
+/// Entries by block and log index. What was not asked for makes the whole answer a lie.
+fn place(
+    pin: &RealmPin,
+    from: u64,
+    until: u64,
+    wanted: &BTreeSet<u64>,
+    answer: &[RawLog],
+) -> Result<BTreeMap<(u64, u64), LogEntry>, &'static str> {
+    let mut logs = BTreeMap::new();
+    for raw in answer {
+        let place = raw.place().ok_or("a log without its place")?;
+        let entry = raw
+            .entry(pin)
+            .filter(|entry| wanted.contains(&entry.shard) && (from..=until).contains(&place.0))
+            .ok_or("a log that was not asked for")?;
+        match logs.entry(place) {
+            Slot::Vacant(free) => {
+                free.insert(entry);
+            }
+            // Load balancers have been seen to repeat logs; two different ones in one place are a lie.
+            Slot::Occupied(taken) if *taken.get() == entry => {}
+            Slot::Occupied(_) => return Err("two logs in one place"),
+        }
+    }
+    Ok(logs)
 }
 
 fn fold(pin: &RealmPin, want: &Want, logs: BTreeMap<(u64, u64), LogEntry>) -> Option<Verified> {

@@ -14,7 +14,7 @@ use alloy_primitives::B256;
 use countersign_registry::{header, pin::RealmPin};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
     endpoints::{Endpoint, Endpoints},
@@ -294,10 +294,9 @@ pub async fn genesis_hash(endpoint: &Endpoint) -> Result<B256, ChainError> {
 async fn fetch(endpoint: &Endpoint, block: Block) -> Result<TrustedHeader, ChainError> {
     let method = "eth_getBlockByNumber";
     let refuse = |detail: String| ChainError::Header { endpoint: endpoint.name().into(), block: block.name(), detail };
-    let json: Value = endpoint.call(method, json!([block.parameter(), false])).await?;
-    if json.is_null() {
-        return Err(refuse("the node has no such block".into()));
-    }
+    let answer: Option<Box<RawValue>> = endpoint.call(method, json!([block.parameter(), false])).await?;
+    let Some(answer) = answer else { return Err(refuse("the node has no such block".into())) };
+    let json = scalars(&answer).map_err(|error| refuse(format!("expected a block: {error}")))?;
     let hashed = header::from_json(&json).map_err(|error| refuse(error.to_string()))?;
     let verified = TrustedHeader {
         number: hashed.block().number,
@@ -310,4 +309,16 @@ async fn fetch(endpoint: &Endpoint, block: Block) -> Result<TrustedHeader, Chain
         return Err(refuse(format!("the node sent block {}", verified.number)));
     }
     Ok(verified)
+}
+
+/// A block's members without what is in its lists: those are beside the header, and as long as the node likes. A list or object
+/// leaves `true` behind, which is no header field's value.
+fn scalars(answer: &RawValue) -> Result<Value, serde_json::Error> {
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(answer.get())?;
+    let mut scalars = Map::new();
+    for (name, value) in members {
+        let nested = value.get().starts_with(['[', '{']);
+        scalars.insert(name, if nested { Value::Bool(true) } else { serde_json::from_str(value.get())? });
+    }
+    Ok(Value::Object(scalars))
 }

@@ -29,6 +29,10 @@ pub enum Act {
     Fail(i64, &'static str),
     /// Take the request and never answer.
     Silent,
+    /// Pass the answer on after a while.
+    Slow(std::time::Duration),
+    /// Answer without end, as fast as it is taken.
+    Endless,
     /// Close the connection.
     HangUp,
     /// Answer this body, whatever it is.
@@ -109,6 +113,16 @@ async fn serve(
                     .into_bytes()
             }
             Act::Silent => std::future::pending().await,
+            Act::Slow(pause) => {
+                tokio::time::sleep(pause).await;
+                forward(target, &body).await?
+            }
+            Act::Endless => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"result\":\"").await?;
+                loop {
+                    stream.write_all(&[b'0'; 4096]).await?;
+                }
+            }
             Act::HangUp => return Ok(()),
             Act::Body(bytes) => bytes,
         };

@@ -40,7 +40,12 @@ pub const DEVICE_KEY: &str = "5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3f
 
 pub fn tool(name: &str) -> PathBuf {
     let tools = std::env::var_os("COUNTERSIGN_TOOLS")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.tools"), PathBuf::from);
+        .or_else(|| {
+            let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join(".tools"));
+            above.into_iter().find(|tools| tools.is_dir()).map(Into::into)
+        })
+        .map(PathBuf::from)
+        .expect("no .tools: run .ci/tools");
     let path = tools.join(format!("node_modules/@foundry-rs/{name}-linux-amd64/bin/{name}"));
     assert!(path.is_file(), "{} is missing: run .ci/tools", path.display());
     path
@@ -312,10 +317,15 @@ pub struct HostFiles {
 impl HostFiles {
     /// Realm file and configuration for this host, and `extra` lines of configuration.
     pub fn new(world: &World, host: Id, extra: &str) -> Self {
+        Self::of(&world.realm_file(), host, extra)
+    }
+
+    /// The same with a realm file of the test's own.
+    pub fn of(realm: &RealmFile, host: Id, extra: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let files = Self { directory, log: Lines::default(), shift: Shift::default() };
-        world.realm_file().create(&files.path("realm.toml")).unwrap();
+        realm.create(&files.path("realm.toml")).unwrap();
         let root = files.directory.path().display().to_string();
         let extra = extra.replace("ROOT", &root);
         let text = format!(

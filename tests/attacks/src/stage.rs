@@ -1,0 +1,106 @@
+//! The usual stage: a realm with a user, key and grant on a real chain, nodes that may lie, and one host's agent that has published
+//! a truthful snapshot. Behind it, the ledger has moved on by the lock of that key, so that every later cycle has news: a lie that
+//! goes unnoticed would show.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use countersign_agent::{agent::Agent, reason::Reason};
+use countersign_chain::{
+    profile::ProfileName,
+    realm_file::{HeaderTrust, RealmFile},
+};
+use countersign_registry::shard;
+use countersign_snapshot::Denial;
+
+use crate::{
+    lie::Liar,
+    world::{HostFiles, Records, World, key_lock},
+};
+
+/// World, nodes, host and agent.
+pub struct Stage {
+    /// Chain and realm.
+    pub world: World,
+    /// Ids of its records.
+    pub records: Records,
+    /// The nodes that the agent asks, in order.
+    pub nodes: Vec<Liar>,
+    /// The agent's files.
+    pub host: HostFiles,
+    /// The agent.
+    pub agent: Agent,
+    before: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Stage {
+    /// One node, believed as development chains are.
+    pub async fn dev() -> Self {
+        Self::new(HeaderTrust::Dev, 1).await
+    }
+
+    /// `needed` of `nodes` must agree.
+    pub async fn quorum(needed: usize, nodes: usize) -> Self {
+        Self::new(HeaderTrust::Quorum(needed), nodes).await
+    }
+
+    async fn new(trust: HeaderTrust, count: usize) -> Self {
+        let world = World::new().await;
+        let records = world.populate().await;
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(Liar::start(&world.anvil.url).await);
+        }
+        let urls = nodes.iter().map(Liar::url).collect();
+        let realm = RealmFile::new(world.pin.clone(), ProfileName::Dev, trust, urls).expect("a realm file");
+        let host = HostFiles::of(&realm, records.host, "");
+        let mut agent = host.open();
+        assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
+        world.append(shard::DENIALS, &key_lock(records.key)).await;
+        let before = host.snapshot_files();
+        Self { world, records, nodes, host, agent, before }
+    }
+
+    /// The only node, or the first.
+    #[must_use]
+    pub fn node(&self) -> &Liar {
+        self.nodes.first().expect("a node")
+    }
+
+    /// A cycle that must fail for this reason and leave the snapshot as it was.
+    pub async fn refuses(&mut self, what: &str, reason: Reason) {
+        let failure = self.agent.cycle().await.failure;
+        let failure = failure.unwrap_or_else(|| panic!("{what}: the lie was believed"));
+        assert_eq!(failure.reason, reason, "{what}: {}", failure.message);
+        assert!(self.host.snapshot_files() == self.before, "{what}: the snapshot has changed");
+    }
+
+    /// A cycle that must publish the truth: the newest block, and the lock that is in it.
+    pub async fn publishes_the_truth(&mut self, what: &str) {
+        let failure = self.agent.cycle().await.failure;
+        assert_eq!(failure, None, "{what}");
+        self.tells_the_truth(what).await;
+        self.before = self.host.snapshot_files();
+    }
+
+    /// What is published speaks of the newest block and has the lock.
+    pub async fn tells_the_truth(&self, what: &str) {
+        let snapshot = self.host.snapshot();
+        snapshot.verify().unwrap_or_else(|error| panic!("{what}: {error}"));
+        let latest = self.world.latest_number().await;
+        assert_eq!(snapshot.facts().latest_block.number, latest, "{what}");
+        assert_eq!(snapshot.key_revoked(self.records.key).unwrap(), Some(Denial::Locked), "{what}");
+        assert!(snapshot.grant(self.records.grant).unwrap().is_some(), "{what}: the final grant is gone");
+    }
+
+    /// A cycle that either publishes the truth or nothing. Returns whether it published.
+    pub async fn is_not_misled(&mut self, what: &str) -> bool {
+        let failed = self.agent.cycle().await.failure.is_some();
+        if failed {
+            assert!(self.host.snapshot_files() == self.before, "{what}: the snapshot has changed");
+        } else {
+            self.tells_the_truth(what).await;
+            self.before = self.host.snapshot_files();
+        }
+        !failed
+    }
+}
