@@ -35,6 +35,8 @@ pub enum Act {
     Endless,
     /// Close the connection.
     HangUp,
+    /// Answer this text where the `result` belongs, whatever it is.
+    Result(String),
     /// Answer this body, whatever it is.
     Body(Vec<u8>),
 }
@@ -124,6 +126,7 @@ async fn serve(
                 }
             }
             Act::HangUp => return Ok(()),
+            Act::Result(text) => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{text}}}").into_bytes(),
             Act::Body(bytes) => bytes,
         };
         let head =
