@@ -4,7 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
@@ -480,4 +481,62 @@ fn an_entry_that_its_actor_did_not_write_is_no_entry() {
         change(&mut forged);
         assert!(matches!(read(&forged), Err(ProposalError::BadSignature { .. })), "{forged:?}");
     }
+}
+
+/// All Rust and Solidity under `folder`.
+fn sources(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            if !name.starts_with('.') && !["target", "node_modules", "out", "cache"].contains(&name) {
+                sources(&path, text);
+            }
+        } else if name.ends_with(".rs") || name.ends_with(".sol") {
+            text.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |"));
+    let last = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+    let named: BTreeSet<&str> = last.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(named.len() > 80, "{} tests are named", named.len());
+    let mut text = String::new();
+    sources(root, &mut text);
+    let missing: Vec<&&str> = named
+        .iter()
+        .filter(|name| !text.contains(&format!("fn {name}(")) && !text.contains(&format!("function {name}(")))
+        .collect();
+    assert!(missing.is_empty(), "docs/security.md names tests that are not there: {missing:#?}");
+    let unshown: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| attacker") && !line.starts_with("| fault"))
+        .filter(|line| !line.ends_with("` |"))
+        .collect();
+    assert!(unshown.is_empty(), "rows without a test: {unshown:#?}");
+}
+
+#[test]
+fn no_flag_takes_a_secret() {
+    use clap::CommandFactory;
+    fn look(command: &clap::Command, seen: &mut Vec<String>) {
+        for argument in command.get_arguments() {
+            let name = argument.get_long().unwrap_or_default();
+            if ["password", "secret", "private", "passphrase", "token"].iter().any(|word| name.contains(word)) {
+                seen.push(name.to_owned());
+                let takes_a_file =
+                    argument.get_value_names().is_some_and(|names| names.iter().all(|name| name == "FILE"));
+                assert!(takes_a_file, "--{name} of {} would be seen by ps", command.get_name());
+            }
+        }
+        command.get_subcommands().for_each(|sub| look(sub, seen));
+    }
+    let mut seen = Vec::new();
+    look(&countersign::args::Cli::command(), &mut seen);
+    assert!(seen.iter().any(|name| name == "password-file"), "{seen:?}");
 }

@@ -53,9 +53,14 @@ struct Bed {
 
 impl Bed {
     async fn new() -> Self {
+        Self::with(DEVICE).await
+    }
+
+    /// With another end of the host's configuration.
+    async fn with(device_part: &str) -> Self {
         let world = World::new().await;
         let records = world.populate().await;
-        let host = HostFiles::new(&world, records.host, DEVICE);
+        let host = HostFiles::new(&world, records.host, device_part);
         let device = SecretKey::generate().unwrap();
         device.create_file(&host.path("x25519")).unwrap();
         ActorKey::from_hex(DEVICE_KEY).unwrap().store(&host.path("ledger.json"), "correct horse").unwrap();
@@ -183,6 +188,20 @@ async fn a_certificate_is_received_applied_acknowledged_and_not_received_again()
     assert!(!bed.host.path("reloaded").exists());
     assert_eq!(bed.host.log.text().matches("event=delivery-applied").count(), 1);
     assert_eq!(bed.host.log.text().matches("event=delivery-acknowledged").count(), 1);
+}
+
+#[tokio::test]
+async fn a_reload_command_is_an_argument_list_and_never_a_shells() {
+    let odd = "reloaded; touch $(id -u) `id` *";
+    let mut bed = Bed::with(&DEVICE.replace("ROOT/reloaded", &format!("ROOT/{odd}"))).await;
+    let certificate = bed.certificate("keys/deploy");
+    // Text that a shell would run if the payload ever reached one; in a certificate line it is a comment.
+    let certificate = format!("{} $(touch ROOT/pwned); `reboot`\n", certificate.trim_end());
+    bed.deliver("deploy", Contents::SshCertificate { certificate }).await;
+    let outcome = run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
+    assert_eq!((outcome.failure, outcome.unfinished), (None, 0), "{}", bed.host.log.text());
+    assert!(bed.host.path(odd).exists(), "one argument, taken as it stands");
+    assert!(!bed.host.path("reloaded").exists() && !bed.host.path("pwned").exists());
 }
 
 // row: D8 D12
