@@ -199,8 +199,13 @@ impl Config {
             if !seen.insert(&rule.name) {
                 return Err(value(format!("payload {}", rule.name), "named twice"));
             }
-            if !paths.insert(&rule.path) {
-                return Err(value(format!("payload {}: path", rule.name), "another payload goes there too"));
+            // One payload's files must never be another's: they would say which key is the device's own.
+            for suffix in ["", ".pub", "-cert.pub"] {
+                let mut file = rule.path.as_path().as_os_str().to_owned();
+                file.push(suffix);
+                if !paths.insert(PathBuf::from(file)) {
+                    return Err(value(format!("payload {}: path", rule.name), "another payload goes there too"));
+                }
             }
         }
         if !self.payload.is_empty() && self.device.is_none() {
@@ -511,6 +516,14 @@ mod tests {
             ),
             (
                 "name = \"x\"\npath = \"/p\"\n[[payload]]\nname = \"y\"\npath = \"/p\"\n",
+                "agent.toml: payload y: path: another payload goes there too",
+            ),
+            (
+                "name = \"x\"\npath = \"/p\"\n[[payload]]\nname = \"y\"\npath = \"//p.pub\"\n",
+                "agent.toml: payload y: path: another payload goes there too",
+            ),
+            (
+                "name = \"x\"\npath = \"/p-cert.pub\"\n[[payload]]\nname = \"y\"\npath = \"/p\"\n",
                 "agent.toml: payload y: path: another payload goes there too",
             ),
         ];
