@@ -19,6 +19,7 @@ pub mod anvil;
 pub mod bed;
 pub mod cli;
 pub mod client;
+pub mod issuer;
 pub mod machine;
 pub mod mint;
 pub mod process;

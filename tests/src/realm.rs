@@ -113,14 +113,7 @@ impl Realm {
         };
         machine::write(REALM_FILE, &file.to_toml().expect("TOML"), 0o644);
 
-        let actor = |name: u8| {
-            let secret = [name; 32];
-            let key = ActorKey::from_secret(&secret).expect("a key");
-            let address = key.address();
-            let patience = Patience::of(&file.profile);
-            let sender = Sender::new(endpoints.clone(), key, CHAIN_ID, patience, FeeCaps::default());
-            Actor { address, secret: hex::encode(secret), sender }
-        };
+        let actor = |name| actor(&endpoints, &file, name);
         let (admin, issuer, revoker, device) = (actor(0xad), actor(0x15), actor(0xde), actor(0xd1));
         let accounts = [&admin, &issuer, &revoker, &device].map(|actor| actor.address.to_string());
         anvil.fund(&accounts.each_ref().map(String::as_str));
@@ -146,6 +139,18 @@ impl Realm {
         ];
         realm.by_roots(&entries);
         realm
+    }
+
+    /// One more account, with coins and without any role; `name` is each byte of its key.
+    ///
+    /// # Panics
+    /// Where the chain refuses.
+    #[must_use]
+    pub fn new_actor(&self, anvil: &Anvil, name: u8) -> Actor {
+        let endpoints = Endpoints::new(&self.file.endpoints, Limits::default()).expect("an endpoint");
+        let actor = actor(&endpoints, &self.file, name);
+        anvil.fund(&[&actor.address.to_string()]);
+        actor
     }
 
     /// The realm's id.
@@ -245,6 +250,14 @@ impl Realm {
     }
 }
 
+fn actor(endpoints: &Endpoints, file: &RealmFile, name: u8) -> Actor {
+    let secret = [name; 32];
+    let key = ActorKey::from_secret(&secret).expect("a key");
+    let address = key.address();
+    let sender = Sender::new(endpoints.clone(), key, CHAIN_ID, Patience::of(&file.profile), FeeCaps::default());
+    Actor { address, secret: hex::encode(secret), sender }
+}
+
 async fn deploy(anvil: &Anvil, endpoints: &Endpoints) -> RealmPin {
     let key = ActorKey::from_hex(crate::anvil::FUNDED_KEY).expect("anvil's account");
     let profile = countersign_chain::profile::ChainProfile::new(ProfileName::Dev, CHAIN_ID).expect("the dev profile");
@@ -299,6 +312,8 @@ pub struct Grant<'a> {
     pub via: u8,
     /// Seconds; 0 for the CA's and the realm's.
     pub max_ttl: u64,
+    /// Distinct approvers that each certificate needs.
+    pub approvals: u8,
     /// The only command; empty for any.
     pub forced_command: &'a str,
     /// Networks to come from; none for any.
@@ -369,7 +384,7 @@ impl<'a> Directory<'a> {
                 logins: owned(grant.logins),
                 via: grant.via,
                 maxTtl: grant.max_ttl,
-                approvals: 0,
+                approvals: grant.approvals,
                 forcedCommand: grant.forced_command.to_owned(),
                 sourceAddresses: owned(grant.source_addresses),
                 intervals: Vec::new(),
