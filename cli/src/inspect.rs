@@ -216,7 +216,7 @@ pub struct WritesShown {
     pub what: &'static str,
     /// What each write says, decoded from its bytes.
     pub writes: Vec<String>,
-    /// Who has signed, each signature verified.
+    /// Who has signed, each signature verified; without a wallet contract's, which only the contract can ask.
     pub signed: Vec<String>,
     /// How many must.
     pub threshold: u64,
@@ -244,7 +244,7 @@ pub fn run(context: &Context, args: &InspectArgs) -> Result<(), CliError> {
         let certificate = Certificate::parse(&blob).map_err(|error| content(error.to_string()))?;
         return context.printer.result(&CertificateShown::new(path, &certificate)?);
     }
-    if first.starts_with('#') && text.contains("[[writes]]") {
+    if text.lines().any(|line| line.trim() == "[[writes]]") {
         return writes(context, path, &text);
     }
     let key = ssh_key::PublicKey::from_openssh(text.trim()).and_then(|key| key.to_bytes()).map_err(|_| {
@@ -262,12 +262,13 @@ pub fn run(context: &Context, args: &InspectArgs) -> Result<(), CliError> {
 fn writes(context: &Context, path: &Path, text: &str) -> Result<(), CliError> {
     let realm = context.realm()?;
     let name = path.display().to_string();
-    if text.lines().any(|line| line.starts_with("deadline")) {
+    // What does not read as TOML is told by either parser.
+    if text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("deadline")) {
         let signed = SignedWrites::parse(&name, text, &realm.pin, 0)?;
         return context.printer.result(&WritesShown {
             what: "signed-writes",
             writes: signed.writes.iter().map(|write| write.shown(&name)).collect::<Result<_, _>>()?,
-            signed: vec![signed.actor.to_string()],
+            signed: signed.is_by_key().then(|| signed.actor.to_string()).into_iter().collect(),
             threshold: 1,
         });
     }

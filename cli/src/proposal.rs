@@ -1,8 +1,8 @@
 //! Files of writes that wait for the signatures of a threshold of roots.
 //!
 //! TOML that a person can read. What a signer sees is decoded anew from the bytes that will be signed; the remarks that its author
-//! put beside them are shown as remarks. A file for another realm, chain or contract, and a signature by nobody who counts, are
-//! refused.
+//! put beside them are shown as remarks. A file of another version, or for another realm, chain or contract, and a signature by
+//! nobody who counts, are refused. Format: `docs/spec/signed-writes.md`.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use countersign_registry::RealmPin;
 use countersign_registry::entries::{Entry, Kind};
 use countersign_registry::shard;
 use countersign_registry::sign::{self, Write};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,6 +19,9 @@ use crate::decode;
 use crate::error::CliError;
 use crate::files::{self, Existing};
 use crate::roots::RootState;
+
+/// The version of both formats, their key `version`.
+pub const VERSION: u64 = 1;
 
 /// Why a file of writes cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -29,6 +33,14 @@ pub enum ProposalError {
         path: String,
         /// What was found.
         problem: String,
+    },
+    /// Of a version that this program does not know.
+    #[error("{path}: version is {found}, expected {VERSION}")]
+    Version {
+        /// The file.
+        path: String,
+        /// In the file.
+        found: u64,
     },
     /// For another realm, chain or contract.
     #[error("{path}: {field} is {found}, the realm file says {expected}")]
@@ -156,7 +168,9 @@ impl WriteText {
     /// [`ProposalError::Syntax`] for a kind that is neither a name nor a number.
     pub fn write(&self, path: &str) -> Result<Write, ProposalError> {
         let named = Kind::NAMED.iter().find(|(name, _)| *name == self.kind).map(|(_, kind)| kind.0);
-        let numbered = || self.kind.strip_prefix("0x").and_then(|digits| u16::from_str_radix(digits, 16).ok());
+        let four = |digits: &&str| digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let digits = || self.kind.strip_prefix("0x").filter(four);
+        let numbered = || digits().and_then(|digits| u16::from_str_radix(digits, 16).ok());
         let kind = named.or_else(numbered).ok_or_else(|| ProposalError::Syntax {
             path: path.to_owned(),
             problem: format!("kind `{}`: expected a name such as ROLE_SET, or 0x and four digits", self.kind),
@@ -208,6 +222,8 @@ pub struct SignatureText {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Proposal {
+    /// [`VERSION`].
+    pub version: u64,
     /// Realm id.
     pub realm: B256,
     /// EIP-155 chain id.
@@ -236,6 +252,7 @@ impl Proposal {
     /// A proposal without signatures.
     pub fn new(pin: &RealmPin, state: &RootState, writes: Vec<WriteText>) -> Self {
         Self {
+            version: VERSION,
             realm: pin.realm,
             chain_id: pin.chain_id,
             contract: pin.contract,
@@ -261,10 +278,7 @@ impl Proposal {
     /// # Errors
     /// See [`ProposalError`].
     pub fn parse(path: &str, text: &str, pin: &RealmPin) -> Result<Self, ProposalError> {
-        let proposal: Self = toml::from_str(text).map_err(|error| ProposalError::Syntax {
-            path: path.to_owned(),
-            problem: error.to_string().trim().to_owned(),
-        })?;
+        let proposal: Self = of_this_version(path, text)?;
         same_realm(path, pin, proposal.realm, proposal.chain_id, proposal.contract)?;
         if proposal.writes.is_empty() {
             return Err(ProposalError::Empty { path: path.to_owned() });
@@ -380,6 +394,23 @@ impl Proposal {
     }
 }
 
+/// Reads a file's text. The version comes first: a later one may have keys that are unknown here.
+pub(crate) fn of_this_version<T: DeserializeOwned>(path: &str, text: &str) -> Result<T, ProposalError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u64,
+    }
+    let syntax = |error: toml::de::Error| ProposalError::Syntax {
+        path: path.to_owned(),
+        problem: error.to_string().trim().to_owned(),
+    };
+    let Versioned { version } = toml::from_str(text).map_err(syntax)?;
+    if version != VERSION {
+        return Err(ProposalError::Version { path: path.to_owned(), found: version });
+    }
+    toml::from_str(text).map_err(syntax)
+}
+
 pub(crate) fn save(path: &Path, heading: &str, content: &impl Serialize, existing: Existing) -> Result<(), CliError> {
     let text = toml::to_string(content)
         .map_err(|error| CliError::Content { path: path.to_owned(), problem: error.to_string() })?;
@@ -408,10 +439,15 @@ pub(crate) fn same_realm(
     Ok(())
 }
 
+/// By the contract's rule, which takes fewer encodings than most libraries: 65 bytes, s in the lower half, v 27 or 28.
 pub(crate) fn signed_by(signature: &[u8], digest: &B256, signer: Address) -> bool {
-    Signature::from_raw(signature)
-        .and_then(|signature| signature.recover_address_from_prehash(digest))
-        .is_ok_and(|found| found == signer)
+    if !matches!(signature.last(), Some(27 | 28)) {
+        return false;
+    }
+    Signature::from_raw(signature).is_ok_and(|signature| {
+        signature.normalize_s().is_none()
+            && signature.recover_address_from_prehash(digest).is_ok_and(|found| found == signer)
+    })
 }
 
 #[cfg(test)]
@@ -546,6 +582,16 @@ mod tests {
         assert_eq!(proposal().fits("p.toml", &state), Ok(()));
         state.roots.swap(0, 1);
         assert!(matches!(proposal().fits("p.toml", &state), Err(ProposalError::OtherRoots { .. })));
+    }
+
+    #[test]
+    fn a_file_without_a_version_or_of_another_one_is_refused() {
+        let text = toml::to_string(&proposal()).unwrap();
+        let without = text.strip_prefix("version = 1\n").unwrap();
+        let error = Proposal::parse("p.toml", without, &pin()).unwrap_err().to_string();
+        assert!(error.contains("missing field `version`"), "{error}");
+        let later = Proposal { version: 2, ..proposal() };
+        assert_eq!(round(&later), Err(ProposalError::Version { path: "p.toml".into(), found: 2 }));
     }
 
     #[test]

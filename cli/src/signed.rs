@@ -1,7 +1,8 @@
 //! Files of writes that one actor has signed and somebody else sends.
 //!
-//! TOML that a person can read, as [proposals](crate::proposal) are. A file for another realm, chain or contract, one whose deadline has
-//! passed, and a signature by anybody but the actor are refused before anything is sent.
+//! TOML that a person can read, as [proposals](crate::proposal) are. A file of another version, or for another realm, chain or
+//! contract, one whose deadline has passed, and a signature by anybody but the actor are refused before anything is sent. Format:
+//! `docs/spec/signed-writes.md`.
 
 use std::path::Path;
 
@@ -12,12 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
 use crate::files::{self, Existing};
-use crate::proposal::{ProposalError, WriteText, same_realm, save, signed_by};
+use crate::proposal::{ProposalError, VERSION, WriteText, of_this_version, same_realm, save, signed_by};
 
 /// One actor's signed writes; anybody may send them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SignedWrites {
+    /// [`VERSION`].
+    pub version: u64,
     /// Realm id.
     pub realm: B256,
     /// EIP-155 chain id.
@@ -53,6 +56,7 @@ impl SignedWrites {
         writes: Vec<WriteText>,
     ) -> Result<Self, ProposalError> {
         let mut signed = Self {
+            version: VERSION,
             realm: pin.realm,
             chain_id: pin.chain_id,
             contract: pin.contract,
@@ -83,10 +87,7 @@ impl SignedWrites {
     /// See [`ProposalError`].
     pub fn parse(path: &str, text: &str, pin: &RealmPin, now: u64) -> Result<Self, ProposalError> {
         let path = path.to_owned();
-        let signed: Self = toml::from_str(text).map_err(|error| ProposalError::Syntax {
-            path: path.clone(),
-            problem: error.to_string().trim().to_owned(),
-        })?;
+        let signed: Self = of_this_version(&path, text)?;
         same_realm(&path, pin, signed.realm, signed.chain_id, signed.contract)?;
         if signed.writes.is_empty() {
             return Err(ProposalError::Empty { path });
@@ -94,11 +95,16 @@ impl SignedWrites {
         if signed.deadline < now {
             return Err(ProposalError::Deadline { path, deadline: signed.deadline });
         }
-        // An actor that is a wallet contract has no key to recover; the contract itself asks it.
-        if signed.signature.len() == 65 && !signed_by(&signed.signature, &signed.digest(&path)?, signed.actor) {
+        if signed.is_by_key() && !signed_by(&signed.signature, &signed.digest(&path)?, signed.actor) {
             return Err(ProposalError::BadSignature { path, signer: signed.actor });
         }
         Ok(signed)
+    }
+
+    /// Whether a key made the signature, so that [`SignedWrites::parse`] has verified it. An actor that is a wallet contract has no
+    /// key to recover: its signatures are of another length, and only the contract can ask it.
+    pub fn is_by_key(&self) -> bool {
+        self.signature.len() == 65
     }
 
     /// The writes, as they are signed.

@@ -1,0 +1,374 @@
+//! The files that carry signed writes (`docs/spec/signed-writes.md`), against vectors that `cast` computed: read, verified, written
+//! again to the same bytes, and refused in every altered form.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a vector of another shape is a failed test"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use alloy_primitives::{Address, B256, U256};
+use countersign::files::Existing;
+use countersign::proposal::{Proposal, ProposalError};
+use countersign::roots::RootState;
+use countersign::signed::SignedWrites;
+use countersign_chain::keys::ActorKey;
+use countersign_chain::profile::ProfileName;
+use countersign_chain::realm_file::{HeaderTrust, RealmFile};
+use countersign_registry::{RealmPin, sign};
+use serde_json::Value;
+
+const FILES: [&str; 3] = ["proposal.toml", "signed.toml", "vectors.json"];
+/// The deadline in the vector of signed writes.
+const DEADLINE: u64 = 1_800_086_400;
+
+fn vectors_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors")
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(vectors_folder().join("signed-writes").join(name)).unwrap()
+}
+
+fn vectors() -> Value {
+    serde_json::from_str(&read("vectors.json")).unwrap()
+}
+
+fn word(value: &Value) -> B256 {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+fn address(value: &Value) -> Address {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+fn key(name: &str) -> ActorKey {
+    ActorKey::from_hex(vectors()["keys"][name]["privateKey"].as_str().unwrap()).unwrap()
+}
+
+fn pin() -> RealmPin {
+    let vectors = vectors();
+    let pin = RealmPin {
+        chain_id: vectors["chainId"].as_u64().unwrap(),
+        contract: address(&vectors["contract"]),
+        code_hash: B256::ZERO,
+        realm: word(&vectors["realm"]),
+        threshold: vectors["threshold"].as_u64().unwrap(),
+        roots: vectors["roots"].as_array().unwrap().iter().map(address).collect(),
+        salt: word(&vectors["salt"]),
+        deployed_block: 0,
+        genesis_hash: B256::ZERO,
+    };
+    assert_eq!(pin.verify(), Ok(()));
+    pin
+}
+
+fn state() -> RootState {
+    let pin = pin();
+    RootState { nonce: 4, threshold: pin.threshold, roots: pin.roots, salt: pin.salt }
+}
+
+fn proposal(text: &str) -> Result<Proposal, ProposalError> {
+    Proposal::parse("file", text, &pin())
+}
+
+fn signed(text: &str) -> Result<SignedWrites, ProposalError> {
+    SignedWrites::parse("file", text, &pin(), DEADLINE)
+}
+
+/// Gives the first `key` another value.
+fn altered(text: &str, key: &str, value: &str) -> String {
+    let start = format!("{key} = ");
+    let line = text.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {key}"));
+    let other = text.replacen(line, &format!("{start}{value}"), 1);
+    assert_ne!(other, text, "{key}");
+    other
+}
+
+/// The value of the first `key`.
+fn value<'a>(text: &'a str, key: &str) -> &'a str {
+    let start = format!("{key} = ");
+    text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("no {key}"))
+}
+
+/// Another last digit before the closing quote.
+fn other_digit(value: &str) -> String {
+    let (before, last) = value.strip_suffix('"').unwrap().split_at(value.len() - 2);
+    format!("{before}{}\"", if last == "0" { "1" } else { "0" })
+}
+
+/// Every form that no reader takes, whatever the file: each key once absent and once twice, unknown keys in each table, other
+/// versions, numbers and bytes of the wrong type.
+fn malformed(text: &str) -> Vec<String> {
+    let mut bad = Vec::new();
+    for line in text.lines().filter(|line| line.contains(" = ")) {
+        bad.push(text.replacen(&format!("{line}\n"), "", 1));
+        bad.push(text.replacen(line, &format!("{line}\n{line}"), 1));
+    }
+    for table in ["version = 1", "[[writes]]", "[[signatures]]"] {
+        if text.contains(table) {
+            bad.push(text.replacen(table, &format!("{table}\nremark = \"x\""), 1));
+        }
+    }
+    for (key, value) in [
+        ("version", "\"1\""),
+        ("version", "-1"),
+        ("version", "1.0"),
+        ("chain-id", "\"31337\""),
+        ("nonce", "-1"),
+        ("nonce", "18446744073709551616"),
+        ("shard", "0.0"),
+        ("data", "\"0x0\""),
+        ("data", "\"0xzz\""),
+        ("kind", "1"),
+        ("kind", "\"ROLE_GET\""),
+        ("kind", "\"0x+001\""),
+        ("kind", "\"0x1\""),
+        ("kind", "\"0001\""),
+        ("kind", "\"0x00001\""),
+        ("realm", "\"0x00\""),
+        ("contract", "\"0x00\""),
+    ] {
+        bad.push(altered(text, key, value));
+    }
+    bad
+}
+
+fn refuses_malformed<T: std::fmt::Debug>(text: &str, parse: impl Fn(&str) -> Result<T, ProposalError>) {
+    parse(text).unwrap();
+    for bad in malformed(text) {
+        assert_ne!(bad, text);
+        assert!(matches!(parse(&bad), Err(ProposalError::Syntax { .. })), "{:?}\n{bad}", parse(&bad));
+    }
+    for version in [0, 2] {
+        // A later version may have keys that this one does not know: its number is told, not they.
+        let other = altered(text, "version", &version.to_string()).replacen("[[writes]]", "[[writes]]\nnew = 1", 1);
+        assert_eq!(parse(&other).unwrap_err(), ProposalError::Version { path: "file".into(), found: version });
+        assert_eq!(parse(&other).unwrap_err().to_string(), format!("file: version is {version}, expected 1"));
+    }
+    for (key, value) in [
+        ("realm", format!("\"{}\"", B256::ZERO)),
+        ("chain-id", "31338".to_owned()),
+        ("contract", format!("\"{}\"", Address::repeat_byte(9))),
+    ] {
+        let error = parse(&altered(text, key, &value)).unwrap_err();
+        assert!(matches!(error, ProposalError::OtherRealm { field, .. } if field == key), "{key}: {error}");
+    }
+    let writes = text.find("\n[[writes]]").unwrap();
+    let end = text.find("\n[[signatures]]").unwrap_or(text.len());
+    let without = [&text[..writes], "writes = []\n", &text[end..]].concat();
+    assert_eq!(parse(&without).unwrap_err(), ProposalError::Empty { path: "file".into() });
+}
+
+fn is_bad_signature<T>(result: Result<T, ProposalError>) -> bool {
+    matches!(result, Err(ProposalError::BadSignature { .. }))
+}
+
+/// The same signature in the encodings that the contract refuses and some libraries take.
+fn other_encodings(signature: &str) -> [String; 3] {
+    let bytes = alloy_primitives::hex::decode(signature.trim_matches('"')).unwrap();
+    let order: U256 = "0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141".parse().unwrap();
+    let quoted = |bytes: &[u8]| format!("\"{}\"", alloy_primitives::hex::encode_prefixed(bytes));
+    let with_v = |v: u8| quoted(&[&bytes[..64], &[v]].concat());
+    let upper = (order - U256::from_be_slice(&bytes[32..64])).to_be_bytes::<32>();
+    let other_parity = 27 + 28 - bytes[64];
+    [with_v(bytes[64] - 27), with_v(bytes[64] + 10), quoted(&[&bytes[..32], &upper[..], &[other_parity]].concat())]
+}
+
+#[test]
+fn the_vectors_are_what_their_script_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = vectors_folder().join("signed-writes.js");
+    let output = Command::new("node").arg(&script).arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in FILES {
+        assert_eq!(std::fs::read_to_string(folder.path().join(name)).unwrap(), read(name), "{name}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), FILES.len());
+}
+
+#[test]
+fn the_documented_examples_are_the_vectors() {
+    let page = include_str!("../../docs/spec/signed-writes.md");
+    let examples: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples, [read("proposal.toml"), read("signed.toml")]);
+    for (name, digest) in
+        [("proposal", "structHash"), ("proposal", "digest"), ("signed", "structHash"), ("signed", "digest")]
+    {
+        let vectors = vectors();
+        let hash = vectors[name][digest].as_str().unwrap();
+        assert!(page.contains(hash), "{name} {digest}");
+    }
+}
+
+#[test]
+fn a_proposal_is_read_verified_and_written_again_to_the_same_bytes() {
+    let text = read("proposal.toml");
+    let file = proposal(&text).unwrap();
+    assert_eq!(file.digest("file").unwrap(), word(&vectors()["proposal"]["digest"]));
+    file.fits("file", &state()).unwrap();
+    let indices: Vec<u8> = file.indexed("file").unwrap().iter().map(|(index, _)| *index).collect();
+    assert_eq!(indices, [2, 0]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proposal.toml");
+    file.save(&path, Existing::Keep).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+
+    // The signatures are deterministic (RFC 6979): our signers make the same ones.
+    let mut anew = Proposal { signatures: Vec::new(), ..file.clone() };
+    anew.sign("file", &key("root2")).unwrap();
+    anew.sign("file", &key("root0")).unwrap();
+    assert_eq!(anew, file);
+}
+
+#[test]
+fn signed_writes_are_read_verified_and_written_again_to_the_same_bytes() {
+    let text = read("signed.toml");
+    let file = signed(&text).unwrap();
+    assert_eq!(file.digest("file").unwrap(), word(&vectors()["signed"]["digest"]));
+    assert_eq!(file.actor, address(&vectors()["keys"]["admin"]["address"]));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("signed.toml");
+    file.save(&path).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+
+    let anew = SignedWrites::sign(&pin(), &key("admin"), 7, DEADLINE, file.writes.clone()).unwrap();
+    assert_eq!(anew, file);
+}
+
+#[test]
+fn an_altered_proposal_is_refused() {
+    let text = read("proposal.toml");
+    refuses_malformed(&text, proposal);
+
+    for (key, value) in [
+        ("nonce", "5".to_owned()),
+        ("kind", "\"CA_ADD\"".to_owned()),
+        ("kind", "\"0x0006\"".to_owned()),
+        ("shard", "1".to_owned()),
+        ("data", other_digit(value(&text, "data"))),
+        ("root", value(&text, "roots").trim_matches(['[', ']']).split(", ").nth(1).unwrap().to_owned()),
+        ("signature", other_digit(value(&text, "signature"))),
+        ("signature", "\"0x\"".to_owned()),
+    ] {
+        assert!(is_bad_signature(proposal(&altered(&text, key, &value))), "{key} = {value}");
+    }
+    for signature in other_encodings(value(&text, "signature")) {
+        assert!(is_bad_signature(proposal(&altered(&text, "signature", &signature))), "{signature}");
+    }
+    let stranger = format!("\"{}\"", Address::repeat_byte(9));
+    let error = proposal(&altered(&text, "root", &stranger)).unwrap_err();
+    assert_eq!(error, ProposalError::NotRoot { signer: Address::repeat_byte(9) });
+    let last = &text[text.rfind("\n[[signatures]]").unwrap()..];
+    let error = proposal(&format!("{text}{last}")).unwrap_err();
+    assert!(matches!(error, ProposalError::SignedAlready { .. }), "{error}");
+
+    let one = proposal(text.strip_suffix(last).unwrap()).unwrap();
+    let below = ProposalError::BelowThreshold { path: "file".into(), have: 1, need: 2 };
+    assert_eq!(one.indexed("file"), Err(below));
+}
+
+#[test]
+fn what_is_not_signed_in_a_proposal_is_compared_with_the_ledger_or_decides_nothing() {
+    let text = read("proposal.toml");
+    let good = proposal(&text).unwrap();
+    let roots = value(&text, "roots").trim_matches(['[', ']']).split(", ").collect::<Vec<_>>();
+    let turned = format!("[{}, {}, {}]", roots[1], roots[0], roots[2]);
+    for (key, value) in [("threshold", "1"), ("roots", turned.as_str())] {
+        let file = proposal(&altered(&text, key, value)).unwrap();
+        assert_eq!(file.fits("file", &state()), Err(ProposalError::OtherRoots { path: "file".into() }), "{key}");
+    }
+    let stale = good.fits("file", &RootState { nonce: 5, ..state() });
+    assert_eq!(stale, Err(ProposalError::Nonce { path: "file".into(), found: 4, expected: 5 }));
+
+    let remarked = proposal(&altered(&text, "about", "\"nothing to see here\"")).unwrap();
+    assert_eq!(remarked.digest("file"), good.digest("file"));
+    assert_eq!(remarked.writes[0].shown("file"), good.writes[0].shown("file"));
+    let numbered = proposal(&altered(&text, "kind", "\"0x0001\"")).unwrap();
+    assert_eq!(numbered.signed_writes("file"), good.signed_writes("file"));
+}
+
+#[test]
+fn altered_signed_writes_are_refused() {
+    let text = read("signed.toml");
+    refuses_malformed(&text, signed);
+
+    let later = (DEADLINE + 1).to_string();
+    for (key, value) in [
+        ("actor", format!("\"{}\"", Address::repeat_byte(9))),
+        ("nonce", "8".to_owned()),
+        ("deadline", later),
+        ("kind", "\"GROUP_ADD\"".to_owned()),
+        ("shard", "0".to_owned()),
+        ("data", other_digit(value(&text, "data"))),
+        ("signature", other_digit(value(&text, "signature"))),
+    ] {
+        assert!(is_bad_signature(signed(&altered(&text, key, &value))), "{key} = {value}");
+    }
+    for signature in other_encodings(value(&text, "signature")) {
+        assert!(is_bad_signature(signed(&altered(&text, "signature", &signature))), "{signature}");
+    }
+    let error = SignedWrites::parse("file", &text, &pin(), DEADLINE + 1).unwrap_err();
+    assert_eq!(error, ProposalError::Deadline { path: "file".into(), deadline: DEADLINE });
+    let remarked = signed(&altered(&text, "about", "\"nothing to see here\"")).unwrap();
+    assert_eq!(remarked.digest("file").unwrap(), word(&vectors()["signed"]["digest"]));
+}
+
+#[test]
+fn one_file_is_not_taken_for_the_other() {
+    assert!(matches!(proposal(&read("signed.toml")), Err(ProposalError::Syntax { .. })));
+    assert!(matches!(signed(&read("proposal.toml")), Err(ProposalError::Syntax { .. })));
+    // Nor a signature: the typed data of the two differ even where their fields could be made alike.
+    let (one, other) = (proposal(&read("proposal.toml")).unwrap(), signed(&read("signed.toml")).unwrap());
+    let domain = sign::domain(one.chain_id, one.contract);
+    let writes = other.signed_writes("file").unwrap();
+    assert_ne!(
+        sign::append_by_roots_digest(&domain, other.realm, U256::from(other.nonce), &writes),
+        other.digest("file").unwrap()
+    );
+}
+
+fn inspected(text: &str) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = "http://127.0.0.1:1".parse().unwrap();
+    let realm = RealmFile::new(pin(), ProfileName::Dev, HeaderTrust::Dev, vec![endpoint]).unwrap();
+    realm.create(&folder.path().join("realm.toml")).unwrap();
+    std::fs::write(folder.path().join("file.toml"), text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
+        .args(["--realm", "realm.toml", "--format", "json", "inspect", "file.toml"])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("HOME", folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn inspect_shows_what_the_data_says_and_only_signatures_that_it_has_verified() {
+    let shown = inspected(&altered(&read("proposal.toml"), "about", "\"\"\"deadline\ndeadline = 1\"\"\""));
+    let address = |name: &str| vectors()["keys"][name]["address"].clone();
+    assert_eq!(shown["what"], "proposal");
+    assert_eq!(shown["signed"], serde_json::json!([address("root2"), address("root0")]));
+    let writes = shown["writes"].to_string();
+    assert!(writes.contains("ROLE_SET") && writes.contains("USER_ADD") && !writes.contains("deadline"), "{writes}");
+
+    // No heading: it is a remark too.
+    let text = read("signed.toml");
+    let without_heading = text.split_once("\n\n").unwrap().1;
+    let shown = inspected(without_heading);
+    assert_eq!(shown["what"], "signed-writes");
+    assert_eq!(shown["signed"], serde_json::json!([address("admin")]));
+
+    // A wallet contract's signature, which only the contract can check.
+    let shown = inspected(&altered(&text, "signature", "\"0x0102\""));
+    assert_eq!(shown["signed"], serde_json::json!([]));
+    assert_eq!(shown["threshold"], 1);
+}
