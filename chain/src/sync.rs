@@ -159,6 +159,7 @@ impl Ledger {
             self.proved.entry(tip.header.number).or_insert_with(|| tip.clone());
         }
         let goal = advance(cursor, heads)?;
+        self.continues(cursor, &goal).await?;
         let latest_slots = proofs::prove(&self.endpoints, &self.pin, &heads.latest, &shards).await?;
         self.remember(heads, &latest_slots);
         let view = self.final_view(cursor, &goal, &heads.latest, &latest_slots, &shards).await?;
@@ -194,6 +195,28 @@ impl Ledger {
         let proved_tips = self.proved.values().cloned().collect();
         let cursor = Cursor { final_header: Some(view.header), shards: cursors, proved_tips };
         Ok(Update { final_header: view.header, latest: heads.latest, final_entries, latest_entries, cursor })
+    }
+
+    /// The cursor's final block must still be where it was below a newer one: entries alone do not tell, where none were lost.
+    /// Beyond the proof window a node may not have it any more; then what was folded into the slots must do.
+    async fn continues(&self, cursor: &Cursor, goal: &TrustedHeader) -> Result<(), ChainError> {
+        let Some(known) = cursor.final_header.filter(|known| known.number < goal.number) else { return Ok(()) };
+        if known.hash == goal.parent_hash {
+            return Ok(());
+        }
+        match self.source.at(known.number).await {
+            Ok(header) if header.hash == known.hash => Ok(()),
+            Ok(header) => Err(ChainError::WentBack {
+                what: "final block",
+                expected: format!("{} at height {}", known.hash, known.number),
+                got: header.hash.to_string(),
+            }),
+            Err(error) if goal.number.saturating_sub(known.number) < self.profile.proof_window => Err(error),
+            Err(error) => {
+                tracing::info!(%error, block = known.number, "the last known final block is out of the nodes' sight");
+                Ok(())
+            }
+        }
     }
 
     /// Where a shard stands before this look.

@@ -109,7 +109,7 @@ async fn a_final_view_that_the_chain_takes_back_publishes_nothing() {
     // Beyond what any honest chain does: a lock that was final is gone, and other blocks stand there.
     world.anvil.call("anvil_rollback", json!([6])).await;
     world.anvil.mine(9).await;
-    assert_eq!(agent.cycle().await.failure.unwrap().reason, Reason::LogsIncomplete);
+    assert_eq!(agent.cycle().await.failure.unwrap().reason, Reason::FinalWentBack);
     assert_eq!(host.snapshot_files(), before);
 }
 

@@ -157,6 +157,11 @@ impl World {
         self.root_nonce.set(self.root_nonce.get().checked_add(1).unwrap());
     }
 
+    /// After a reorg that took root writes back: so many.
+    pub fn root_writes_are_gone(&self, count: u64) {
+        self.root_nonce.set(self.root_nonce.get().checked_sub(count).unwrap());
+    }
+
     /// Appends an entry as the admin; dated shards are filled in by the contract.
     pub async fn append(&self, shard: u64, entry: &Entry) {
         let write = sign::write(shard, entry);

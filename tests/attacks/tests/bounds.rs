@@ -1,6 +1,8 @@
 //! Whatever a node sends, the agent's memory and disk stay bounded. One test, one process: the figure is the process's own peak,
 //! the lies that it holds ready included.
 
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what tests share fails loudly")]
+
 use attacks::{proxy::Act, stage::Stage};
 use countersign_agent::reason::Reason;
 

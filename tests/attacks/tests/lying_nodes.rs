@@ -1,5 +1,7 @@
 //! Nodes that lie, one listed lie after the other: the exact reason code, the old snapshot's bytes, and the truth once it is told.
 
+#![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what tests share fails loudly")]
+
 use std::time::Duration;
 
 use alloy_primitives::B256;
@@ -19,6 +21,9 @@ use countersign_registry::{
     shard, sign,
 };
 use serde_json::{Value, json};
+
+type Lie = fn(&mut Value);
+type ListLie = fn(&mut Vec<Value>);
 
 const SLOTS: &str = "storageProof";
 
@@ -142,7 +147,6 @@ async fn code_or_contract_that_is_not_the_pinned_one_publishes_nothing_at_all() 
 #[tokio::test]
 async fn a_proof_of_something_else_is_refused() {
     let mut stage = Stage::dev().await;
-    type Lie = fn(&mut Value);
     let lies: [(&str, Lie); 15] = [
         ("code hash", |proof| flip(&mut proof["codeHash"])),
         ("balance", |proof| flip(&mut proof["balance"])),
@@ -259,9 +263,8 @@ async fn a_final_block_that_goes_back_takes_nothing_back_and_another_one_of_its_
 #[tokio::test]
 async fn logs_that_are_not_the_shards_entries_are_refused() {
     let mut stage = Stage::dev().await;
-    type Lie = fn(&mut Value);
-    let list = |lie: fn(&mut Vec<Value>)| move |logs: &mut Value| lie(logs.as_array_mut().unwrap());
-    let incomplete: [(&str, fn(&mut Vec<Value>)); 5] = [
+    let list = |lie: ListLie| move |logs: &mut Value| lie(logs.as_array_mut().unwrap());
+    let incomplete: [(&str, ListLie); 5] = [
         ("all omitted", |logs| logs.clear()),
         ("the first omitted", |logs| {
             logs.drain(..1.min(logs.len()));
@@ -323,7 +326,7 @@ async fn logs_that_are_not_the_shards_entries_are_refused() {
 #[tokio::test]
 async fn one_liar_of_three_neither_misleads_nor_delays_whatever_it_lies_about() {
     let mut stage = Stage::quorum(2, 3).await;
-    let lies: [(&str, &'static str, fn(&mut Value)); 8] = [
+    let lies: [(&str, &'static str, Lie); 8] = [
         ("chain id", "eth_chainId", |id| *id = json!("0x1")),
         ("another state root that re-hashes", "eth_getBlockByNumber", |block| {
             flip(&mut block["stateRoot"]);
@@ -431,9 +434,8 @@ async fn a_slow_node_that_makes_many_calls_necessary_does_not_hold_the_others_ba
         "eth_getLogs" => Act::Slow(Duration::from_secs(9)),
         _ => Act::Pass,
     });
-    let begun = std::time::Instant::now();
-    stage.publishes_the_truth("slow").await;
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    let cycle = stage.publishes_the_truth("slow");
+    tokio::time::timeout(Duration::from_secs(60), cycle).await.expect("the next node is asked in time");
 }
 
 #[tokio::test]

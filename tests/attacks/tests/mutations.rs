@@ -3,6 +3,14 @@
 //!
 //! `COUNTERSIGN_ATTACK_SEED=n` replays a run, `COUNTERSIGN_ATTACK_MUTATIONS=n` (default 100,000) makes it longer.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "what tests share fails loudly"
+)]
+
 use std::collections::BTreeMap;
 
 use alloy_primitives::{B256, U256};
@@ -111,7 +119,8 @@ async fn no_mutated_answer_is_accepted_for_anything_but_the_truth() {
     };
     let seed = Seeded::from_environment("mutations");
     // One lie after the other has a seed of its own, so that threads share nothing.
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = u64::try_from(threads).unwrap();
     let mut tally = Tally::default();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)

@@ -1,0 +1,445 @@
+//! Reorgs: entries that were seen and are gone, come back, come back in another order; before and after they are final, with the agent
+//! restarted in between. Promise 4: denials count from the latest block and keep counting through a reorg, new authority counts from
+//! the final view; batches by an already final issuer count from the latest block, and only while they are there.
+
+#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "what tests share fails loudly")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use attacks::{
+    mutate::Seeded,
+    world::{HostFiles, Records, World, grant, key_lock},
+};
+use countersign_agent::{agent::Agent, reason::Reason};
+use countersign_certificate::{Fingerprint20, Id, Serial};
+use countersign_registry::{
+    entries::{Entry, Roles, Targets, payload},
+    shard, sign,
+};
+use countersign_snapshot::{BatchState, CaState, Clock, Denial, Snapshot};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+/// An Ed25519 public key in wire form, of no known private key.
+fn blob(name: u8) -> Vec<u8> {
+    let key = [&[0, 0, 0, 11], b"ssh-ed25519".as_slice(), &[0, 0, 0, 32], &[name; 32]];
+    key.concat()
+}
+
+fn ca_entry(seed: u8, issuer: alloy_primitives::Address) -> Entry {
+    Entry::CaAdd(payload::CaAdd {
+        r: [seed; 16].into(),
+        purpose: 1,
+        name: format!("ca{seed}"),
+        publicKey: blob(seed).into(),
+        maxTtl: 300,
+        logins: Vec::new(),
+        issuers: vec![issuer],
+    })
+}
+
+fn ca_id(seed: u8, world: &World) -> Id {
+    sign::record_id(ca_entry(seed, world.admin.address()).kind(), alloy_primitives::Address::ZERO, [seed; 16])
+}
+
+/// A realm with a CA, a chain to reorganise, an agent that has published.
+struct Scene {
+    world: World,
+    records: Records,
+    host: HostFiles,
+    agent: Option<Agent>,
+    ca: Id,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let records = world.populate().await;
+        let entry = ca_entry(1, world.admin.address());
+        world.by_roots(&[sign::write(shard::GOVERNANCE, &entry)]).await;
+        world.anvil.mine(3).await;
+        let ca = ca_id(1, &world);
+        let host = HostFiles::new(&world, records.host, "");
+        let agent = Some(host.open());
+        let mut scene = Self { world, records, host, agent, ca };
+        scene.cycle("the beginning").await;
+        scene
+    }
+
+    /// The clock follows the chain, which mines faster than a block a second.
+    async fn on_time(&self, host: &HostFiles) {
+        let now = i64::try_from(Clock::now().unwrap().unix_secs).unwrap();
+        let block = i64::try_from(self.world.latest_time().await).unwrap();
+        host.shift.set((block - now).max(0) + 5);
+    }
+
+    async fn cycle(&mut self, what: &str) {
+        self.on_time(&self.host).await;
+        let failure = self.agent.as_mut().unwrap().cycle().await.failure;
+        assert_eq!(failure, None, "{what}: {}", self.host.log.text());
+        assert_eq!(self.snapshot().facts().latest_block.number, self.world.latest_number().await, "{what}");
+    }
+
+    fn restart(&mut self) {
+        drop(self.agent.take());
+        self.agent = Some(self.host.open());
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.host.snapshot()
+    }
+
+    /// The newest `depth` blocks are gone, and others stand there, one more.
+    async fn reorg(&self, depth: u64) {
+        self.world.anvil.call("anvil_rollback", json!([depth])).await;
+        self.world.anvil.mine(depth + 1).await;
+    }
+
+    async fn write(&self, what: What) {
+        let (records, admin) = (&self.records, self.world.admin.address());
+        let now = self.world.latest_time().await;
+        match what {
+            What::KeyLock => self.world.append(shard::DENIALS, &key_lock(records.key)).await,
+            What::UserLock => {
+                self.world.append(shard::DENIALS, &Entry::Lock(Targets::Users(vec![records.user]))).await;
+            }
+            What::CaRetire => self.world.append(shard::DENIALS, &Entry::CaRetire(vec![self.ca])).await,
+            What::GrantRemove => self.world.append(shard::DIRECTORY, &Entry::Remove(vec![records.grant])).await,
+            What::SerialRevoke => {
+                let entry = Entry::CertRevoke { ca: self.ca, serials: vec![77] };
+                self.world.append(shard::revocation_shard(now + 60, now), &entry).await;
+            }
+            What::GrantAdd => {
+                self.world.add(9, &Entry::GrantAdd(grant(9, records.user, records.host))).await;
+            }
+            What::CaAdd => self.world.by_roots(&[sign::write(shard::GOVERNANCE, &ca_entry(2, admin))]).await,
+        }
+    }
+
+    fn took_effect(&self, what: What) -> bool {
+        let snapshot = self.snapshot();
+        match what {
+            What::KeyLock => snapshot.key_revoked(self.records.key).unwrap() == Some(Denial::Locked),
+            What::UserLock => {
+                let user = snapshot.user(self.records.user).unwrap();
+                user.is_none_or(|user| user.state != countersign_snapshot::UserState::Active)
+            }
+            What::CaRetire => {
+                let ca = snapshot.ca(&Sha256::digest(blob(1)).into()).unwrap();
+                ca.is_none_or(|ca| ca.state != CaState::Active)
+            }
+            What::GrantRemove => snapshot.grant(self.records.grant).unwrap().is_none(),
+            What::SerialRevoke => snapshot.serial_revoked(self.ca, Serial(77)).unwrap(),
+            What::GrantAdd => {
+                let entry = Entry::GrantAdd(grant(9, self.records.user, self.records.host));
+                let id = sign::record_id(entry.kind(), self.world.admin.address(), [9; 16]);
+                snapshot.grant(id).unwrap().is_some()
+            }
+            What::CaAdd => snapshot.ca(&Sha256::digest(blob(2)).into()).unwrap().is_some(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    KeyLock,
+    UserLock,
+    CaRetire,
+    GrantRemove,
+    SerialRevoke,
+    GrantAdd,
+    CaAdd,
+}
+
+const DENIALS: [What; 5] = [What::KeyLock, What::UserLock, What::CaRetire, What::GrantRemove, What::SerialRevoke];
+
+#[tokio::test]
+async fn a_denial_counts_at_once_survives_a_reorg_and_a_restart_and_ends_64_blocks_after_it_was_not_final() {
+    for what in DENIALS {
+        let mut scene = Scene::new().await;
+        scene.write(what).await;
+        let block = scene.world.latest_number().await;
+        scene.cycle("seen").await;
+        assert!(scene.took_effect(what), "{what:?}: not at once");
+
+        scene.reorg(1).await;
+        scene.cycle("reorged out").await;
+        assert!(scene.took_effect(what), "{what:?}: gone with the reorg");
+        scene.restart();
+        assert!(scene.agent.as_mut().unwrap().republish().unwrap());
+        assert!(scene.took_effect(what), "{what:?}: gone with the restart");
+        scene.world.anvil.mine(3).await;
+        scene.cycle("final without it").await;
+        assert!(scene.took_effect(what), "{what:?}: gone once the final view has passed it");
+
+        // Finality lags two blocks here.
+        let latest = scene.world.latest_number().await;
+        scene.world.anvil.mine(block + 63 + 2 - latest).await;
+        scene.cycle("63 blocks later").await;
+        assert_eq!(scene.snapshot().facts().final_block.number, block + 63);
+        assert!(scene.took_effect(what), "{what:?}: ended too early");
+        scene.world.anvil.mine(1).await;
+        scene.cycle("64 blocks later").await;
+        assert!(!scene.took_effect(what), "{what:?}: never ends, although no history has it");
+
+        scene.write(what).await;
+        scene.cycle("again").await;
+        assert!(scene.took_effect(what), "{what:?}: not the second time");
+        scene.world.anvil.mine(80).await;
+        scene.cycle("final").await;
+        scene.restart();
+        scene.cycle("restarted").await;
+        assert!(scene.took_effect(what), "{what:?}: final, and not for ever");
+    }
+}
+
+#[tokio::test]
+async fn authority_that_was_reorged_out_never_counts_and_re_included_it_counts_once_final() {
+    for what in [What::GrantAdd, What::CaAdd] {
+        let mut scene = Scene::new().await;
+        scene.write(what).await;
+        scene.cycle("seen").await;
+        assert!(!scene.took_effect(what), "{what:?}: before it is final");
+        scene.world.anvil.mine(1).await;
+        scene.cycle("a block later").await;
+        assert!(!scene.took_effect(what), "{what:?}: before it is final");
+
+        scene.reorg(2).await;
+        if matches!(what, What::CaAdd) {
+            scene.world.root_writes_are_gone(1);
+        }
+        scene.restart();
+        for _ in 0..5 {
+            scene.world.anvil.mine(1).await;
+            scene.cycle("final without it").await;
+            assert!(!scene.took_effect(what), "{what:?}: no history has it");
+        }
+        scene.write(what).await;
+        scene.cycle("re-included").await;
+        assert!(!scene.took_effect(what), "{what:?}: re-included, and not final");
+        scene.restart();
+        scene.world.anvil.mine(2).await;
+        scene.cycle("final").await;
+        assert!(scene.took_effect(what), "{what:?}: final");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_by_a_final_issuer_counts_while_the_latest_view_has_it() {
+    let mut scene = Scene::new().await;
+    let now = scene.world.latest_time().await;
+    let (batch, entry) = batch(&scene, 5, now);
+    let day = shard::shard(shard::CLASS_BATCHES, 0);
+    scene.world.append(day, &entry).await;
+    scene.cycle("logged").await;
+    assert_eq!(scene.snapshot().batch(batch).unwrap().unwrap().state, BatchState::Accepted);
+
+    scene.reorg(1).await;
+    scene.cycle("reorged out").await;
+    assert_eq!(scene.snapshot().batch(batch).unwrap(), None, "no history has the batch");
+    scene.restart();
+    scene.world.append(day, &entry).await;
+    scene.cycle("re-included").await;
+    assert_eq!(scene.snapshot().batch(batch).unwrap().unwrap().state, BatchState::Accepted);
+    scene.world.anvil.mine(3).await;
+    scene.cycle("final").await;
+    assert_eq!(scene.snapshot().batch(batch).unwrap().unwrap().state, BatchState::Accepted);
+}
+
+#[tokio::test]
+async fn an_issuers_role_that_was_taken_and_came_back_by_a_reorg_stays_taken_for_its_batches() {
+    let mut scene = Scene::new().await;
+    let now = scene.world.latest_time().await;
+    let roles = |roles: u64| {
+        let x25519 = scene.world.admin_sealing.public().to_bytes().into();
+        let entry = Entry::RoleSet(payload::RoleSet { actor: scene.world.admin.address(), roles, x25519 });
+        sign::write(shard::GOVERNANCE, &entry)
+    };
+    let without = roles(Roles::ADMIN | Roles::REVOKER);
+    let with = roles(Roles::ADMIN | Roles::REVOKER | Roles::ISSUER);
+    let (batch, entry) = batch(&scene, 5, now);
+    let day = shard::shard(shard::CLASS_BATCHES, 0);
+
+    scene.world.by_roots(std::slice::from_ref(&without)).await;
+    scene.cycle("role lost").await;
+    scene.reorg(1).await;
+    scene.world.root_writes_are_gone(1);
+    scene.world.append(day, &entry).await;
+    scene.cycle("role back by a reorg").await;
+    let found = scene.snapshot().batch(batch).unwrap();
+    assert_ne!(found.map(|batch| batch.state), Some(BatchState::Accepted), "the loss of a role is a denial");
+
+    // The other way round: a role that is not final yet makes no batch count.
+    scene.world.by_roots(std::slice::from_ref(&without)).await;
+    scene.world.anvil.mine(80).await;
+    scene.cycle("role lost for good").await;
+    scene.world.by_roots(std::slice::from_ref(&with)).await;
+    let (later, entry) = self::batch(&scene, 6, now);
+    scene.world.append(day, &entry).await;
+    scene.cycle("role not final").await;
+    let found = scene.snapshot().batch(later).unwrap();
+    assert_ne!(found.map(|batch| batch.state), Some(BatchState::Accepted), "the role is not final");
+}
+
+fn batch(scene: &Scene, seed: u8, now: u64) -> (Id, Entry) {
+    let entry = Entry::Batch(payload::Batch {
+        r: [seed; 16].into(),
+        ca: scene.ca.0.into(),
+        root: [seed; 32].into(),
+        size: 1,
+        notAfter: now + 3600,
+        leavesCid: Vec::new().into(),
+    });
+    (sign::record_id(entry.kind(), scene.world.admin.address(), [seed; 16]), entry)
+}
+
+#[tokio::test]
+async fn a_reorg_beyond_what_was_final_publishes_nothing_before_and_after_a_restart() {
+    let mut scene = Scene::new().await;
+    scene.write(What::KeyLock).await;
+    scene.world.anvil.mine(4).await;
+    scene.cycle("final").await;
+    let before = scene.host.snapshot_files();
+    // Same height, another block there.
+    scene.world.anvil.call("anvil_rollback", json!([5])).await;
+    scene.world.anvil.mine(5).await;
+    for round in ["running", "restarted"] {
+        scene.on_time(&scene.host).await;
+        let failure = scene.agent.as_mut().unwrap().cycle().await.failure.unwrap();
+        assert_eq!(failure.reason, Reason::FinalWentBack, "{round}: {failure}");
+        assert!(scene.host.snapshot_files() == before, "{round}: the snapshot has changed");
+        scene.restart();
+    }
+    scene.world.anvil.mine(9).await;
+    scene.on_time(&scene.host).await;
+    let failure = scene.agent.as_mut().unwrap().cycle().await.failure.unwrap();
+    assert_eq!(failure.reason, Reason::FinalWentBack, "longer: {failure}");
+    assert!(scene.host.snapshot_files() == before, "longer: the snapshot has changed");
+}
+
+#[tokio::test]
+async fn a_fork_of_the_final_block_without_any_entry_changed_is_refused_too() {
+    let mut scene = Scene::new().await;
+    scene.world.anvil.mine(6).await;
+    scene.cycle("empty blocks").await;
+    let before = scene.host.snapshot_files();
+    scene.world.anvil.call("anvil_rollback", json!([5])).await;
+    scene.world.anvil.mine(9).await;
+    scene.on_time(&scene.host).await;
+    let failure = scene.agent.as_mut().unwrap().cycle().await.failure.unwrap();
+    assert_eq!(failure.reason, Reason::FinalWentBack, "{failure}");
+    assert!(scene.host.snapshot_files() == before, "the snapshot has changed");
+}
+
+/// What a random history writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Grant(u8),
+    Remove(u8),
+    Lock(u8),
+}
+
+#[tokio::test]
+async fn in_random_histories_with_reorgs_a_host_is_never_more_permissive_than_the_final_history_and_the_latest_denials()
+{
+    let mut random = Seeded::from_environment("reorgs");
+    let rounds: usize = match std::env::var("COUNTERSIGN_ATTACK_ROUNDS") {
+        Ok(text) => text.parse().expect("COUNTERSIGN_ATTACK_ROUNDS: a number"),
+        Err(_) => 120,
+    };
+    let mut scene = Scene::new().await;
+    let grant_id = |scene: &Scene, seed: u8| {
+        let entry = Entry::GrantAdd(grant(seed, scene.records.user, scene.records.host));
+        sign::record_id(entry.kind(), scene.world.admin.address(), [seed; 16])
+    };
+    // The chain as it stands, by block; and the denials that a published snapshot has known, by the last block they were in.
+    let mut history: Vec<(u64, Event)> = Vec::new();
+    let mut known: BTreeMap<Event, u64> = BTreeMap::new();
+    let (mut final_block, mut next_seed, mut reorgs) = (0, 20, 0);
+    for round in 0..rounds {
+        let told = format!("round {round}");
+        match random.below(8) {
+            0..=2 => {
+                next_seed += 1;
+                put(&scene, &mut history, Event::Grant(next_seed)).await;
+            }
+            3 if next_seed > 20 => {
+                let seed = 21 + u8::try_from(random.below(usize::from(next_seed - 20))).unwrap();
+                let event = if random.below(2) == 0 { Event::Remove(seed) } else { Event::Lock(seed) };
+                put(&scene, &mut history, event).await;
+            }
+            4 | 5 => {
+                let depth = 1 + u64::try_from(random.below(2)).unwrap();
+                let latest = scene.world.latest_number().await;
+                let (kept, mut gone): (Vec<_>, Vec<_>) =
+                    history.into_iter().partition(|(block, _)| *block <= latest - depth);
+                history = kept;
+                scene.world.anvil.call("anvil_rollback", json!([depth])).await;
+                reorgs += 1;
+                // Some come back, in another order.
+                gone.reverse();
+                for (_, event) in gone {
+                    if random.below(2) == 0 {
+                        put(&scene, &mut history, event).await;
+                    }
+                }
+                let short = (latest + 1).saturating_sub(scene.world.latest_number().await);
+                if short > 0 {
+                    scene.world.anvil.mine(short).await;
+                }
+            }
+            6 => scene.restart(),
+            _ => scene.world.anvil.mine(1 + u64::try_from(random.below(3)).unwrap()).await,
+        }
+        scene.cycle(&told).await;
+
+        let latest = scene.world.latest_number().await;
+        final_block = final_block.max(latest - 2);
+        let snapshot = scene.snapshot();
+        assert_eq!(snapshot.facts().final_block.number, final_block, "{told}");
+        for (block, event) in &history {
+            if !matches!(event, Event::Grant(_)) {
+                let seen = known.entry(*event).or_insert(*block);
+                *seen = (*seen).max(*block);
+            }
+        }
+        let present: BTreeSet<Event> = history.iter().map(|(_, event)| *event).collect();
+        known.retain(|event, block| present.contains(event) || final_block < *block + 64);
+        for seed in 21..=next_seed {
+            let granted = snapshot.grant(grant_id(&scene, seed)).unwrap().is_some();
+            let is_final = history.iter().any(|(block, event)| *event == Event::Grant(seed) && *block <= final_block);
+            let denied = known.contains_key(&Event::Remove(seed));
+            assert_eq!(granted, is_final && !denied, "{told}: grant {seed}, final {is_final}, denied {denied}");
+            let locked = snapshot.key_revoked(Fingerprint20([seed; 20])).unwrap().is_some();
+            assert_eq!(locked, known.contains_key(&Event::Lock(seed)), "{told}: lock {seed}");
+        }
+    }
+    println!("{rounds} rounds, {reorgs} reorgs, {} entries stand", history.len());
+    assert!(reorgs > 0);
+
+    // A host that has seen none of the forks gives at least as much, never less, and denies what the chain denies.
+    let stranger = HostFiles::new(&scene.world, scene.records.host, "");
+    scene.on_time(&stranger).await;
+    assert_eq!(stranger.open().cycle().await.failure, None);
+    for seed in 21..=next_seed {
+        let id = grant_id(&scene, seed);
+        if scene.snapshot().grant(id).unwrap().is_some() {
+            assert!(stranger.snapshot().grant(id).unwrap().is_some(), "grant {seed}");
+        }
+    }
+}
+
+/// Writes an event and notes the block it is in.
+async fn put(scene: &Scene, history: &mut Vec<(u64, Event)>, event: Event) {
+    let (shard, entry) = match event {
+        Event::Grant(seed) => (shard::DIRECTORY, Entry::GrantAdd(grant(seed, scene.records.user, scene.records.host))),
+        Event::Remove(seed) => {
+            let entry = Entry::GrantAdd(grant(seed, scene.records.user, scene.records.host));
+            let id = sign::record_id(entry.kind(), scene.world.admin.address(), [seed; 16]);
+            (shard::DIRECTORY, Entry::Remove(vec![id]))
+        }
+        Event::Lock(seed) => (shard::DENIALS, key_lock(Fingerprint20([seed; 20]))),
+    };
+    scene.world.append(shard, &entry).await;
+    history.push((scene.world.latest_number().await, event));
+}
