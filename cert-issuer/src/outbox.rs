@@ -168,12 +168,24 @@ mod tests {
     }
 
     #[test]
+    fn a_note_is_three_lines_under_the_delivery_s_id() {
+        let directory = tempfile::tempdir().unwrap();
+        Outbox::open(directory.path()).unwrap().add(&note()).unwrap();
+        let text = std::fs::read_to_string(directory.path().join(format!("{}.note", "01".repeat(16)))).unwrap();
+        assert_eq!(text, format!("{}\n0x{}\n1000\n", note().cid, "02".repeat(32)));
+        std::fs::write(directory.path().join("readme"), "passed over").unwrap();
+        assert_eq!(Outbox::open(directory.path()).unwrap().notes().unwrap(), [note()]);
+    }
+
+    #[test]
     fn a_note_that_does_not_read_is_named_and_not_passed_over() {
         let directory = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(directory.path()).unwrap();
         outbox.add(&note()).unwrap();
         let path = outbox.file(note().delivery);
-        for text in ["", "x", &std::fs::read_to_string(&path).unwrap().replace("1000", "soon")] {
+        let good = std::fs::read_to_string(&path).unwrap();
+        for text in ["", "x", &good.replace("1000", "soon"), &format!("{good}more\n"), good.trim_end_matches("1000\n")]
+        {
             std::fs::write(&path, text).unwrap();
             assert!(matches!(outbox.notes(), Err(OutboxError::Malformed { .. })), "{text}");
         }

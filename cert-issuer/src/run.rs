@@ -72,10 +72,15 @@ pub enum StartError {
     },
 }
 
-/// What the service last did; written to `status.json` in the state directory.
+/// The format of `status.json`.
+const STATUS_FORMAT: u32 = 1;
+
+/// What the service last did; written to `status.json` in the state directory (`docs/spec/issuer-state.md`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
+    /// 1. Fields may be added; none is renamed or changes its meaning.
+    pub format: u32,
     /// When this was written, Unix seconds.
     pub time: u64,
     /// Latest block seen.
@@ -135,7 +140,8 @@ impl Service {
         let answered = Answered::open(&config.state.join("answered"))?;
         let view = View::read(&realm, 1).await.map_err(IssueError::from)?;
         let (ca, key) = open_ca(&config, &view.effective)?;
-        let status = Status { issuer: actor.address().to_string(), ca: ca.to_string(), ..Status::default() };
+        let (issuer, format) = (actor.address().to_string(), STATUS_FORMAT);
+        let status = Status { format, issuer, ca: ca.to_string(), ..Status::default() };
         let ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
         let issuer = Issuer::new(realm.clone(), actor, ca, key, config.patience.duration())?;
         let cursor = Cursor::default();
@@ -417,6 +423,24 @@ fn unix_secs() -> u64 {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_status_has_the_fields_that_its_page_lists() {
+        let page = include_str!("../../docs/spec/issuer-state.md");
+        let listed: Vec<&str> = page
+            .split("## `status.json`")
+            .nth(1)
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        let status = serde_json::to_value(Status::default()).unwrap();
+        let mut fields: Vec<&str> = status.as_object().unwrap().keys().map(String::as_str).collect();
+        fields.sort_unstable();
+        let mut sorted = listed.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, fields);
+    }
 
     #[test]
     fn a_password_file_that_others_can_read_is_refused() {
