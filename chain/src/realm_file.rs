@@ -44,6 +44,7 @@ pub struct RealmFile {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Raw {
+    version: u32,
     chain_id: u64,
     contract: Address,
     code_hash: B256,
@@ -58,6 +59,14 @@ struct Raw {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quorum: Option<usize>,
     endpoints: Vec<Url>,
+}
+
+/// The layout that this version reads and writes.
+const VERSION: u32 = 1;
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -136,10 +145,16 @@ impl RealmFile {
     /// `RealmFile`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ChainError> {
         let refuse = |line, detail| ChainError::RealmFile { path: path.to_owned(), line, detail };
-        let raw: Raw = toml::from_str(text).map_err(|error| {
+        let syntax = |error: toml::de::Error| {
             let line = error.span().and_then(|span| text.get(..span.start)).map(line_of);
             refuse(line, error.message().to_owned())
-        })?;
+        };
+        // Before all other keys: another version may have others.
+        let Version { version } = toml::from_str(text).map_err(syntax)?;
+        if version != VERSION {
+            return Err(refuse(key_line(text, "version"), format!("version is {version}, expected {VERSION}")));
+        }
+        let raw: Raw = toml::from_str(text).map_err(syntax)?;
         let trust = match (raw.header_source, raw.quorum) {
             (RawSource::Dev, None) => HeaderTrust::Dev,
             (RawSource::Dev, Some(_)) => {
@@ -182,6 +197,7 @@ impl RealmFile {
         };
         let pin = self.pin.clone();
         let raw = Raw {
+            version: VERSION,
             chain_id: pin.chain_id,
             contract: pin.contract,
             code_hash: pin.code_hash,
@@ -291,6 +307,14 @@ mod tests {
     }
 
     #[test]
+    fn another_version_is_refused_whatever_else_it_says() {
+        let text = dev().to_toml().unwrap().replace("version = 1", "version = 2\nnews = true");
+        assert_eq!(refused(&text), "realm.toml:2: version is 2, expected 1");
+        let text = dev().to_toml().unwrap().replace("version = 1", "");
+        assert!(refused(&text).ends_with("missing field `version`"), "{}", refused(&text));
+    }
+
+    #[test]
     fn what_is_written_is_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("realm.toml");
@@ -320,7 +344,7 @@ mod tests {
         let text = dev().to_toml().unwrap().replace("threshold = 2", "threshold = 2\nthreshhold = 2");
         let message = refused(&text);
         assert!(
-            message.starts_with("realm.toml:7: unknown field `threshhold`, expected one of `chain-id`"),
+            message.starts_with("realm.toml:8: unknown field `threshhold`, expected one of `version`"),
             "{message}"
         );
     }
@@ -339,7 +363,7 @@ mod tests {
     fn a_pin_that_does_not_give_the_realm_id_is_refused() {
         let text = dev().to_toml().unwrap().replace(&"03".repeat(20), &"04".repeat(20));
         let message = refused(&text);
-        assert!(message.starts_with("realm.toml:5: realm: realm 0x"), "{message}");
+        assert!(message.starts_with("realm.toml:6: realm: realm 0x"), "{message}");
         assert!(message.contains("is not the id of these roots"), "{message}");
     }
 
@@ -383,9 +407,9 @@ mod tests {
     fn quorum_and_header_source_go_together() {
         let text = dev().to_toml().unwrap();
         let message = refused(&text.replace("header-source = \"dev\"", "header-source = \"dev\"\nquorum = 2"));
-        assert_eq!(message, "realm.toml:13: quorum goes with header-source = \"quorum\" only");
+        assert_eq!(message, "realm.toml:14: quorum goes with header-source = \"quorum\" only");
         let message = refused(&text.replace("header-source = \"dev\"", "header-source = \"quorum\""));
-        assert_eq!(message, "realm.toml:12: expected quorum = how many endpoints must agree");
+        assert_eq!(message, "realm.toml:13: expected quorum = how many endpoints must agree");
     }
 
     #[test]
