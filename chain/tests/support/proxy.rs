@@ -147,7 +147,25 @@ async fn forward(target: std::net::SocketAddr, body: &[u8]) -> std::io::Result<V
     Ok(read_message(&mut stream).await?.unwrap_or_default())
 }
 
-/// Reads one HTTP message with a content length; `None` at the end of the connection.
+/// The rest of a body that comes in chunks, as geth sends it.
+async fn read_chunks(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(stream.read_u8().await?);
+        }
+        let length = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).unwrap();
+        let mut chunk = vec![0; length.checked_add(2).unwrap()];
+        stream.read_exact(&mut chunk).await?;
+        if length == 0 {
+            return Ok(body);
+        }
+        body.extend_from_slice(&chunk[..length]);
+    }
+}
+
+/// Reads one HTTP message; `None` at the end of the connection.
 async fn read_message(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -158,6 +176,9 @@ async fn read_message(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>
         head.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    if head.contains("transfer-encoding: chunked") {
+        return Ok(Some(read_chunks(stream).await?));
+    }
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length:"))

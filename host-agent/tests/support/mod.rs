@@ -55,6 +55,9 @@ pub fn tool(name: &str) -> PathBuf {
 pub struct Anvil {
     child: Child,
     pub url: String,
+    pub chain_id: u64,
+    /// Where it is geth instead: the account that pays for blocks.
+    payer: Option<String>,
 }
 
 impl Anvil {
@@ -75,7 +78,49 @@ impl Anvil {
         };
         // Keep reading, else anvil stops at a full pipe.
         std::thread::spawn(move || for _ in lines.map_while(Result::ok) {});
-        Self { child, url: format!("http://{address}") }
+        Self { child, url: format!("http://{address}"), chain_id: 31337, payer: None }
+    }
+
+    /// The second client: `geth --dev`, which mines on each transaction and calls a block final with every 32nd one.
+    pub async fn geth(program: &Path) -> Self {
+        let mut child = Command::new(program)
+            .args(["--dev", "--ipcdisable", "--nodiscover", "--port", "0", "--authrpc.port", "0"])
+            .args(["--http", "--http.addr", "127.0.0.1", "--http.port", "0", "--http.api", "eth"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("geth starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let address = loop {
+            let line = lines.next().expect("geth says where it listens").expect("UTF-8");
+            if let Some((_, address)) =
+                line.split_once("HTTP server started").and_then(|(_, rest)| rest.split_once("endpoint="))
+            {
+                break address.split_whitespace().next().expect("an address").to_owned();
+            }
+        };
+        std::thread::spawn(move || for _ in lines.map_while(Result::ok) {});
+        let mut node = Self { child, url: format!("http://{address}"), chain_id: 1337, payer: None };
+        let accounts = node.call("eth_accounts", json!([])).await;
+        node.payer = Some(accounts.get(0).and_then(Value::as_str).expect("the developer's account").to_owned());
+        for key in [ADMIN_KEY, ROOT_KEY, DEVICE_KEY] {
+            let to = ActorKey::from_hex(key).unwrap().address();
+            node.pay(&json!({ "from": node.payer, "to": to, "value": "0x56bc75e2d63100000" })).await;
+        }
+        node
+    }
+
+    async fn pay(&self, transaction: &Value) {
+        let hash = self.call("eth_sendTransaction", json!([transaction])).await;
+        while self.call("eth_getTransactionReceipt", json!([hash])).await.is_null() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Mines until what is there now is final.
+    pub async fn finalize(&self) {
+        self.mine(if self.payer.is_some() { 64 } else { 3 }).await;
     }
 
     pub fn endpoints(&self) -> Endpoints {
@@ -89,6 +134,12 @@ impl Anvil {
     }
 
     pub async fn mine(&self, blocks: u64) {
+        if let Some(payer) = &self.payer {
+            for _ in 0..blocks {
+                self.pay(&json!({ "from": payer, "to": payer })).await;
+            }
+            return;
+        }
         self.call("anvil_mine", json!([format!("{blocks:#x}")])).await;
     }
 }
@@ -113,21 +164,24 @@ pub struct World {
 fn sender(anvil: &Anvil, key: &str) -> Sender {
     let patience =
         Patience { poll: Duration::from_millis(20), stuck: Duration::from_secs(60), give_up: Duration::from_secs(20) };
-    Sender::new(anvil.endpoints(), ActorKey::from_hex(key).unwrap(), 31337, patience, FeeCaps::default())
+    Sender::new(anvil.endpoints(), ActorKey::from_hex(key).unwrap(), anvil.chain_id, patience, FeeCaps::default())
 }
 
 impl World {
     pub async fn new() -> Self {
-        let anvil = Anvil::start();
+        Self::on(Anvil::start()).await
+    }
+
+    pub async fn on(anvil: Anvil) -> Self {
         let admin = sender(&anvil, ADMIN_KEY);
         let deployed = admin.deploy(&Artifact::built_in().unwrap(), &mut |_| ()).await.unwrap();
         let root = ActorKey::from_hex(ROOT_KEY).unwrap();
         let (roots, salt) = (vec![root.address()], B256::repeat_byte(7));
         let pin = RealmPin {
-            chain_id: 31337,
+            chain_id: anvil.chain_id,
             contract: deployed.contract,
             code_hash: deployed.code_hash,
-            realm: sign::realm_id(31337, deployed.contract, 1, &roots, salt),
+            realm: sign::realm_id(anvil.chain_id, deployed.contract, 1, &roots, salt),
             threshold: 1,
             roots,
             salt,
@@ -244,7 +298,7 @@ impl World {
             )
             .await;
         let grant = self.add(4, &Entry::GrantAdd(grant(4, user, host))).await;
-        self.anvil.mine(3).await;
+        self.anvil.finalize().await;
         Records { user, host, grant, key, key_id }
     }
 }

@@ -10,7 +10,7 @@ use countersign_chain::{
     realm_file::{HeaderTrust, RealmFile},
 };
 use countersign_registry::shard;
-use countersign_snapshot::Denial;
+use countersign_snapshot::{Clock, Denial};
 
 use crate::{
     lie::Liar,
@@ -44,7 +44,11 @@ impl Stage {
     }
 
     async fn new(trust: HeaderTrust, count: usize) -> Self {
-        let world = World::new().await;
+        Self::on(World::new().await, trust, count).await
+    }
+
+    /// On a chain node of the test's choice.
+    pub async fn on(world: World, trust: HeaderTrust, count: usize) -> Self {
         let records = world.populate().await;
         let mut nodes = Vec::new();
         for _ in 0..count {
@@ -53,6 +57,7 @@ impl Stage {
         let urls = nodes.iter().map(Liar::url).collect();
         let realm = RealmFile::new(world.pin.clone(), ProfileName::Dev, trust, urls).expect("a realm file");
         let host = HostFiles::of(&realm, records.host, "");
+        on_time(&world, &host).await;
         let mut agent = host.open();
         assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
         world.append(shard::DENIALS, &key_lock(records.key)).await;
@@ -76,6 +81,7 @@ impl Stage {
 
     /// A cycle that must publish the truth: the newest block, and the lock that is in it.
     pub async fn publishes_the_truth(&mut self, what: &str) {
+        on_time(&self.world, &self.host).await;
         let failure = self.agent.cycle().await.failure;
         assert_eq!(failure, None, "{what}");
         self.tells_the_truth(what).await;
@@ -103,4 +109,11 @@ impl Stage {
         }
         !failed
     }
+}
+
+/// The clock follows a chain that mines faster than a block a second.
+pub async fn on_time(world: &World, host: &HostFiles) {
+    let now = i64::try_from(Clock::now().expect("a clock").unix_secs).expect("a time of this age");
+    let block = i64::try_from(world.latest_time().await).expect("a time of this age");
+    host.shift.set(block.saturating_sub(now).max(0).saturating_add(5));
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use attacks::{
     mutate::Seeded,
+    stage,
     world::{HostFiles, Records, World, grant, key_lock},
 };
 use countersign_agent::{agent::Agent, reason::Reason};
@@ -16,7 +17,7 @@ use countersign_registry::{
     entries::{Entry, Roles, Targets, payload},
     shard, sign,
 };
-use countersign_snapshot::{BatchState, CaState, Clock, Denial, Snapshot};
+use countersign_snapshot::{BatchState, CaState, Denial, Snapshot};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -66,11 +67,8 @@ impl Scene {
         scene
     }
 
-    /// The clock follows the chain, which mines faster than a block a second.
     async fn on_time(&self, host: &HostFiles) {
-        let now = i64::try_from(Clock::now().unwrap().unix_secs).unwrap();
-        let block = i64::try_from(self.world.latest_time().await).unwrap();
-        host.shift.set((block - now).max(0) + 5);
+        stage::on_time(&self.world, host).await;
     }
 
     async fn cycle(&mut self, what: &str) {
