@@ -4,6 +4,7 @@
 //! is what to quote. There is no pass or fail here.
 
 pub mod snapshot;
+pub mod storm;
 
 use std::{
     io::{self, Write as _},
