@@ -29,7 +29,7 @@ const LOGIN: &str = "deploy";
 /// How many positions of a good certificate are flipped, one at a time.
 const FLIPS: usize = 64;
 /// Where the choice of positions begins.
-const SEED: u64 = 0x5eed_0f_f11b5;
+const SEED: u64 = 0x05ee_d0ff_11b5;
 
 /// Who refuses, and how it says so.
 #[derive(Clone, Copy)]
