@@ -13,7 +13,7 @@ use e2e::{
     in_bed,
     issuer::Service,
     mint::Mint,
-    realm::{Actor, Directory, Grant, Settings},
+    realm::{self, Actor, Directory, Grant, Settings},
     story::{Line, Setup, Story},
 };
 use serde_json::Value;
@@ -68,9 +68,9 @@ impl Office {
     }
 
     /// alice's request, by her ledger key, and its id.
-    fn ask(&self) -> String {
+    fn ask(&self, ttl: &str) -> String {
         let key = self.story.key.public_path();
-        let arguments = ["request", "web1", "--as", LOGIN, "--ttl", "5m", "--key", key.to_str().unwrap()];
+        let arguments = ["request", "web1", "--as", LOGIN, "--ttl", ttl, "--key", key.to_str().unwrap()];
         let arguments = [&arguments[..], &["--reason", "the disk is full"]].concat();
         let written = cli::success(Some(&self.story.realm.device), &arguments);
         written["entries"][0]["id"].as_str().unwrap().to_owned()
@@ -110,9 +110,13 @@ impl Office {
 fn two_people_approve_before_a_certificate_is_issued_and_one_of_them_twice_is_one() {
     in_bed!(|| {
         let mut office = Office::begin();
-        let request = office.ask();
+        let request = office.ask("5m");
         office.service.process.wait_line(&format!("event=refused request={request} reason=approvals-missing"));
         office.forge(&request, "approvals-missing", Some("0 of 2"));
+        // Neither a request that nobody made nor one for another time will do instead.
+        office.forge(&Id(realm::random()).to_string(), "request-unknown", None);
+        let shorter = office.ask("4m");
+        office.forge(&shorter, "request-mismatch", None);
 
         cli::success(Some(&office.bob), &["approve", &request]);
         assert_eq!(office.judged(&request), "approvals-missing");
@@ -146,7 +150,7 @@ fn two_people_approve_before_a_certificate_is_issued_and_one_of_them_twice_is_on
 fn one_denial_outweighs_two_approvals() {
     in_bed!(|| {
         let mut office = Office::begin();
-        let request = office.ask();
+        let request = office.ask("5m");
         cli::success(Some(&office.carol), &["deny", &request]);
         office.service.process.wait_line(&format!("event=refused request={request} reason=approval-denied"));
         for approver in [&office.bob, &office.carol] {

@@ -258,7 +258,7 @@ fn copy_folder(from: &str, to: &str) {
 }
 
 #[test]
-fn a_backup_of_the_snapshot_put_back_counts_no_longer_than_it_would_have_and_is_overtaken() {
+fn a_backup_of_the_snapshot_put_back_is_overtaken_by_the_next_publication() {
     in_bed!(|| {
         let mut story = Story::begin(Setup::default());
         let credential = Credential::key(&story.key);
