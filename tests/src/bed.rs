@@ -62,7 +62,6 @@ fn run_inside(name: &str) -> (bool, String) {
         .arg(bed)
         .arg(program)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env("BED_SHARE", tools::workspace())
         .env("COUNTERSIGN_TARGET", tools::target_folder())
         .env("COUNTERSIGN_TOOLS", tools::tools_folder())
         .stdin(Stdio::null())
