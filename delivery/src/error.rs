@@ -114,6 +114,15 @@ pub enum DeliveryError {
         expected: String,
     },
 
+    /// Sealed leaves of a batch whose form is wrong, or that cannot be sealed as asked.
+    #[error("sealed leaves: {field}: expected {expected}")]
+    Leaves {
+        /// The field at fault.
+        field: &'static str,
+        /// What it should have been.
+        expected: &'static str,
+    },
+
     /// A CID of a sort that is never written here.
     #[error("cid {found}: expected version 1, codec raw, sha2-256")]
     Cid {

@@ -26,6 +26,7 @@ mod block;
 mod directory;
 mod error;
 mod key;
+mod leaves;
 mod payload;
 mod seal;
 
@@ -33,5 +34,8 @@ pub use block::{BlockCid, MAX_BLOCK_BYTES};
 pub use directory::DirectoryStore;
 pub use error::DeliveryError;
 pub use key::{PublicKey, SecretKey};
+pub use leaves::{
+    LEAF_OVERHEAD, LeavesContext, MAX_WATCHDOGS, Watchdog, leaves_capacity, open_leaves, seal_leaves, seal_leaves_with,
+};
 pub use payload::{Contents, Digest, MAX_PAYLOAD_BYTES, Payload, PayloadKind, Salt};
 pub use seal::{Context, SEALED_CID_BYTES, Sealed, open, open_cid, seal, seal_with};

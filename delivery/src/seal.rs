@@ -191,7 +191,7 @@ fn cid_plaintext(cid: BlockCid) -> Vec<u8> {
 }
 
 /// Version, encapsulated key, ciphertext with its tag.
-fn seal_bytes(
+pub(crate) fn seal_bytes(
     info: &[u8],
     sender: &SecretKey,
     recipient: &PublicKey,
@@ -218,7 +218,7 @@ fn seal_bytes(
     Ok([&[VERSION][..], &encapsulated.to_bytes(), &ciphertext].concat())
 }
 
-fn open_bytes(
+pub(crate) fn open_bytes(
     object: &'static str,
     info: &[u8],
     recipient: &SecretKey,
@@ -257,7 +257,7 @@ fn hpke_secret(key: &SecretKey) -> Result<<X25519HkdfSha256 as hpke::Kem>::Priva
 }
 
 /// The one draw of 32 random bytes that sealing takes, drawn beforehand where failure can still be an error.
-struct Seed {
+pub(crate) struct Seed {
     bytes: Zeroizing<[u8; 32]>,
     state: SeedState,
 }
@@ -270,7 +270,7 @@ enum SeedState {
 }
 
 impl Seed {
-    fn new(bytes: &[u8; 32]) -> Self {
+    pub(crate) fn new(bytes: &[u8; 32]) -> Self {
         Self { bytes: Zeroizing::new(*bytes), state: SeedState::Fresh }
     }
 }
