@@ -91,6 +91,10 @@ impl Engine<'_> {
         if shard::class_of_kind(context.kind) != Some(shard::class_of(context.at.shard)) {
             return Err(IgnoreReason::WrongShard);
         }
+        // The contract takes none of them from anybody else. Were it ever to, one key must neither govern nor stop every host.
+        if context.kind.class() == 0x00 && !context.by_roots() {
+            return Err(IgnoreReason::NoRole);
+        }
         if context.kind.is_critical() {
             // None of them is known to this version, MIGRATE included.
             self.state.upgrade.get_or_insert((context.kind, context.at));

@@ -58,7 +58,7 @@ reasons! {
     WrongShard = "wrong-shard",
     /// The writer is locked from this block or an earlier one on.
     ActorLocked = "actor-locked",
-    /// The writer does not hold the role: lost in this block or before, or granted only in this block.
+    /// The writer does not hold the role: lost in this block or before, or granted only in this block; governance not by the roots.
     NoRole = "no-role",
     /// A name outside its alphabet or length.
     InvalidName = "invalid-name",

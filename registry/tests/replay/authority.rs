@@ -2,8 +2,8 @@
 
 use countersign_registry::entries::{Entry, Kind, Roles, Targets, payload};
 use countersign_registry::realm::{CaState, State};
-use countersign_registry::replay::{IgnoreReason, setting};
-use countersign_registry::{Address, Fingerprint20, Id};
+use countersign_registry::replay::{IgnoreReason, ReplayError, setting};
+use countersign_registry::{Address, B256, Fingerprint20, Id, shard, sign};
 use std::collections::BTreeSet;
 
 use crate::support::*;
@@ -210,4 +210,25 @@ fn an_issuer_revokes_certificates_of_cas_that_list_it_only() {
     assert_eq!(serials[&theirs], BTreeSet::from([3]));
     assert_eq!(serials[&Id([5; 16])], BTreeSet::from([4]));
     assert_eq!(log.reasons(), [IgnoreReason::IssuerNotListed]);
+}
+
+#[test]
+fn governance_counts_from_the_roots_only_and_a_critical_entry_of_anybody_else_stops_no_host() {
+    let mut log = cast();
+    let everything = u64::from(u16::MAX);
+    let set = |actor: Address| Entry::RoleSet(payload::RoleSet { actor, roles: everything, x25519: B256::ZERO });
+    let stranger = Address::repeat_byte(0x77);
+    for actor in [ADMIN, REVOKER, stranger] {
+        log.add(3, actor, &set(stranger));
+        log.add(3, actor, &Entry::Settings(settings(&[(setting::MAX_TTL, 5)])));
+        log.add_raw(3, actor, Kind(0x00ff), shard::GOVERNANCE, sign::clear(b"?"));
+    }
+    let done = log.done();
+    assert!(!done.actors.contains_key(&stranger));
+    assert_eq!(done.settings.max_ttl, 86_400);
+    assert_eq!(log.reasons(), [IgnoreReason::NoRole; 9]);
+
+    log.add_raw(4, ROOTS, Kind(0x00ff), shard::GOVERNANCE, sign::clear(b"?"));
+    let refused = log.replayed(5).effective(block(5), &[]).unwrap_err();
+    assert!(matches!(refused, ReplayError::UpgradeNeeded { kind: Kind(0x00ff), .. }), "{refused}");
 }
