@@ -190,6 +190,16 @@ pub fn fields(entry: &Entry) -> Fields {
             ("digest", hex(delivery.digest)),
             ("sealed-cid", hex(&delivery.sealedCid)),
         ],
+        Entry::Prekeys(prekeys) => vec![
+            ("drop", json!(prekeys.drop == 1)),
+            ("keys", prekeys.keys.iter().map(alloy_primitives::hex::encode).collect()),
+        ],
+        Entry::Envelope(envelope) => vec![
+            ("r", hex(envelope.r)),
+            ("payload-name", json!(envelope.payloadName)),
+            ("payload-kind", json!(envelope.payloadKind)),
+            ("index", hex(envelope.index)),
+        ],
         Entry::PublicData(data) => {
             vec![("r", hex(data.r)), ("name", json!(data.name)), ("data", hex(&data.data))]
         }

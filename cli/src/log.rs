@@ -115,6 +115,7 @@ fn record_id(entry: &Entry, actor: Address) -> Option<Id> {
         Entry::Batch(add) => add.r,
         Entry::Request(add) => add.r,
         Entry::Delivery(add) => add.r,
+        Entry::Envelope(add) => add.r,
         Entry::PublicData(add) => add.r,
         _ => return None,
     };

@@ -57,12 +57,12 @@ library Kinds {
     // 07 member
     uint16 internal constant REQUEST = 0x0700; // Request
     uint16 internal constant ACKNOWLEDGE = 0x0701; // packed: Acknowledge
-    uint16 internal constant PREKEYS = 0x0702; // reserved
+    uint16 internal constant PREKEYS = 0x0702; // packed: Prekeys
 
     // 08 delivery
     uint16 internal constant DELIVERY = 0x0800; // packed: Delivery
     uint16 internal constant PUBLIC_DATA = 0x0801; // PublicData
-    uint16 internal constant ENVELOPE = 0x0802; // reserved
+    uint16 internal constant ENVELOPE = 0x0802; // packed: Envelope
 
     // 09 inbox
     uint16 internal constant ENROL = 0x0900; // Enrol
@@ -261,16 +261,31 @@ struct Acknowledge {
     bytes32 digest; // the delivery's, as seen by the recipient
 }
 
+/// X25519 keys of the actor's, each for one payload and for 30 days. Packed: 1 byte, then n x 32 bytes, 1 <= n <= 127.
+struct Prekeys {
+    uint8 drop; // 1: the actor's earlier prekeys are void; 0: they stay
+    bytes32[] keys;
+}
+
 // --- 08 delivery
 
 /// One sealed payload for one recipient. Packed: 16, 20, 1 and 32 bytes, the name after a byte with its length, and the rest.
 struct Delivery {
     bytes16 r;
     address recipient;
-    uint8 payloadKind; // 1 SSH certificate, 2 SSH key pair
+    uint8 payloadKind; // 1 SSH certificate, 2 SSH key pair, 3 host certificate, 4 X.509 key pair, 5 opaque secret
     bytes32 digest; // salted, see docs/spec/delivery.md
     string payloadName;
     bytes sealedCid; // the block's CID, sealed to the recipient; not empty
+}
+
+/// Sealed payloads for any number of recipients, who are not named. Packed: 16, 1 and 32 bytes, and the name after a byte with its
+/// length.
+struct Envelope {
+    bytes16 r;
+    uint8 payloadKind; // as in Delivery
+    bytes32 index; // SHA-256 of the envelope's index block, see docs/spec/delivery.md
+    string payloadName;
 }
 
 struct PublicData {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {Approve, Batch, Countersign, Delivery, Kinds, MemberSet, Roles, RootSet} from "../src/Entries.sol";
+import {Approve, Batch, Countersign, Delivery, Envelope, Kinds, MemberSet, Roles, RootSet} from "../src/Entries.sol";
 import {IRegistry} from "../src/IRegistry.sol";
 import {Packed} from "./Packed.sol";
 import {RegistryTest} from "./RegistryTest.sol";
@@ -98,6 +98,9 @@ contract GasTest is RegistryTest {
             "approval", shardOf(4, 0), Kinds.APPROVE, clear(Packed.approve(Approve(id("request"), keccak256("hash"))))
         );
         measure("delivery", shardOf(6, 0), Kinds.DELIVERY, delivery());
+        bytes memory envelope = clear(Packed.envelope(Envelope(id("r"), 5, keccak256("index"), "api-token")));
+        measure("envelope, for a fleet", shardOf(6, 0), Kinds.ENVELOPE, envelope);
+        measure("100 prekeys", shardOf(5, 0), Kinds.PREKEYS, random(2 + 100 * 32));
         IRegistry.Write[] memory writes = new IRegistry.Write[](2);
         writes[0] = IRegistry.Write(shardOf(4, 0), Kinds.BATCH, batch(0));
         writes[1] = IRegistry.Write(shardOf(6, 0), Kinds.DELIVERY, delivery());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {Acknowledge, Approve, Batch, Countersign, Delivery} from "../src/Entries.sol";
+import {Acknowledge, Approve, Batch, Countersign, Delivery, Envelope, Prekeys} from "../src/Entries.sol";
 
 /// @dev The packed forms of payload structs (docs/spec/registry.md), without the encoding byte.
 library Packed {
@@ -24,5 +24,13 @@ library Packed {
     function delivery(Delivery memory x) internal pure returns (bytes memory) {
         uint8 nameLength = uint8(bytes(x.payloadName).length);
         return abi.encodePacked(x.r, x.recipient, x.payloadKind, x.digest, nameLength, x.payloadName, x.sealedCid);
+    }
+
+    function envelope(Envelope memory x) internal pure returns (bytes memory) {
+        return abi.encodePacked(x.r, x.payloadKind, x.index, uint8(bytes(x.payloadName).length), x.payloadName);
+    }
+
+    function prekeys(Prekeys memory x) internal pure returns (bytes memory) {
+        return abi.encodePacked(x.drop, x.keys);
     }
 }

@@ -203,7 +203,7 @@ contract VectorsTest is RegistryTest {
 
     function test_every_payload_is_the_encoding_of_its_struct() public view {
         uint256 count = lengthOf("payloads");
-        vm.assertEq(count, 28, "a payload for each kind that has a struct, and a second BATCH");
+        vm.assertEq(count, 30, "a payload for each kind that has a struct, and a second BATCH");
         for (uint256 i = 0; i < count; ++i) {
             bytes memory data = blob("payloads", i, ".data");
             bytes memory again = this.encodeAgain(uint16(number("payloads", i, ".kind")), data);
@@ -256,6 +256,20 @@ contract VectorsTest is RegistryTest {
                     digest: bytes32(x[37:69]),
                     payloadName: string(x[70:end]),
                     sealedCid: x[end:]
+                })
+            );
+        }
+        if (kind == Kinds.PREKEYS) {
+            bytes32[] memory keys = new bytes32[]((x.length - 1) / 32);
+            for (uint256 i = 0; i < keys.length; ++i) {
+                keys[i] = bytes32(x[1 + 32 * i:33 + 32 * i]);
+            }
+            return Packed.prekeys(Prekeys(uint8(x[0]), keys));
+        }
+        if (kind == Kinds.ENVELOPE) {
+            return Packed.envelope(
+                Envelope({
+                    r: bytes16(x[:16]), payloadKind: uint8(x[16]), index: bytes32(x[17:49]), payloadName: string(x[50:])
                 })
             );
         }

@@ -13,8 +13,8 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::realm::{
-    Acknowledgement, Actor, Approval, Batch, BlockRef, Ca, Delivery, EntryRef, Grant, Group, Host, Key, PayloadName,
-    PublicData, Refusal, Removed, Request, User, Waiting,
+    Acknowledgement, Actor, Approval, Batch, BlockRef, Ca, Delivery, EntryRef, Envelope, Grant, Group, Host, Key,
+    PayloadName, Prekey, PublicData, Refusal, Removed, Request, User, Waiting,
 };
 use crate::records::Records;
 use crate::replay::Ignored;
@@ -153,6 +153,13 @@ pub struct Effective {
     pub deliveries: BTreeMap<Id, Delivery>,
     /// The first acknowledgement of a delivery by its recipient, by delivery id.
     pub acknowledgements: BTreeMap<Id, Acknowledgement>,
+    /// Envelopes by actors with the role in both views.
+    pub envelopes: BTreeMap<Id, Envelope>,
+    /// The first acknowledgement of an envelope by each member, by its id. Who was meant, only the sender knows.
+    pub envelope_acknowledgements: BTreeMap<Id, BTreeMap<Address, Acknowledgement>>,
+    /// What members may be sealed to once, oldest first: not yet dead at the latest block, not dropped, the newest
+    /// [`Prekey::KEPT`]. Which of them were used is not on the ledger.
+    pub prekeys: BTreeMap<Address, Vec<Prekey>>,
     /// By name.
     pub payload_names: BTreeMap<String, PayloadName>,
     /// Public data.

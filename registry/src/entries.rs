@@ -250,7 +250,9 @@ pub enum Entry {
     Deny(Id),
     Request(payload::Request),
     Acknowledge(payload::Acknowledge),
+    Prekeys(payload::Prekeys),
     Delivery(payload::Delivery),
+    Envelope(payload::Envelope),
     PublicData(payload::PublicData),
     Enrol(payload::Enrol),
 }
@@ -276,6 +278,9 @@ pub enum EntryError {
 }
 
 impl Entry {
+    /// The most prekeys that fit into one PREKEYS entry.
+    pub const MAX_PREKEYS: usize = packed::MAX_PREKEYS;
+
     /// Parses the data of an entry of `kind`.
     ///
     /// # Errors
@@ -335,7 +340,9 @@ impl Entry {
             Kind::DENY => Self::Deny(Id(payload.try_into().map_err(|_| malformed)?)),
             Kind::REQUEST => Self::Request(canonical(kind, payload)?),
             Kind::ACKNOWLEDGE => Self::Acknowledge(packed::decode(kind, payload)?),
+            Kind::PREKEYS => Self::Prekeys(packed::decode(kind, payload)?),
             Kind::DELIVERY => Self::Delivery(packed::decode(kind, payload)?),
+            Kind::ENVELOPE => Self::Envelope(packed::decode(kind, payload)?),
             Kind::PUBLIC_DATA => Self::PublicData(canonical(kind, payload)?),
             Kind::ENROL => Self::Enrol(canonical(kind, payload)?),
             _ => match Targets::parse(kind, payload) {
@@ -380,7 +387,9 @@ impl Entry {
             Self::Deny(_) => Kind::DENY,
             Self::Request(_) => Kind::REQUEST,
             Self::Acknowledge(_) => Kind::ACKNOWLEDGE,
+            Self::Prekeys(_) => Kind::PREKEYS,
             Self::Delivery(_) => Kind::DELIVERY,
+            Self::Envelope(_) => Kind::ENVELOPE,
             Self::PublicData(_) => Kind::PUBLIC_DATA,
             Self::Enrol(_) => Kind::ENROL,
         }
@@ -426,7 +435,9 @@ impl Entry {
             Self::Deny(request) => request.0.to_vec(),
             Self::Request(payload) => payload.abi_encode(),
             Self::Acknowledge(payload) => payload.pack(),
+            Self::Prekeys(payload) => payload.pack(),
             Self::Delivery(payload) => payload.pack(),
+            Self::Envelope(payload) => payload.pack(),
             Self::PublicData(payload) => payload.abi_encode(),
             Self::Enrol(payload) => payload.abi_encode(),
         }

@@ -407,12 +407,45 @@ pub struct Delivery {
     pub recipient: Address,
     /// Names the payload; the host's configuration says where it goes.
     pub payload_name: String,
-    /// 1 SSH certificate, 2 SSH key pair.
+    /// 1 SSH certificate, 2 SSH key pair, 3 host certificate, 4 X.509 key pair, 5 opaque secret.
     pub payload_kind: u8,
     /// Salted digest of the payload.
     pub digest: B256,
     /// The block's CID, sealed to the recipient.
     pub sealed_cid: Bytes,
+}
+
+/// Sealed payloads for recipients whom the ledger does not name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Envelope {
+    /// The ENVELOPE entry.
+    pub at: EntryRef,
+    /// Who sent it: ADMIN or ISSUER in both views. Its sealing key is in [`Actor::x25519`].
+    pub actor: Address,
+    /// Names the payload; the host's configuration says where it goes.
+    pub payload_name: String,
+    /// As in [`Delivery::payload_kind`].
+    pub payload_kind: u8,
+    /// SHA-256 of the index block.
+    pub index: B256,
+}
+
+/// A key to which one payload may be sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Prekey {
+    /// The PREKEYS entry.
+    pub at: EntryRef,
+    /// X25519, as the device published it; not checked.
+    pub key: B256,
+}
+
+impl Prekey {
+    /// How long a prekey may be used, seconds from its entry's block time.
+    pub const LIFE_SECS: u64 = 30 * crate::shard::DAY_SECS;
+    /// How many of one actor's prekeys count, newest first.
+    pub const KEPT: usize = 256;
 }
 
 /// A recipient says that it applied a delivery.
@@ -435,7 +468,7 @@ pub struct PayloadName {
     pub id: Id,
     /// The PAYLOAD_NAME_ADD entry.
     pub at: EntryRef,
-    /// 1 SSH certificate, 2 SSH key pair.
+    /// As in [`Delivery::payload_kind`]; 6: public data, which is on the ledger itself.
     pub payload_kind: u8,
 }
 

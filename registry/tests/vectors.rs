@@ -424,6 +424,33 @@ fn a_delivery_has_a_whole_name_in_utf_8_and_a_sealed_cid() {
 }
 
 #[test]
+fn an_envelope_ends_with_its_name_and_prekeys_are_counted() {
+    let envelope = |name_length: u8, name: &[u8]| {
+        Entry::decode(Kind::ENVELOPE, &[&[0; 1 + 16 + 1 + 32][..], &[name_length], name].concat())
+    };
+    let Ok(Entry::Envelope(read)) = envelope(2, b"ab") else { panic!("a name") };
+    assert_eq!(read.payloadName, "ab");
+    for wrong in [envelope(2, b"a"), envelope(2, b"abc"), envelope(1, b"\xff")] {
+        assert_eq!(wrong, Err(EntryError::Malformed(Kind::ENVELOPE)));
+    }
+    for length in 0..1 + 16 + 1 + 32 + 1 {
+        assert!(Entry::decode(Kind::ENVELOPE, &vec![0; length]).is_err(), "{length}");
+    }
+
+    let prekeys = |drop: u8, keys: usize, more: usize| {
+        Entry::decode(Kind::PREKEYS, &[&[0, drop][..], &vec![7; keys * 32 + more]].concat())
+    };
+    for (drop, keys) in [(0, 1), (1, 2), (0, Entry::MAX_PREKEYS)] {
+        let Ok(Entry::Prekeys(read)) = prekeys(drop, keys, 0) else { panic!("{drop} {keys}") };
+        assert_eq!((read.drop, read.keys.len()), (drop, keys));
+    }
+    for wrong in [prekeys(2, 1, 0), prekeys(0, 0, 0), prekeys(0, 1, 1), prekeys(0, Entry::MAX_PREKEYS + 1, 0)] {
+        assert_eq!(wrong, Err(EntryError::Malformed(Kind::PREKEYS)));
+    }
+    assert_eq!(Entry::decode(Kind::PREKEYS, &[0]), Err(EntryError::Malformed(Kind::PREKEYS)));
+}
+
+#[test]
 fn a_delivery_that_has_no_form_encodes_to_what_nobody_takes() {
     let delivery = |name: String, sealed_cid: &'static [u8]| {
         Entry::Delivery(payload::Delivery {
@@ -449,7 +476,7 @@ fn encodings_and_kinds_without_meaning_are_told_apart() {
     assert_eq!(Entry::decode(Kind::USER_ADD, &[]), Err(EntryError::Empty));
     assert_eq!(Entry::decode(Kind::USER_ADD, &[1, 2, 3]), Err(EntryError::Sealed));
     assert_eq!(Entry::decode(Kind::USER_ADD, &[2]), Err(EntryError::Encoding(2)));
-    for kind in [Kind::MIGRATE, Kind::PREKEYS, Kind::ENVELOPE, Kind(0x0209), Kind(0x0fff)] {
+    for kind in [Kind::MIGRATE, Kind(0x0703), Kind(0x0803), Kind(0x0209), Kind(0x0fff)] {
         assert_eq!(Entry::decode(kind, &[0]), Err(EntryError::UnknownKind(kind)));
     }
     assert!(Kind::MIGRATE.is_critical() && Kind(0x00ff).is_critical());

@@ -96,6 +96,7 @@ const payloads = [
   packed("APPROVE", 0x0600, "request (16) ‖ approvalHash (32)", "bytes16,bytes32", bytes16("06"), bytes32("e3")),
   struct("REQUEST", 0x0700, "(bytes16,bytes16,bytes16,string,uint64,bytes,string)", `(${r("1a")},${user},${host},deploy,300,${ssh("d4")},"disk is full")`),
   packed("ACKNOWLEDGE", 0x0701, "delivery (16) ‖ digest (32)", "bytes16,bytes32", bytes16("07"), bytes32("e4")),
+  packed("PREKEYS", 0x0702, "drop (1) ‖ n × key (32)", "uint8,bytes32,bytes32", 1, bytes32("e7"), bytes32("e8")),
   packed(
     "DELIVERY",
     0x0800,
@@ -104,6 +105,13 @@ const payloads = [
     ...[r("1b"), who("device"), 1, bytes32("e5"), "ssh-cert".length, "ssh-cert", hex("ab".repeat(113))],
   ),
   struct("PUBLIC_DATA", 0x0801, "(bytes16,string,bytes)", `(${r("1c")},motd,0x68656c6c6f)`),
+  packed(
+    "ENVELOPE",
+    0x0802,
+    "r (16) ‖ payloadKind (1) ‖ index (32) ‖ n (1) ‖ payloadName (n)",
+    "bytes16,uint8,bytes32,uint8,string",
+    ...[r("1e"), 5, bytes32("e9"), "api-token".length, "api-token"],
+  ),
   struct("ENROL", 0x0900, "(address,bytes32,string,bytes,bytes32)", `(${who("stranger")},${bytes32("c3")},laptop,0x,${word(0)})`),
 ];
 const dataOf = (name) => payloads.find((payload) => payload.name === name).data;

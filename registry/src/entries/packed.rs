@@ -7,6 +7,9 @@ use alloy_primitives::{Address, Bytes};
 
 use super::{EntryError, Kind, payload};
 
+/// The most prekeys that fit into one entry.
+pub(super) const MAX_PREKEYS: usize = 127;
+
 /// A struct with a packed form.
 pub(super) trait Packed: Sized {
     /// The struct, unless these bytes are none.
@@ -99,6 +102,51 @@ impl Packed for payload::Delivery {
             &self.sealedCid,
         ]
         .concat()
+    }
+}
+
+/// An envelope whose name has more than 255 bytes has no packed form.
+impl Packed for payload::Envelope {
+    fn unpack(packed: &[u8]) -> Option<Self> {
+        let mut rest = Rest(packed);
+        let r = rest.array::<16>()?;
+        let [payload_kind] = rest.array()?;
+        let index = rest.array::<32>()?;
+        let [name_length] = rest.array()?;
+        let name = str::from_utf8(rest.slice(name_length.into())?).ok()?;
+        rest.end().map(|()| Self {
+            r: r.into(),
+            payloadKind: payload_kind,
+            index: index.into(),
+            payloadName: name.to_owned(),
+        })
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let Ok(name_length) = u8::try_from(self.payloadName.len()) else { return Vec::new() };
+        [
+            self.r.as_slice(),
+            &[self.payloadKind],
+            self.index.as_slice(),
+            &[name_length],
+            self.payloadName.as_bytes(),
+        ]
+        .concat()
+    }
+}
+
+/// No keys, more than an entry holds, or another number than 0 and 1 before them have no packed form.
+impl Packed for payload::Prekeys {
+    fn unpack(packed: &[u8]) -> Option<Self> {
+        let (drop, keys) = packed.split_first()?;
+        let (keys, []) = keys.as_chunks::<32>() else { return None };
+        let good = *drop <= 1 && (1..=MAX_PREKEYS).contains(&keys.len());
+        good.then(|| Self { drop: *drop, keys: keys.iter().map(|key| (*key).into()).collect() })
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let keys = self.keys.iter().flat_map(|key| key.0);
+        std::iter::once(self.drop).chain(keys).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::effective::{Effective, Keys, Settings};
 use crate::entries::{Kind, Roles};
 use crate::realm::{
     Acknowledgement, Actor, Approval, Batch, BatchState, BlockRef, Ca, CaState, EntryRef, Grant, GrantTarget, Group,
-    Host, Key, PayloadName, Refusal, Removed, Request, State as RecordState, Subject, User, Waiting,
+    Host, Key, PayloadName, Prekey, Refusal, Removed, Request, State as RecordState, Subject, User, Waiting,
 };
 use crate::records::{Records, SharedSet};
 use crate::replay::denial::{Denied, Target};
@@ -45,6 +45,16 @@ pub(super) fn combine(
         .filter(|((id, actor), _)| deliveries.get(id).is_some_and(|delivery| delivery.recipient == *actor))
         .map(|((id, _), acknowledgement)| (*id, acknowledgement.clone()))
         .collect::<BTreeMap<Id, Acknowledgement>>();
+    let envelopes = (tip.envelopes.iter())
+        .filter(|(_, envelope)| has_role(&actors, &envelope.actor, State::SENDERS))
+        .map(|(id, envelope)| (*id, envelope.clone()))
+        .collect::<BTreeMap<_, _>>();
+    let mut envelope_acknowledgements: BTreeMap<Id, BTreeMap<Address, Acknowledgement>> = BTreeMap::new();
+    for ((id, actor), acknowledgement) in tip.acknowledgements.iter().filter(|((id, _), _)| envelopes.contains_key(id))
+    {
+        envelope_acknowledgements.entry(*id).or_default().insert(*actor, acknowledgement.clone());
+    }
+    let prekeys = view.prekeys(&actors, latest_block.time);
     let public_data = (tip.public_data.iter())
         .filter(|(_, data)| has_role(&actors, &data.actor, State::SENDERS))
         .map(|(id, data)| (*id, data.clone()))
@@ -75,6 +85,9 @@ pub(super) fn combine(
         actors,
         deliveries,
         acknowledgements,
+        envelopes,
+        envelope_acknowledgements,
+        prekeys,
         public_data,
         ignored: tip.ignored.iter().copied().collect(),
         newest: tip.newest,
@@ -373,6 +386,35 @@ impl View<'_> {
             serials.entry(*ca).or_default().insert(*serial);
         }
         serials
+    }
+
+    /// By actors that are members now. Of a key that was published twice the earlier entry counts, so that nobody's life is
+    /// lengthened.
+    fn prekeys(&self, actors: &BTreeMap<Address, Actor>, now: u64) -> BTreeMap<Address, Vec<Prekey>> {
+        let mut entries: Vec<_> = self.tip.prekeys.iter().collect();
+        entries.sort_by_key(|((actor, at), _)| (*actor, *at));
+        let mut seen: HashSet<(Address, B256)> = HashSet::new();
+        let mut prekeys: BTreeMap<Address, Vec<Prekey>> = BTreeMap::new();
+        for ((actor, at), (drop, keys)) in entries {
+            if !has_role(actors, actor, Roles::MEMBER) {
+                continue;
+            }
+            let own = prekeys.entry(*actor).or_default();
+            if *drop {
+                own.clear();
+            }
+            let alive = at.time.saturating_add(Prekey::LIFE_SECS) > now;
+            for key in keys {
+                if seen.insert((*actor, *key)) && alive {
+                    own.push(Prekey { at: *at, key: *key });
+                }
+            }
+        }
+        for own in prekeys.values_mut() {
+            own.drain(..own.len().saturating_sub(Prekey::KEPT));
+        }
+        prekeys.retain(|_, own| !own.is_empty());
+        prekeys
     }
 
     fn payload_names(&self) -> BTreeMap<String, PayloadName> {

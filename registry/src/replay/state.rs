@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::entries::{Kind, Roles};
 use crate::realm::{
-    Acknowledgement, Batch, Ca, CaLimits, Delivery, EntryRef, Grant, GrantTarget, Group, Host, Key, PublicData,
-    Request, User,
+    Acknowledgement, Batch, Ca, CaLimits, Delivery, EntryRef, Envelope, Grant, GrantTarget, Group, Host, Key,
+    PublicData, Request, User,
 };
 use crate::records::{Records, Sets, SharedSet};
 use crate::replay::denial::Target;
@@ -69,7 +69,10 @@ pub(super) struct State {
     pub(super) approvals: Records<(Id, EntryRef), (Address, B256)>,
     pub(super) refusals: Records<(Id, EntryRef), Address>,
     pub(super) deliveries: Records<Id, Delivery>,
+    pub(super) envelopes: Records<Id, Envelope>,
     pub(super) acknowledgements: Records<(Id, Address), Acknowledgement>,
+    /// Whether earlier ones are void, and the keys.
+    pub(super) prekeys: Records<(Address, EntryRef), (bool, Vec<B256>)>,
     pub(super) public_data: Records<Id, PublicData>,
     pub(super) ignored: VecDeque<Ignored>,
     /// What grants have in common.
@@ -406,7 +409,9 @@ impl State {
         self.approvals.retain(|(_, at), _| keep(at.shard));
         self.refusals.retain(|(_, at), _| keep(at.shard));
         self.deliveries.retain(|_, delivery| keep(delivery.at.shard));
+        self.envelopes.retain(|_, envelope| keep(envelope.at.shard));
         self.acknowledgements.retain(|_, acknowledgement| keep(acknowledgement.at.shard));
+        self.prekeys.retain(|(_, at), _| keep(at.shard));
         self.public_data.retain(|_, data| keep(data.at.shard));
     }
 

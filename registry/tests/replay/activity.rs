@@ -1,9 +1,9 @@
-//! Batches, countersignatures, requests, approvals, deliveries.
+//! Batches, countersignatures, requests, approvals, deliveries, envelopes, prekeys.
 
 use countersign_registry::entries::{Entry, Kind, Roles, Targets, payload};
 use countersign_registry::realm::BatchState;
 use countersign_registry::replay::{IgnoreReason, setting};
-use countersign_registry::{B256, Bytes, Id};
+use countersign_registry::{B256, Bytes, Effective, Id};
 
 use crate::support::*;
 
@@ -203,4 +203,83 @@ fn deliveries_are_by_senders_in_both_views_and_acknowledged_by_their_recipient()
     assert_eq!(effective.acknowledgements[&good].actor, DEVICE);
     log.lock(7, Targets::Actors(vec![ISSUER]));
     assert!(log.views(6, 7).deliveries.is_empty());
+}
+
+#[test]
+fn envelopes_are_by_senders_in_both_views_and_acknowledged_by_whoever_says_so() {
+    let mut log = cast();
+    let web = log.host(2, ADMIN, "web");
+    log.bind(2, ADMIN, DEVICE, web);
+    log.bind(2, ADMIN, ALICE, web);
+    let mut send = |block, actor, seed: u8, name: &str| {
+        let envelope = payload::Envelope {
+            r: [seed; 16].into(),
+            payloadKind: 5,
+            index: B256::repeat_byte(seed),
+            payloadName: name.into(),
+        };
+        log.add(block, actor, &Entry::Envelope(envelope));
+        countersign_registry::sign::record_id(Kind::ENVELOPE, actor, [seed; 16])
+    };
+    let good = send(4, ISSUER, 1, "token");
+    // By a watchdog; under one id twice; under a name that no host could configure.
+    send(4, WATCHDOG, 2, "token");
+    send(5, ISSUER, 1, "token");
+    send(5, ISSUER, 3, "../token");
+    for actor in [ALICE, DEVICE, WATCHDOG] {
+        let acknowledge = payload::Acknowledge { delivery: good.0.into(), digest: B256::repeat_byte(1) };
+        log.add(5, actor, &Entry::Acknowledge(acknowledge));
+    }
+    let effective = log.views(3, 5);
+    assert_eq!(effective.envelopes.keys().copied().collect::<Vec<_>>(), [good]);
+    assert_eq!(effective.envelopes[&good].index, B256::repeat_byte(1));
+    let acknowledged: Vec<_> = effective.envelope_acknowledgements[&good].keys().copied().collect();
+    assert_eq!(acknowledged, [ALICE, DEVICE], "members only");
+    assert_eq!(
+        log.reasons(),
+        [IgnoreReason::NoRole, IgnoreReason::NotBound, IgnoreReason::DuplicateId, IgnoreReason::InvalidName]
+    );
+    log.lock(7, Targets::Actors(vec![ISSUER]));
+    assert!(log.views(6, 7).envelopes.is_empty());
+}
+
+#[test]
+fn prekeys_are_a_members_own_live_for_thirty_days_and_are_dropped_when_it_says_so() {
+    let mut log = cast();
+    let web = log.host(2, ADMIN, "web");
+    log.bind(2, ADMIN, DEVICE, web);
+    let publish = |log: &mut Log, block, actor, drop, keys: &[u8]| {
+        let keys = keys.iter().map(|key| B256::repeat_byte(*key)).collect();
+        log.add(block, actor, &Entry::Prekeys(payload::Prekeys { drop, keys }));
+    };
+    let keys = |effective: &Effective| -> Vec<u8> {
+        effective.prekeys.get(&DEVICE).into_iter().flatten().map(|prekey| prekey.key[0]).collect()
+    };
+    publish(&mut log, 4, DEVICE, 0, &[1, 2, 1]);
+    publish(&mut log, 4, ALICE, 0, &[9]);
+    assert_eq!(keys(&log.views(3, 4)), [1, 2], "each once");
+    assert_eq!(log.views(3, 4).prekeys.len(), 1, "nobody's who is not bound");
+
+    // Published again, a key keeps the age of its first entry: at the end of day 30 only the new one is left.
+    let day = 8640;
+    publish(&mut log, 4 + 29 * day, DEVICE, 0, &[2, 3]);
+    assert_eq!(keys(&log.views(3, 4 + 30 * day - 1)), [1, 2, 3]);
+    assert_eq!(keys(&log.views(3, 4 + 30 * day)), [3]);
+
+    let later = 4 + 30 * day + 1;
+    publish(&mut log, later, DEVICE, 1, &[4]);
+    assert_eq!(keys(&log.views(3, later)), [4]);
+    let mut locked = log.clone();
+    locked.lock(later + 1, Targets::Actors(vec![DEVICE]));
+    assert!(locked.views(3, later + 1).prekeys.is_empty());
+
+    // A flood leaves the newest 256.
+    for block in 1..=3_u8 {
+        let keys = (0..127).map(|key| B256::right_padding_from(&[block, key])).collect();
+        log.add(later + u64::from(block), DEVICE, &Entry::Prekeys(payload::Prekeys { drop: 0, keys }));
+    }
+    let flooded = log.views(3, later + 40);
+    let kept = &flooded.prekeys[&DEVICE];
+    assert_eq!(kept.len(), countersign_registry::realm::Prekey::KEPT);
+    assert_eq!(kept.last().unwrap().key, B256::right_padding_from(&[3, 126]));
 }

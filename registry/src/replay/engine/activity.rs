@@ -1,4 +1,4 @@
-//! Classes 04 to 08: batches, countersignatures, approvals, requests, acknowledgements, deliveries.
+//! Classes 04 to 08: batches, countersignatures, approvals, requests, acknowledgements, prekeys, deliveries, envelopes.
 //!
 //! An entry counts only if its writer held the role (or was bound to the user) at the start of its block, kept it throughout
 //! and was not locked. What it then means also depends on the writer's role now; that is judged when views are combined.
@@ -10,7 +10,7 @@ use countersign_certificate::{ApprovalTerms, Id, PublicKey, RealmId, approval_ha
 
 use super::{Context, Engine, Outcome};
 use crate::entries::{Entry, Kind, Roles, payload};
-use crate::realm::{Acknowledgement, Batch, BatchState, Delivery, PublicData, Request};
+use crate::realm::{Acknowledgement, Batch, BatchState, Delivery, Envelope, PublicData, Request};
 use crate::replay::IgnoreReason;
 use crate::replay::state::{BatchRecord, State};
 use crate::replay::wellformed::{NAME_MAX, is_login, is_name};
@@ -51,6 +51,15 @@ impl Engine<'_> {
                 }
                 self.state.acknowledgements.insert(key, Acknowledgement { at, actor, digest: acknowledge.digest });
                 Ok(())
+            }
+            Entry::Prekeys(prekeys) => {
+                self.state.member(actor, at.block)?;
+                self.state.prekeys.insert((actor, at), (prekeys.drop == 1, prekeys.keys));
+                Ok(())
+            }
+            Entry::Envelope(envelope) => {
+                self.state.authority(actor, State::SENDERS, at.block)?;
+                self.log_envelope(context, envelope)
             }
             Entry::Delivery(delivery) => {
                 self.state.authority(actor, State::SENDERS, at.block)?;
@@ -136,6 +145,25 @@ impl Engine<'_> {
             approval_hash: B256::from(hash),
         };
         self.state.requests.insert(id, request);
+        Ok(())
+    }
+
+    fn log_envelope(&mut self, context: Context<'_>, envelope: payload::Envelope) -> Outcome {
+        if !is_name(&envelope.payloadName, NAME_MAX) {
+            return Err(IgnoreReason::InvalidName);
+        }
+        let id = sign::record_id(Kind::ENVELOPE, context.actor, envelope.r.0);
+        if self.state.envelopes.contains_key(&id) {
+            return Err(IgnoreReason::DuplicateId);
+        }
+        let envelope = Envelope {
+            at: context.at,
+            actor: context.actor,
+            payload_name: envelope.payloadName,
+            payload_kind: envelope.payloadKind,
+            index: envelope.index,
+        };
+        self.state.envelopes.insert(id, envelope);
         Ok(())
     }
 
