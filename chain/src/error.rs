@@ -164,13 +164,13 @@ pub enum ChainError {
         /// Shard number.
         shard: u64,
     },
-    /// A shard would need more memory than the limits allow.
-    #[error("shard {shard:#x}: more than {limit} bytes of entries between two heads")]
-    ShardTooLarge {
-        /// Shard number.
+    /// A node sends more than may wait to be verified.
+    #[error("shard {shard:#x}: more than {limit} bytes of entries between two heads, those of other shards included")]
+    LogTooLarge {
+        /// The shard at which it was too much.
         shard: u64,
-        /// The limit in bytes.
-        limit: usize,
+        /// The limit in bytes, less what was verified before.
+        limit: u64,
     },
     /// Nodes do not prove old state any more, and no proved tip has become final yet.
     #[error("no proved block is final yet (final is {final_block}, first proved tip is {first_tip})")]

@@ -13,6 +13,7 @@ pub mod proofs;
 pub mod realm_file;
 pub mod send;
 pub mod source;
+pub mod spool;
 pub mod sync;
 
 mod error;

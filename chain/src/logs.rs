@@ -4,7 +4,8 @@
 //!
 //! Two ways: ranges of blocks, halved whenever a node declines (limits differ from 100 to 10,000 blocks, with various error
 //! codes), and hops from block to block along `prevBlock`, which need no ranges. `logsBloom` is never used to skip.
-//! Memory is bounded: by the size of one answer, and by the bytes of all entries between two heads.
+//! Memory is bounded by the size of one answer: what came waits in a [`spool`](crate::spool), whose size is bounded too, and a try
+//! that leads nowhere gives its share back.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot},
@@ -14,7 +15,7 @@ use std::{
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolValue;
 use countersign_registry::{
-    head::{Fold, LogEntry, Meta, PlacedEntry, Tip, block_with_low_bits, last_block},
+    head::{LogEntry, Meta, PlacedEntry, Tip, block_with_low_bits, last_block},
     pin::RealmPin,
 };
 use serde::Deserialize;
@@ -24,14 +25,13 @@ use crate::{
     contract::ENTRY_TOPIC,
     endpoints::{Endpoint, Endpoints},
     error::ChainError,
+    spool::{Entries, Spill, Spool},
 };
 
 /// Requests of the first try by ranges, before hops are tried.
 const FEW_RANGES: usize = 256;
 /// Requests of one shard's try by hops.
 const HOPS: usize = 4096;
-/// Bytes of all entries of one fetch, as counted by [`cost`].
-const MAX_BYTES: usize = 512 << 20;
 /// How long one of several nodes is listened to before the next one gets its turn: each answer may come just within its deadline, and
 /// a node that makes a thousand of them necessary would hold everything back for hours.
 const TURN: Duration = Duration::from_secs(15);
@@ -53,6 +53,13 @@ pub struct Want {
     pub until: u64,
 }
 
+impl Want {
+    /// Whether an entry of this block belongs to the gap.
+    fn lacks(&self, block: u64) -> bool {
+        block > self.after && block <= self.until
+    }
+}
+
 /// A shard's entries between the two slots, and where they end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
@@ -62,20 +69,21 @@ pub struct Verified {
     pub entries: Vec<PlacedEntry>,
 }
 
-/// Fetches every want, verified.
+/// Fetches every want, verified; what waits goes where `spill` says.
 ///
 /// # Errors
-/// The last node's error where no node gives a shard that folds: `HeadMismatch`, `ShardTooLarge` or that of a call.
+/// The last node's error where no node gives a shard that folds: `HeadMismatch`, `LogTooLarge` or that of a call; `File`.
 pub async fn fetch(
     endpoints: &Endpoints,
     pin: &RealmPin,
     wants: &[Want],
-) -> Result<BTreeMap<u64, Verified>, ChainError> {
-    let mut done = BTreeMap::new();
+    spill: &Spill,
+) -> Result<Entries, ChainError> {
+    let mut done = Entries::new(pin, spill);
     let mut open: Vec<Want> = Vec::new();
     for want in wants {
         if want.from.slot == want.slot {
-            done.insert(want.shard, Verified { tip: want.from, entries: Vec::new() });
+            done.nothing_new(want);
         } else {
             open.push(*want);
         }
@@ -90,7 +98,7 @@ pub async fn fetch(
             if open.is_empty() {
                 return Ok(done);
             }
-            let mut fetcher = Fetcher { endpoint, pin, open: &mut open, done: &mut done };
+            let mut fetcher = Fetcher { endpoint, pin, spill, open: &mut open, done: &mut done };
             let turn = if patient || endpoints.count() == 1 { Duration::MAX } else { TURN };
             // A turn that ends early leaves what was verified in it.
             let result = tokio::time::timeout(turn, fetcher.run(patient)).await.unwrap_or_else(|_| {
@@ -140,12 +148,10 @@ impl Stop {
 struct Fetcher<'a> {
     endpoint: &'a Endpoint,
     pin: &'a RealmPin,
+    spill: &'a Spill,
     open: &'a mut Vec<Want>,
-    done: &'a mut BTreeMap<u64, Verified>,
+    done: &'a mut Entries,
 }
-
-/// Logs by shard, each by block and log index.
-type Logs = BTreeMap<u64, BTreeMap<(u64, u64), LogEntry>>;
 
 impl Fetcher<'_> {
     /// Both ways, or in the patient round ranges alone, as many as it takes.
@@ -160,20 +166,18 @@ impl Fetcher<'_> {
     async fn by_ranges(&mut self, requests: usize) -> Result<(), Stop> {
         let Some(from) = self.open.iter().map(|want| want.after.saturating_add(1)).min() else { return Ok(()) };
         let until = self.open.iter().map(|want| want.until).max().unwrap_or(from);
-        let shards: Vec<u64> = self.open.iter().map(|want| want.shard).collect();
-        let mut logs = self.ranges(from, until, &shards, requests).await?;
-        let mut result = Ok(());
-        for want in self.open.clone() {
-            result = self.settle(&want, logs.remove(&want.shard).unwrap_or_default()).and(result);
-        }
-        Ok(result?)
+        let mut spool = self.spool();
+        self.ranges(from, until, requests, &mut spool).await?;
+        let wants = self.open.clone();
+        Ok(self.settle(spool, &wants)?)
     }
 
     async fn by_hops(&mut self) -> Result<(), Stop> {
         let mut result = Ok(());
         for want in self.open.clone() {
-            let outcome = match self.hops(&want).await {
-                Ok(logs) => self.settle(&want, logs).map_err(Stop::from),
+            let mut spool = self.spool();
+            let outcome = match self.hops(&want, &mut spool).await {
+                Ok(()) => self.settle(spool, &[want]).map_err(Stop::from),
                 Err(stop) => Err(stop),
             };
             if outcome.as_ref().is_err_and(Stop::is_final) {
@@ -184,17 +188,34 @@ impl Fetcher<'_> {
         result
     }
 
-    /// Folds what came; a shard that reaches its proved slot moves from open to done.
-    fn settle(&mut self, want: &Want, logs: BTreeMap<(u64, u64), LogEntry>) -> Result<(), ChainError> {
-        let verified = fold(self.pin, want, logs).ok_or_else(|| self.mismatch(want.shard))?;
-        self.done.insert(want.shard, verified);
-        self.open.retain(|open| open.shard != want.shard);
-        Ok(())
+    /// Room for one try: what those before it have not used.
+    fn spool(&self) -> Spool {
+        Spool::new(self.spill, self.spill.limit.saturating_sub(self.done.bytes()))
     }
 
-    async fn ranges(&self, from: u64, until: u64, shards: &[u64], requests: usize) -> Result<Logs, Stop> {
-        let mut all = Logs::new();
-        let mut bytes = 0;
+    /// Folds what came; shards that reach their proved slots move from open to done.
+    fn settle(&mut self, mut spool: Spool, wants: &[Want]) -> Result<(), ChainError> {
+        let mut settled = Vec::new();
+        let mut result = Ok(());
+        for want in wants {
+            match spool.settle(self.pin, want)? {
+                Some(tip) => settled.push((*want, tip)),
+                None => result = Err(self.mismatch(want.shard)),
+            }
+        }
+        if result.is_ok() && self.done.bytes() == 0 {
+            self.done.replace(spool, &settled);
+        } else {
+            for (want, tip) in &settled {
+                self.done.absorb(&mut spool, want, *tip)?;
+            }
+        }
+        self.open.retain(|open| settled.iter().all(|(want, _)| want.shard != open.shard));
+        result
+    }
+
+    async fn ranges(&self, from: u64, until: u64, requests: usize, spool: &mut Spool) -> Result<(), Stop> {
+        let shards: Vec<u64> = self.open.iter().map(|want| want.shard).collect();
         let mut next = from;
         let mut size = until.saturating_sub(from).saturating_add(1);
         let (mut asked, mut deadlines, mut in_a_row) = (0usize, 0usize, 0usize);
@@ -204,9 +225,15 @@ impl Fetcher<'_> {
             }
             asked = asked.saturating_add(1);
             let end = next.saturating_add(size.saturating_sub(1)).min(until);
-            match self.logs(next, end, shards).await {
+            match self.logs(next, end, &shards).await {
                 Ok(logs) => {
-                    self.merge(&mut all, logs, &mut bytes)?;
+                    for ((block, _), entry) in logs {
+                        // A range that serves several shards begins before and ends after what one of them lacks.
+                        let lacks = |want: &Want| want.shard == entry.shard && want.lacks(block);
+                        if self.open.iter().any(lacks) {
+                            spool.push(block, &entry)?;
+                        }
+                    }
                     next = end.saturating_add(1);
                     deadlines = 0;
                     in_a_row = in_a_row.saturating_add(1);
@@ -226,37 +253,24 @@ impl Fetcher<'_> {
                 }
             }
         }
-        Ok(all)
+        Ok(())
     }
 
-    async fn hops(&self, want: &Want) -> Result<BTreeMap<(u64, u64), LogEntry>, Stop> {
-        let mut all = Logs::new();
-        let mut bytes = 0;
+    async fn hops(&self, want: &Want, spool: &mut Spool) -> Result<(), Stop> {
         let mut block = last_block(want.slot, want.until);
         for _ in 0..HOPS {
             let Some(number) = block.filter(|number| *number > want.after) else {
-                return Ok(all.remove(&want.shard).unwrap_or_default());
+                spool.reverse(want.shard);
+                return Ok(());
             };
             let logs = self.logs(number, number, &[want.shard]).await?;
             let first = logs.values().next().ok_or_else(|| self.mismatch(want.shard))?;
             let previous = Meta::unpack(first.meta).ok_or_else(|| self.mismatch(want.shard))?.prev_block;
-            self.merge(&mut all, logs, &mut bytes)?;
+            spool.push_before(want.shard, number, logs.values())?;
             let below = number.checked_sub(1);
             block = if previous == 0 { None } else { below.and_then(|below| block_with_low_bits(previous, below)) };
         }
         Err(Stop::RanOut)
-    }
-
-    fn merge(&self, all: &mut Logs, logs: BTreeMap<(u64, u64), LogEntry>, bytes: &mut usize) -> Result<(), ChainError> {
-        for (place, entry) in logs {
-            let shard = entry.shard;
-            *bytes = bytes.saturating_add(cost(&entry));
-            if *bytes > MAX_BYTES {
-                return Err(ChainError::ShardTooLarge { shard, limit: MAX_BYTES });
-            }
-            all.entry(shard).or_default().insert(place, entry);
-        }
-        Ok(())
     }
 
     /// One query. What does not fit the filter is a lie or a fault, and refused as a whole.
@@ -285,7 +299,15 @@ impl Fetcher<'_> {
 pub fn verify(pin: &RealmPin, want: &Want, answer: &str) -> Option<Verified> {
     let answer: Vec<RawLog> = serde_json::from_str(answer).ok()?;
     let logs = place(pin, want.after.saturating_add(1), want.until, &BTreeSet::from([want.shard]), &answer).ok()?;
-    fold(pin, want, logs)
+    let spill = Spill::default();
+    let mut spool = Spool::new(&spill, spill.limit);
+    for ((block, _), entry) in &logs {
+        spool.push(*block, entry).ok()?;
+    }
+    let tip = spool.settle(pin, want).ok()??;
+    let mut done = Entries::new(pin, &spill);
+    done.replace(spool, &[(*want, tip)]);
+    Some(Verified { tip, entries: done.collect().ok()?.remove(&want.shard)? })
 }
 
 /// Entries by block and log index. What was not asked for makes the whole answer a lie.
@@ -313,24 +335,6 @@ fn place(
         }
     }
     Ok(logs)
-}
-
-fn fold(pin: &RealmPin, want: &Want, logs: BTreeMap<(u64, u64), LogEntry>) -> Option<Verified> {
-    let mut fold = Fold::new(pin.chain_id, pin.contract, pin.realm, want.shard, want.from, want.until);
-    let mut entries = Vec::with_capacity(logs.len());
-    for ((block, _), entry) in logs {
-        // A range that serves several shards begins before and ends after what this shard lacks.
-        if block <= want.after || block > want.until {
-            continue;
-        }
-        entries.push(fold.push(entry, block).ok()?);
-    }
-    Some(Verified { tip: fold.finish(want.slot).ok()?, entries })
-}
-
-/// Bytes of memory that an entry stands for, roughly.
-fn cost(entry: &LogEntry) -> usize {
-    entry.data.len().saturating_add(192)
 }
 
 #[derive(Deserialize)]

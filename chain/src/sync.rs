@@ -20,11 +20,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     endpoints::{Endpoints, Limits},
     error::ChainError,
-    logs::{self, Verified, Want},
+    logs::{self, Want},
     profile::ChainProfile,
     proofs,
     realm_file::RealmFile,
     source::{HeaderSource, Heads, TrustedHeader},
+    spool::{Entries, Spill},
 };
 
 /// Proved tips kept for promotion; spaced out so that they always reach back to the final block.
@@ -65,7 +66,24 @@ pub struct ProvedTip {
     pub slots: BTreeMap<u64, U256>,
 }
 
-/// What one look has found. Entries are in shard order; between shards nothing but block numbers orders them.
+/// What one look has found, its entries still waiting: for logs that do not fit into memory.
+#[derive(Debug)]
+pub struct Reading {
+    /// Header of the final view.
+    pub final_header: TrustedHeader,
+    /// Header of the latest view; never below the final one.
+    pub latest: TrustedHeader,
+    /// Entries that are final now and were not in the cursor.
+    pub final_entries: Entries,
+    /// Entries after these up to the tip.
+    pub latest_entries: Entries,
+    /// The slots proved under the latest header: they tell whether two looks have found the same.
+    pub latest_slots: BTreeMap<u64, U256>,
+    /// To be saved, with what was made of `final_entries`.
+    pub cursor: Cursor,
+}
+
+/// The same, its entries in memory. They are in shard order; between shards nothing but block numbers orders them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     /// Header of the final view.
@@ -96,6 +114,7 @@ pub struct Ledger {
     endpoints: Endpoints,
     source: HeaderSource,
     proved: BTreeMap<u64, ProvedTip>,
+    spill: Spill,
 }
 
 /// The final view of one look: header, slots, and whether it moved beyond the cursor.
@@ -113,7 +132,19 @@ impl Ledger {
     pub fn new(realm: &RealmFile, limits: Limits) -> Result<Self, ChainError> {
         let endpoints = Endpoints::new(&realm.endpoints, limits)?;
         let source = HeaderSource::new(endpoints.clone(), realm.profile, &realm.pin, realm.trust);
-        Ok(Self { pin: realm.pin.clone(), profile: realm.profile, endpoints, source, proved: BTreeMap::new() })
+        Ok(Self {
+            pin: realm.pin.clone(),
+            profile: realm.profile,
+            endpoints,
+            source,
+            proved: BTreeMap::new(),
+            spill: Spill::default(),
+        })
+    }
+
+    /// Where entries wait until they are verified, and how many.
+    pub fn spill_into(&mut self, spill: Spill) {
+        self.spill = spill;
     }
 
     /// The realm's pins.
@@ -148,12 +179,23 @@ impl Ledger {
         self.source.heads().await
     }
 
-    /// Verified entries of `shards` since `cursor`, under the given heads.
+    /// Verified entries of `shards` since `cursor`, under the given heads, all in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn update(&mut self, cursor: &Cursor, heads: &Heads, shards: &[u64]) -> Result<Update, ChainError> {
+        let Reading { final_header, latest, final_entries, latest_entries, cursor, .. } =
+            self.read(cursor, heads, shards).await?;
+        let (final_entries, latest_entries) = (final_entries.collect()?, latest_entries.collect()?);
+        Ok(Update { final_header, latest, final_entries, latest_entries, cursor })
+    }
+
+    /// Verified entries of `shards` since `cursor`, under the given heads, to be taken piece by piece.
     ///
     /// # Errors
     /// `WentBack` when the chain contradicts the cursor's final header, `NotYetFinal` when no final state can be proved at all,
     /// else those of proofs and logs. Nothing is half done after an error; a tip that was proved is remembered.
-    pub async fn update(&mut self, cursor: &Cursor, heads: &Heads, shards: &[u64]) -> Result<Update, ChainError> {
+    pub async fn read(&mut self, cursor: &Cursor, heads: &Heads, shards: &[u64]) -> Result<Reading, ChainError> {
         let shards: Vec<u64> = shards.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         for tip in &cursor.proved_tips {
             self.proved.entry(tip.header.number).or_insert_with(|| tip.clone());
@@ -166,35 +208,39 @@ impl Ledger {
 
         let before: Vec<(u64, ShardCursor)> = shards.iter().map(|shard| (*shard, self.known(cursor, *shard))).collect();
         let mut cursors = cursor.shards.clone();
-        let mut final_entries = BTreeMap::new();
-        match &view.slots {
-            Some(slots) => {
-                let wants = wants(&before, slots, view.header.number);
-                for (shard, Verified { tip, entries }) in logs::fetch(&self.endpoints, &self.pin, &wants).await? {
-                    cursors.insert(shard, ShardCursor { tip, proved_at: view.header.number });
-                    final_entries.insert(shard, entries);
-                }
+        // Without newer slots the final view is where it was.
+        let nothing_new = || before.iter().map(|(shard, known)| (*shard, known.tip.slot)).collect();
+        let moved = view.slots.is_some();
+        let slots = view.slots.unwrap_or_else(nothing_new);
+        let final_entries = self.fetch(&before, &slots, view.header.number, self.spill.limit).await?;
+        if moved {
+            for (shard, tip) in final_entries.tips() {
+                cursors.insert(shard, ShardCursor { tip, proved_at: view.header.number });
             }
-            None => {
-                for (shard, known) in &before {
-                    cursors.insert(*shard, *known);
-                    final_entries.insert(*shard, Vec::new());
-                }
-            }
+        } else {
+            cursors.extend(before);
         }
         let after: Vec<(u64, ShardCursor)> =
             shards.iter().filter_map(|shard| Some((*shard, *cursors.get(shard)?))).collect();
-        let wants = wants(&after, &latest_slots, heads.latest.number);
-        let latest_entries = logs::fetch(&self.endpoints, &self.pin, &wants)
-            .await?
-            .into_iter()
-            .map(|(shard, verified)| (shard, verified.entries))
-            .collect();
+        let left = self.spill.limit.saturating_sub(final_entries.bytes());
+        let latest_entries = self.fetch(&after, &latest_slots, heads.latest.number, left).await?;
 
         self.proved.retain(|number, _| *number > view.header.number);
         let proved_tips = self.proved.values().cloned().collect();
         let cursor = Cursor { final_header: Some(view.header), shards: cursors, proved_tips };
-        Ok(Update { final_header: view.header, latest: heads.latest, final_entries, latest_entries, cursor })
+        let (final_header, latest) = (view.header, heads.latest);
+        Ok(Reading { final_header, latest, final_entries, latest_entries, latest_slots, cursor })
+    }
+
+    async fn fetch(
+        &self,
+        known: &[(u64, ShardCursor)],
+        slots: &BTreeMap<u64, U256>,
+        until: u64,
+        limit: u64,
+    ) -> Result<Entries, ChainError> {
+        let spill = Spill { limit, ..self.spill.clone() };
+        logs::fetch(&self.endpoints, &self.pin, &wants(known, slots, until), &spill).await
     }
 
     /// The cursor's final block must still be where it was below a newer one: entries alone do not tell, where none were lost.

@@ -13,14 +13,15 @@ use countersign_chain::ChainError;
 use countersign_chain::endpoints::Limits;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::source::Heads;
+use countersign_chain::spool::Spill;
 use countersign_chain::sync::Ledger;
 use countersign_registry::replay::ReplayError;
-use countersign_registry::{Effective, PlacedEntry, Replay};
+use countersign_registry::{Effective, PlacedEntry, Replay, U256};
 use countersign_snapshot::{Clock, Gid};
 use nix::unistd::{Group, geteuid};
 
 use crate::config::{Config, ConfigError};
-use crate::cycle::{self, Failure};
+use crate::cycle::{self, AdvanceError, Failure};
 use crate::envelope::Identity;
 use crate::files::{self, Directory, FileError, Owners, Secrecy};
 use crate::lock::{Lock, LockError};
@@ -109,8 +110,8 @@ pub struct Agent {
     directory: Directory,
     pub(crate) access_group: Option<Gid>,
     pub(crate) made: Option<Made>,
-    /// The entries of the latest view alone, as of the last look.
-    seen_latest: Vec<PlacedEntry>,
+    /// The slots of the latest view, as of the last look.
+    seen_latest: BTreeMap<u64, U256>,
     pub(crate) state_is_complete: bool,
     pub(crate) dirty: bool,
     saved_secs: u64,
@@ -178,7 +179,8 @@ impl Agent {
             learn_from(&mut state, manifest, state_is_complete);
         }
         let status = first_status(&identity, &state, now.unix_secs);
-        let ledger = Ledger::new(&realm, Limits::default())?;
+        let mut ledger = Ledger::new(&realm, Limits::default())?;
+        ledger.spill_into(Spill::into_directory(config.state_dir.as_path()));
         let receiver = Receiver::open(&config, &ledger, &log);
         let mut agent = Self {
             config,
@@ -192,7 +194,7 @@ impl Agent {
             directory,
             access_group,
             made: None,
-            seen_latest: Vec::new(),
+            seen_latest: BTreeMap::new(),
             state_is_complete,
             dirty: false,
             saved_secs: 0,
@@ -303,26 +305,30 @@ impl Agent {
             let since = self.receiver.since_secs(&self.state.receiving, heads.latest.time);
             let wanted = cycle::wanted_shards(heads.latest.time, self.state.look_back_secs, since);
             let shards: Vec<u64> = wanted.iter().copied().collect();
-            let update = self.ledger.update(&self.state.cursor, heads, &shards).await?;
-            let final_block = cycle::block_ref(&update.final_header);
-            if let Err(error) = self.state.replay.advance(final_block, &cycle::final_entries(&update)) {
-                // Replay and cursor contradict each other, so neither can be relied on: read everything again.
-                self.state.cursor = countersign_chain::sync::Cursor::default();
-                self.state.replay = Replay::new(self.identity.realm);
-                self.state_is_complete = false;
-                return Err(Failure::of(Reason::ReplayFailed, &error));
+            let reading = self.ledger.read(&self.state.cursor, heads, &shards).await?;
+            let has_new_final_entries = !reading.final_entries.is_empty();
+            match cycle::advance(&mut self.state.replay, &reading.final_header, reading.final_entries) {
+                Ok(()) => {}
+                Err(AdvanceError::Chain(error)) => return Err(error.into()),
+                Err(AdvanceError::Replay(error)) => {
+                    // Replay and cursor contradict each other, so neither can be relied on: read everything again.
+                    self.state.cursor = countersign_chain::sync::Cursor::default();
+                    self.state.replay = Replay::new(self.identity.realm);
+                    self.state_is_complete = false;
+                    return Err(Failure::of(Reason::ReplayFailed, &error));
+                }
             }
-            let latest_entries = cycle::latest_entries(&update);
-            self.dirty |= update.has_new_final_entries()
-                || latest_entries != self.seen_latest
-                || !update.cursor.shards.keys().eq(self.state.cursor.shards.keys());
-            let latest = cycle::block_ref(&update.latest);
-            self.state.cursor = update.cursor;
+            let latest_entries: Vec<PlacedEntry> = reading.latest_entries.collect()?.into_values().flatten().collect();
+            self.dirty |= has_new_final_entries
+                || reading.latest_slots != self.seen_latest
+                || !reading.cursor.shards.keys().eq(self.state.cursor.shards.keys());
+            let latest = cycle::block_ref(&reading.latest);
+            self.state.cursor = reading.cursor;
             self.state.cursor.shards.retain(|shard, _| !cycle::is_dated(*shard) || wanted.contains(shard));
             self.state.replay.retain_shards(|shard| !cycle::is_dated(shard) || wanted.contains(&shard));
             self.state_is_complete = true;
             let effective = self.state.replay.effective(latest, &latest_entries);
-            self.seen_latest = latest_entries;
+            self.seen_latest = reading.latest_slots;
             self.state.known_latest = latest;
             let effective = effective.map_err(|error| replay_failure(&error))?;
             let look_back_secs = cycle::look_back_secs(&effective);

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use countersign_chain::ChainError;
-use countersign_chain::sync::Update;
-use countersign_registry::head::PlacedEntry;
+use countersign_chain::source::TrustedHeader;
+use countersign_chain::spool::Entries;
+use countersign_registry::replay::{Replay, ReplayError};
 use countersign_registry::shard::{self, CLASS_DELIVERIES, CLASS_MEMBERS, CLASS_REVOCATIONS, DAY_SECS, class_of};
 use countersign_registry::{BlockRef, Effective};
 use countersign_snapshot::{Clock, Freshness};
@@ -66,7 +67,10 @@ pub fn chain_reason(error: &ChainError) -> Reason {
         // The verifier's words; a test with a contract of another code pins them.
         ChainError::Proof { detail, .. } if detail.contains("code hash") => Reason::CodeHash,
         ChainError::Proof { .. } | ChainError::NotYetFinal { .. } => Reason::ProofInvalid,
-        ChainError::HeadMismatch { .. } | ChainError::ShardTooLarge { .. } => Reason::LogsIncomplete,
+        ChainError::HeadMismatch { .. } => Reason::LogsIncomplete,
+        ChainError::LogTooLarge { .. } => Reason::LedgerTooLarge,
+        // Of files, a reader of the ledger uses the one in which entries wait.
+        ChainError::File { .. } => Reason::StateIo,
         _ => Reason::EndpointsSilent,
     }
 }
@@ -96,18 +100,34 @@ pub fn look_back_secs(effective: &Effective) -> u64 {
     effective.settings.max_ttl.saturating_add(effective.settings.pickup).min(MAX_LOOK_BACK_SECS)
 }
 
-/// The entries of all shards in one list, shard by shard.
-pub fn final_entries(update: &Update) -> Vec<PlacedEntry> {
-    update.final_entries.values().flatten().cloned().collect()
+/// Brings the final view to `header` with entries that became final, a piece at a time: their order is that of blocks, so that each piece
+/// is judged by what came before it, as it was when they were logged one after the other. What was taken before an error stays taken; the
+/// same entries are skipped when they come again.
+///
+/// # Errors
+/// The entries do not continue the final view, or cannot be read back.
+pub fn advance(replay: &mut Replay, header: &TrustedHeader, entries: Entries) -> Result<(), AdvanceError> {
+    let mut pieces = entries.pieces()?;
+    while let Some(piece) = pieces.next_piece()? {
+        // A shard that is read for the first time may lie behind the final view.
+        replay.advance(piece.until.max(replay.final_block()), &piece.entries)?;
+    }
+    Ok(replay.advance(block_ref(header), &[])?)
 }
 
-/// As [`final_entries`], of the latest view alone.
-pub fn latest_entries(update: &Update) -> Vec<PlacedEntry> {
-    update.latest_entries.values().flatten().cloned().collect()
+/// Why entries could not be taken into the final view.
+#[derive(Debug, thiserror::Error)]
+pub enum AdvanceError {
+    /// They do not continue it.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// They could not be read back.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
 }
 
 /// Number and time of a header.
-pub fn block_ref(header: &countersign_chain::source::TrustedHeader) -> BlockRef {
+pub fn block_ref(header: &TrustedHeader) -> BlockRef {
     BlockRef { number: header.number, time: header.time }
 }
 

@@ -38,7 +38,7 @@ reasons! {
     StateOtherRealm = "state-other-realm",
     /// The state file has a version that this agent does not know.
     StateVersion = "state-version",
-    /// The state file could not be read or written.
+    /// The state file, or the one in which entries wait, could not be read or written.
     StateIo = "state-io",
     /// No endpoint gave a usable answer in time.
     EndpointsSilent = "endpoints-silent",
@@ -52,6 +52,8 @@ reasons! {
     ProofInvalid = "proof-invalid",
     /// No source gave logs that fold into the proved head.
     LogsIncomplete = "logs-incomplete",
+    /// The nodes send more than may wait on disk to be verified.
+    LedgerTooLarge = "ledger-too-large",
     /// The final block is lower than one that was final before.
     FinalWentBack = "final-went-back",
     /// The newest block is older than the one already published.
