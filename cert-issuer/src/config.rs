@@ -58,7 +58,7 @@ impl Span {
         Duration::from_secs(self.secs())
     }
 
-    const fn of(secs: u64) -> Self {
+    pub(crate) const fn of(secs: u64) -> Self {
         match NonZeroU64::new(secs) {
             Some(secs) => Self(secs),
             None => Self(NonZeroU64::MIN),
@@ -72,6 +72,15 @@ impl<'de> Deserialize<'de> for Span {
         let secs = parse_duration(&text).map_err(serde::de::Error::custom)?;
         Ok(Self::of(secs))
     }
+}
+
+/// Reads TOML; what is wrong is told with its line.
+pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count().saturating_add(1);
+        ConfigError::Syntax { path: path.to_owned(), line, problem: error.message().to_owned() }
+    })
 }
 
 /// What the service works with.
@@ -151,11 +160,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Syntax`], [`ConfigError::Contradiction`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count().saturating_add(1);
-            ConfigError::Syntax { path: path.to_owned(), line, problem: error.message().to_owned() }
-        })?;
+        let config: Self = read_toml(path, text)?;
         let contradiction = |problem| Err(ConfigError::Contradiction { path: path.to_owned(), problem });
         match (&config.ca_key, &config.ca_agent, &config.ca_password_file) {
             (Some(_), Some(_), _) | (None, None, _) => return contradiction("expected one of ca-key and ca-agent"),

@@ -33,6 +33,52 @@ pub enum IssueError {
         /// How long this waited.
         seconds: u64,
     },
+    /// Too few watchdogs countersigned in time; hosts refuse its certificates until they do.
+    #[error(
+        "batch {batch}: {have} of {need} countersignatures {seconds} s after it was logged; not heard from: {}",
+        if silent.is_empty() { "nobody else may countersign" } else { silent }
+    )]
+    NotCountersigned {
+        /// The batch.
+        batch: Id,
+        /// Countersignatures that count.
+        have: u64,
+        /// What the realm asks for.
+        need: u64,
+        /// How long this waited.
+        seconds: u64,
+        /// The addresses of the watchdogs that did not countersign, separated by blanks.
+        silent: String,
+    },
+    /// The realm asks for countersignatures that nobody could give.
+    #[error(
+        "the realm asks for {need} countersignatures, and {have} watchdogs other than the issuer have a sealing key on the ledger"
+    )]
+    Watchdogs {
+        /// Watchdogs that can read a batch.
+        have: usize,
+        /// What the realm asks for.
+        need: u64,
+    },
+    /// A ledger key that may not watch.
+    #[error("{address} {problem}")]
+    Watchdog {
+        /// The ledger key.
+        address: countersign_registry::Address,
+        /// What was expected.
+        problem: &'static str,
+    },
+    /// A service's own notes.
+    #[error("{0}")]
+    Notes(String),
+    /// The realm asks for countersignatures, and there is nothing to seal the leaves with.
+    #[error(
+        "the realm asks for countersignatures: expected the issuer's delivery key and a block store, to show the batch to its watchdogs"
+    )]
+    NothingToSealWith,
+    /// The sealed leaves of a batch would not fit into one block; the rest goes into the next batch.
+    #[error("the batch is full; expected to be issued with the next one")]
+    BatchFull,
     /// What would be written, every reader would ignore.
     #[error("every reader would ignore this: {0}")]
     Ignored(String),
@@ -88,6 +134,7 @@ impl IssueError {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Refused { reason, .. } | Self::Withheld { reason, .. } => Some(*reason),
+            Self::NotCountersigned { .. } => Some(Reason::BatchWaiting),
             _ => None,
         }
     }
@@ -103,6 +150,9 @@ impl IssueError {
                 "this grant needs approvals: `countersign request`, then `countersign approve`, then `issue --request ID`"
             }
             Reason::TtlTooLong => "the realm, the CA and the grant each limit the life of a certificate; ask for less",
+            Reason::BatchWaiting => {
+                "ask those who run the watchdogs: `countersign-issuer watch status` there says what each thinks of the batch"
+            }
             Reason::SnapshotStale | Reason::Clock => "compare this machine's clock with the chain's newest block",
             _ => return None,
         };

@@ -6,40 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use countersign_certificate::{
-    BACKDATE_SECS, Digest32, Id, LogProof, RealmId, SCOPE_EXTENSION, Scope, Target, insert_log_proof, leaf_hash, merkle,
-};
-use countersign_registry::entries::{Entry, Kind, payload};
+use countersign_certificate::{BACKDATE_SECS, Id, RealmId, SCOPE_EXTENSION, Scope, Target};
+use countersign_delivery::{BlockCid, LeavesContext, MAX_WATCHDOGS, PublicKey, SecretKey, Watchdog, seal_leaves};
+use countersign_registry::entries::{Entry, Kind, Roles, payload};
 use countersign_registry::realm::{Ca, CaPurpose, CaState, Grant};
 use countersign_registry::{Address, B256, Effective, sign};
 use countersign_snapshot::{Batch as SnapshotBatch, BatchState};
-use countersign_sshd::{Reason, Verdict};
+use countersign_sshd::Reason;
 
 use crate::ca_key::CaKey;
 use crate::error::IssueError;
-use crate::judge::Rehearsal;
+pub use crate::leaves::{Leaves, Prepared};
 use crate::policy::{Order, choose};
-use crate::wire::{CertificateFields, put_string, with_signature};
-
-/// A certificate that only lacks its proof and its signature.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    /// What was asked for.
-    pub order: Order,
-    /// The grant it is made under.
-    pub grant: Id,
-    /// The request id in its scope: the order's, or a random one.
-    pub request: Id,
-    /// Serial number.
-    pub serial: u64,
-    /// Key id.
-    pub key_id: String,
-    /// Unix seconds.
-    pub valid_after: u64,
-    /// Unix seconds, exclusive.
-    pub valid_before: u64,
-    pre_certificate: Vec<u8>,
-}
+use crate::wire::CertificateFields;
 
 /// The CA that signs.
 #[derive(Debug, Clone, Copy)]
@@ -59,12 +38,8 @@ pub struct Batch {
     pub id: Id,
     /// The entry.
     pub entry: Entry,
-    /// The certificates, in the order of their leaves.
-    pub prepared: Vec<Prepared>,
-    tree: merkle::Tree,
-    root: Digest32,
-    size: u32,
-    not_after: u64,
+    /// The certificates.
+    pub leaves: Leaves,
 }
 
 /// A certificate that the host accepts.
@@ -154,10 +129,8 @@ fn may_sign(effective: &Effective, signer: Signer<'_>, order: &Order, now: u64) 
     if !signer.record.limits.allows_login(&order.login) {
         return Err(IssueError::refused(Reason::CaLogin, format!("{} may not certify {}", name(), order.login)));
     }
-    let has_role = effective
-        .actors
-        .get(&signer.issuer)
-        .is_some_and(|actor| actor.roles & countersign_registry::entries::Roles::ISSUER != 0 && !actor.locked);
+    let has_role =
+        effective.actors.get(&signer.issuer).is_some_and(|actor| actor.roles & Roles::ISSUER != 0 && !actor.locked);
     if !has_role {
         return Err(IssueError::refused(
             Reason::BatchIssuer,
@@ -191,29 +164,35 @@ impl Batch {
     /// # Errors
     /// [`IssueError::BatchSize`], [`IssueError::Random`].
     pub fn new(effective: &Effective, signer: Signer<'_>, prepared: Vec<Prepared>) -> Result<Self, IssueError> {
-        let realm = RealmId(effective.realm.0);
-        let leaves: Vec<Digest32> =
-            prepared.iter().map(|one| leaf_hash(&realm, &signer.id, &one.pre_certificate)).collect();
-        let tree = merkle::Tree::new(leaves).ok_or(IssueError::BatchSize(prepared.len()))?;
-        let (size, root) = (tree.size(), tree.root().ok_or(IssueError::BatchSize(0))?);
-        let not_after = prepared.iter().map(|one| one.valid_before).max().unwrap_or_default();
+        let leaves = Leaves::new(RealmId(effective.realm.0), signer.id, prepared)?;
         let r: [u8; 16] = random()?;
         let id = sign::record_id(Kind::BATCH, signer.issuer, r);
         let entry = Entry::Batch(payload::Batch {
             r: r.into(),
             ca: signer.id.0.into(),
-            root: B256::from(root),
-            size,
-            notAfter: not_after,
+            root: B256::from(leaves.root()),
+            size: leaves.size(),
+            notAfter: leaves.not_after(),
             leavesCid: Default::default(),
         });
-        Ok(Self { id, entry, prepared, tree, root, size, not_after })
+        Ok(Self { id, entry, leaves })
     }
 
-    fn to_be_signed(&self, index: usize, one: &Prepared) -> Result<Vec<u8>, IssueError> {
-        let place = u32::try_from(index).map_err(|_| IssueError::BatchSize(index))?;
-        let proof = LogProof::in_tree(self.id, &self.tree, place).ok_or(IssueError::BatchSize(index))?;
-        Ok(insert_log_proof(&one.pre_certificate, &proof)?)
+    /// Seals the leaves to the realm's watchdogs, names the sealed block in the entry, and gives the block: it must be in the store
+    /// before the batch is logged. `key` is the sealing key of the signer's issuer.
+    ///
+    /// # Errors
+    /// [`IssueError::Watchdogs`] where fewer can read them than the realm asks for; [`IssueError::Recipient`] where `key` is not the
+    /// issuer's; [`IssueError::Delivery`], also for a batch that is too large.
+    pub fn seal(&mut self, effective: &Effective, signer: Signer<'_>, key: &SecretKey) -> Result<Vec<u8>, IssueError> {
+        let watchdogs = watchdogs(effective, signer.issuer)?;
+        check_sealing_key(effective, signer.issuer, key)?;
+        let context = LeavesContext { realm: effective.realm.0, batch: self.id.0 };
+        let block = seal_leaves(&context, key, &watchdogs, &self.leaves.pre_certificates())?;
+        if let Entry::Batch(entry) = &mut self.entry {
+            entry.leavesCid = BlockCid::of(&block)?.to_bytes().to_vec().into();
+        }
+        Ok(block)
     }
 
     /// Asks each certificate's host before anything is logged. Certificates that a host would refuse are given back with the refusal;
@@ -230,35 +209,13 @@ impl Batch {
         let hypothetical = SnapshotBatch {
             state: BatchState::Accepted,
             ca: signer.id,
-            root: self.root,
-            size: self.size,
+            root: self.leaves.root(),
+            size: self.leaves.size(),
             time_secs: latest.time.saturating_add(1),
-            not_after_secs: self.not_after,
+            not_after_secs: self.leaves.not_after(),
             block: latest.number.saturating_add(1),
         };
-        // sshd verifies signatures, the decision does not: any signature of the right shape will do.
-        let unsigned = placeholder_signature(&signer.record.public_key)?;
-        let mut rehearsals: BTreeMap<Id, Rehearsal> = BTreeMap::new();
-        let mut verdicts = Vec::new();
-        for (index, one) in self.prepared.iter().enumerate() {
-            // What cannot be laid out is one request's fault, and must not keep the others of its batch from their certificates.
-            let whole = match self.to_be_signed(index, one).and_then(|signed| Ok(with_signature(&signed, &unsigned)?)) {
-                Ok(whole) => whole,
-                Err(error) => {
-                    verdicts.push(Err(error));
-                    continue;
-                }
-            };
-            let rehearsal = match rehearsals.entry(one.order.host) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    let hypothetical = Some((self.id, hypothetical));
-                    entry.insert(Rehearsal::new(effective, one.order.host, hypothetical)?)
-                }
-            };
-            verdicts.push(accepted(rehearsal.verdict(&one.order.login, &whole)));
-        }
-        Ok(verdicts)
+        self.leaves.rehearse(effective, self.id, hypothetical, &signer.record.public_key)
     }
 
     /// Proves, signs and verifies, once the batch is on the ledger that `effective` was made from.
@@ -266,59 +223,48 @@ impl Batch {
     /// # Errors
     /// Per certificate: [`IssueError::Withheld`] where the host would refuse it after all.
     pub fn finish(self, effective: &Effective, key: &CaKey) -> Result<Vec<Result<Issued, IssueError>>, IssueError> {
-        let mut rehearsals: BTreeMap<Id, Rehearsal> = BTreeMap::new();
-        let mut results = Vec::new();
-        for (index, one) in self.prepared.iter().enumerate() {
-            let to_be_signed = self.to_be_signed(index, one)?;
-            let certificate = with_signature(&to_be_signed, &key.sign(&to_be_signed)?)?;
-            let rehearsal = match rehearsals.entry(one.order.host) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(Rehearsal::new(effective, one.order.host, None)?)
-                }
-            };
-            results.push(match accepted(rehearsal.verdict(&one.order.login, &certificate)) {
-                Ok(()) => Ok(Issued { prepared: one.clone(), batch: self.id, certificate }),
-                Err(IssueError::Refused { reason, detail }) => {
-                    Err(IssueError::Withheld { batch: self.id, reason, detail })
-                }
-                Err(other) => Err(other),
-            });
-        }
-        Ok(results)
+        self.leaves.finish(effective, self.id, key)
     }
 }
 
-fn accepted(verdict: Verdict) -> Result<(), IssueError> {
-    match verdict {
-        Verdict::Accept { .. } => Ok(()),
-        Verdict::Refuse { reason, detail, .. } => Err(IssueError::Refused { reason, detail }),
+/// The watchdogs that may countersign a batch of `issuer` and have a sealing key.
+///
+/// # Errors
+/// [`IssueError::Watchdogs`] where they are fewer than the realm's quorum, or none.
+pub fn watchdogs(effective: &Effective, issuer: Address) -> Result<Vec<Watchdog>, IssueError> {
+    let with_role = effective
+        .actors
+        .iter()
+        .filter(|(address, actor)| actor.roles & Roles::WATCHDOG != 0 && !actor.locked && **address != issuer);
+    let watchdogs: Vec<Watchdog> = with_role
+        .filter_map(|(address, actor)| {
+            let key = PublicKey::from_bytes(actor.x25519?.0).ok()?;
+            Some((address.into_array(), key))
+        })
+        .take(MAX_WATCHDOGS)
+        .collect();
+    let (have, need) = (watchdogs.len(), effective.settings.countersign_quorum);
+    if have == 0 || u64::try_from(have).is_ok_and(|have| have < need) {
+        return Err(IssueError::Watchdogs { have, need });
     }
+    Ok(watchdogs)
 }
 
-/// A signature blob with the algorithm of the CA's key and the length such signatures have.
-fn placeholder_signature(ca_key: &[u8]) -> Result<Vec<u8>, IssueError> {
-    let key = countersign_certificate::PublicKey::parse(ca_key)?;
-    let name = key.algorithm().name();
-    let mut inner = Vec::new();
-    match name {
-        "ssh-ed25519" => inner.extend_from_slice(&[1; 64]),
-        "ssh-rsa" => inner.extend_from_slice(&[1; 256]),
-        "sk-ssh-ed25519@openssh.com" => inner.extend_from_slice(&[1; 64]),
-        _ => {
-            // ECDSA: two multiple-precision integers.
-            put_string(&mut inner, &[1; 32])?;
-            put_string(&mut inner, &[1; 32])?;
+/// Refuses a sealing key that is not the one on the ledger for `address`: nobody could open what it seals.
+///
+/// # Errors
+/// [`IssueError::Recipient`].
+pub fn check_sealing_key(effective: &Effective, address: Address, key: &SecretKey) -> Result<(), IssueError> {
+    let on_ledger = effective.actors.get(&address).and_then(|actor| actor.x25519);
+    match on_ledger {
+        Some(on_ledger) if on_ledger.0 == key.public().to_bytes() => Ok(()),
+        Some(_) => {
+            Err(IssueError::Recipient(format!("the ledger has another sealing key for {address} than the one given")))
         }
+        None => Err(IssueError::Recipient(format!(
+            "{address} has no sealing key on the ledger (yet: it counts once it is final)"
+        ))),
     }
-    let mut blob = Vec::new();
-    let algorithm = if name == "ssh-rsa" { "rsa-sha2-512" } else { name };
-    put_string(&mut blob, algorithm.as_bytes())?;
-    put_string(&mut blob, &inner)?;
-    if name.starts_with("sk-") {
-        blob.extend_from_slice(&[0; 5]);
-    }
-    Ok(blob)
 }
 
 /// Random bytes from the system.

@@ -40,14 +40,18 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// Compiles `host`'s snapshot. `hypothetical` is a batch that is not logged yet, taken as accepted.
+    /// Compiles `host`'s snapshot. `hypothetical` is a batch that is taken to stand on the ledger like this,
+    /// whether it does or not.
     ///
     /// # Errors
     /// See [`JudgeError`].
     pub fn new(effective: &Effective, host: Id, hypothetical: Option<(Id, Batch)>) -> Result<Self, JudgeError> {
         let Compiled { facts, mut access, max_staleness_secs, valid_until_secs, .. } =
             compile(effective, &HostView { host, allow_root: true, max_staleness_secs: None });
-        access.batches.extend(hypothetical);
+        if let Some((id, batch)) = hypothetical {
+            access.batches.retain(|(other, _)| *other != id);
+            access.batches.push((id, batch));
+        }
         let clock = Clock::now()?;
         let mut salt = Salt([0; 16]);
         getrandom::fill(&mut salt.0).map_err(JudgeError::Random)?;

@@ -11,6 +11,8 @@ pub mod deliver;
 pub mod duration;
 pub mod issue;
 pub mod judge;
+pub mod leaves;
+mod notify;
 pub mod outbox;
 pub mod policy;
 pub mod run;
@@ -18,6 +20,7 @@ pub mod service;
 pub mod ssh_agent;
 pub mod turns;
 pub mod view;
+pub mod watch;
 pub mod wire;
 
 mod error;

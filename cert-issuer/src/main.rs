@@ -7,21 +7,17 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use countersign_issuer::config::Config;
 use countersign_issuer::run::{Service, read_status};
+use countersign_issuer::watch::{self, Watch, WatchConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Answers requests for certificates on the ledger.
+/// Answers requests for certificates on the ledger, or watches those who do.
 #[derive(Debug, Parser)]
 #[command(name = "countersign-issuer", version)]
 struct Arguments {
-    /// The configuration
-    #[arg(
-        long,
-        global = true,
-        env = "COUNTERSIGN_ISSUER_CONFIG",
-        value_name = "FILE",
-        default_value = "/etc/countersign/issuer.toml"
-    )]
-    config: PathBuf,
+    /// The configuration [default: /etc/countersign/issuer.toml or COUNTERSIGN_ISSUER_CONFIG; of `watch`
+    /// /etc/countersign/watchdog.toml or COUNTERSIGN_WATCHDOG_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -34,22 +30,52 @@ enum Command {
     CheckConfig,
     /// Print what a running service last wrote, as JSON
     Status,
+    /// Look at the batches that issuers log, and countersign them
+    #[command(subcommand)]
+    Watch(WatchCommand),
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum WatchCommand {
+    /// Work until stopped
+    Run,
+    /// Read the configuration, open the keys, read the ledger once
+    CheckConfig,
+    /// Print what a running watchdog last wrote, as JSON
+    Status,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match Config::load(&arguments.config) {
-        Ok(config) => config,
-        Err(error) => return fail(&error.to_string(), 2),
-    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string(), 1),
     };
     let done = match arguments.command {
-        Command::Run => runtime.block_on(run(config)),
-        Command::CheckConfig => runtime.block_on(Service::open(config)).map(|_| ()).map_err(|error| error.to_string()),
-        Command::Status => status(&config),
+        Command::Watch(command) => {
+            let file = config_file(arguments.config, "COUNTERSIGN_WATCHDOG_CONFIG", "/etc/countersign/watchdog.toml");
+            let config = match WatchConfig::load(&file) {
+                Ok(config) => config,
+                Err(error) => return fail(&error.to_string(), 2),
+            };
+            match command {
+                WatchCommand::Run => runtime.block_on(watch(config)),
+                WatchCommand::CheckConfig => runtime.block_on(Watch::open(config)).map(|_| ()).map_err(text),
+                WatchCommand::Status => watch::read_status(&config).map_err(text).and_then(|status| print(&status)),
+            }
+        }
+        command => {
+            let file = config_file(arguments.config, "COUNTERSIGN_ISSUER_CONFIG", "/etc/countersign/issuer.toml");
+            let config = match Config::load(&file) {
+                Ok(config) => config,
+                Err(error) => return fail(&error.to_string(), 2),
+            };
+            match command {
+                Command::CheckConfig => runtime.block_on(Service::open(config)).map(|_| ()).map_err(text),
+                Command::Status => read_status(&config).map_err(text).and_then(|status| print(&status)),
+                _ => runtime.block_on(run(config)),
+            }
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,27 +83,46 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<(), String> {
-    let terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let stop = async move {
-        let (mut terminate, mut interrupt) = (terminate, interrupt);
+fn config_file(flag: Option<PathBuf>, variable: &str, default: &str) -> PathBuf {
+    flag.or_else(|| std::env::var_os(variable).map(PathBuf::from)).unwrap_or_else(|| PathBuf::from(default))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn stopped() -> Result<impl Future<Output = ()>, String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    };
-    let service = Service::open(config).await.map_err(|error| error.to_string())?;
+    })
+}
+
+async fn run(config: Config) -> Result<(), String> {
+    let stop = stopped()?;
+    let service = Service::open(config).await.map_err(text)?;
     say("event=started");
     service.run(stop, say).await;
     say("event=stopped");
     Ok(())
 }
 
-fn status(config: &Config) -> Result<(), String> {
-    let status = read_status(config).map_err(|error| error.to_string())?;
-    let text = serde_json::to_string_pretty(&status).map_err(|error| error.to_string())?;
-    writeln!(std::io::stdout(), "{text}").map_err(|error| error.to_string())
+async fn watch(config: WatchConfig) -> Result<(), String> {
+    let stop = stopped()?;
+    let watch = Watch::open(config).await.map_err(text)?;
+    say("event=started");
+    watch.run(stop, say).await;
+    say("event=stopped");
+    Ok(())
+}
+
+fn print(status: &impl serde::Serialize) -> Result<(), String> {
+    let status = serde_json::to_string_pretty(status).map_err(text)?;
+    writeln!(std::io::stdout(), "{status}").map_err(text)
 }
 
 /// One line on stderr, which the journal keeps; nothing can be done about a stderr that is gone.

@@ -120,7 +120,7 @@ fn obstacle(
     None
 }
 
-fn contains(hours: &Hours, unix_secs: u64) -> bool {
+pub(crate) fn contains(hours: &Hours, unix_secs: u64) -> bool {
     // 1 January 1970 was a Thursday, weekday 3 from Monday.
     let weekday = (unix_secs / 86_400 % 7).saturating_add(3) % 7;
     let minute = unix_secs % 86_400 / 60;

@@ -4,7 +4,7 @@
 //! A request is answered once. One that is refused is tried again while it lives, since an approval or a grant may still come; what
 //! changes is logged. Every failure keeps the service running.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use countersign_chain::endpoints::Limits;
 use countersign_chain::keys::{ActorKey, KeySource, PASSWORD_VARIABLE};
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::sync::{Cursor, Ledger};
-use countersign_delivery::{DirectoryStore, SecretKey};
+use countersign_delivery::{BlockCid, DirectoryStore, SecretKey};
 use countersign_registry::shard::{CLASS_BATCHES, CLASS_MEMBERS, class_of};
 use countersign_registry::{Address, Effective, Id};
 use serde::{Deserialize, Serialize};
@@ -25,9 +25,10 @@ use crate::ca_key::CaKey;
 use crate::config::Config;
 use crate::deliver::{self, Parcel};
 use crate::error::IssueError;
+use crate::notify;
 use crate::outbox::{Due, Outbox};
 use crate::policy::Order;
-use crate::service::Issuer;
+use crate::service::{Issuer, Window};
 use crate::ssh_agent::SshAgent;
 use crate::turns::Turns;
 use crate::view::{View, wanted_shards};
@@ -46,6 +47,9 @@ pub enum StartError {
     /// The notes.
     #[error(transparent)]
     Answered(#[from] AnsweredError),
+    /// A watchdog's notes.
+    #[error(transparent)]
+    Sent(#[from] crate::watch::sent::SentError),
     /// A file or directory.
     #[error("{path}: {source}")]
     File {
@@ -113,6 +117,8 @@ pub struct Service {
     cursor: Cursor,
     /// The last look was not followed through: what it saw as new must be looked at again.
     unfinished: bool,
+    /// Ended batches whose sealed leaves this process has let go of.
+    let_go: BTreeSet<Id>,
     status: Status,
 }
 
@@ -143,11 +149,26 @@ impl Service {
         let (issuer, format) = (actor.address().to_string(), STATUS_FORMAT);
         let status = Status { format, issuer, ca: ca.to_string(), ..Status::default() };
         let ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
-        let issuer = Issuer::new(realm.clone(), actor, ca, key, config.patience.duration())?;
+        let window = Window { key: sealing.clone(), store: store.clone() };
+        let issuer = Issuer::new(realm.clone(), actor, (ca, key), config.patience.duration(), Some(window))?;
         let cursor = Cursor::default();
         let unfinished = true;
-        let turns = Turns::default();
-        Ok(Self { config, realm, issuer, sealing, store, outbox, answered, turns, ledger, cursor, unfinished, status })
+        let (turns, let_go) = (Turns::default(), BTreeSet::new());
+        Ok(Self {
+            config,
+            realm,
+            issuer,
+            sealing,
+            store,
+            outbox,
+            answered,
+            turns,
+            ledger,
+            cursor,
+            unfinished,
+            let_go,
+            status,
+        })
     }
 
     /// Works until `stop` is ready. `say` takes one line for the log at a time.
@@ -155,6 +176,7 @@ impl Service {
         let poll = Duration::from_secs(self.realm.profile.poll_secs.max(1));
         let stop = std::pin::pin!(stop);
         let mut stop = stop;
+        let mut first = true;
         loop {
             let step = async {
                 let done = self.step(&mut say).await;
@@ -164,10 +186,16 @@ impl Service {
                 }
                 self.status.error = error;
                 self.write_status(&mut say);
+                let pending = self.status.pending.len();
+                notify::cycle(first, &format!("{} issued, {pending} pending", self.status.issued));
+                first = false;
                 tokio::time::sleep(poll).await;
             };
             tokio::select! {
-                () = &mut stop => return,
+                () = &mut stop => {
+                    notify::stopping();
+                    return;
+                }
                 () = step => {}
             }
         }
@@ -265,8 +293,12 @@ impl Service {
             Ok(results) => results,
             Err(error) => {
                 // A batch may be logged already, in vain.
-                if matches!(error, IssueError::CaKey(_) | IssueError::Agent(_) | IssueError::NotLogged { .. }) {
-                    requests.into_iter().for_each(|request| self.turns.failed(request, now));
+                let late = matches!(error, IssueError::NotCountersigned { .. });
+                if late || matches!(error, IssueError::CaKey(_) | IssueError::Agent(_) | IssueError::NotLogged { .. }) {
+                    requests.iter().for_each(|request| self.turns.failed(*request, now));
+                }
+                if late {
+                    requests.into_iter().for_each(|request| self.refused(request, &error, say));
                 }
                 return Err(error);
             }
@@ -289,6 +321,11 @@ impl Service {
                     ));
                 }
                 Err(error) => {
+                    if matches!(error, IssueError::BatchFull) {
+                        // Its turn comes with the next look.
+                        self.status.pending.insert(request.to_string(), "batch-full".to_owned());
+                        continue;
+                    }
                     if !matches!(error, IssueError::Refused { .. }) {
                         self.turns.failed(request, now);
                     }
@@ -328,7 +365,25 @@ impl Service {
         Ok(posted.id)
     }
 
+    /// Lets go of the sealed leaves of this issuer's batches that have ended: nobody has a use for them any more.
+    fn let_go(&mut self, effective: &Effective) -> Result<(), IssueError> {
+        let own = self.issuer.address();
+        let time = effective.latest_block.time;
+        self.let_go.retain(|id| effective.batches.contains_key(id));
+        for (id, batch) in &effective.batches {
+            let ended = batch.issuer == own && batch.not_after < time && !batch.leaves_cid.is_empty();
+            if ended && !self.let_go.contains(id) {
+                if let Ok(cid) = BlockCid::from_bytes(&batch.leaves_cid) {
+                    self.store.unpin(&cid)?;
+                }
+                self.let_go.insert(*id);
+            }
+        }
+        Ok(())
+    }
+
     fn sweep(&mut self, view: &View, now: u64, say: &mut impl FnMut(&str)) -> Result<(), IssueError> {
+        self.let_go(&view.effective)?;
         let timeout = self.config.delivery_timeout.secs();
         let swept = deliver::sweep(&view.effective, &self.store, &self.outbox, now, timeout)?;
         for one in swept.iter().filter(|one| matches!(one.due, Due::Acknowledged | Due::TimedOut)) {
@@ -343,18 +398,27 @@ impl Service {
 
     fn write_status(&mut self, say: &mut impl FnMut(&str)) {
         self.status.time = unix_secs();
-        if let Err(error) = write_status(&self.config, &self.status) {
+        if let Err(error) = write_json(&self.config.state, &self.status) {
             say(&format!("event=status-not-written message={:?}", error.to_string()));
         }
     }
 }
 
-fn write_status(config: &Config, status: &Status) -> std::io::Result<()> {
+/// Replaces `status.json` in a state directory.
+pub(crate) fn write_json(state: &Path, status: &impl Serialize) -> std::io::Result<()> {
     let text = serde_json::to_vec_pretty(status).map_err(std::io::Error::other)?;
-    let mut file = tempfile::NamedTempFile::new_in(&config.state)?;
+    let mut file = tempfile::NamedTempFile::new_in(state)?;
     std::io::Write::write_all(&mut file, &text)?;
-    file.persist(config.state.join("status.json")).map_err(|error| error.error)?;
+    file.persist(state.join("status.json")).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Reads `status.json` in a state directory.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(state: &Path) -> Result<T, StartError> {
+    let path = state.join("status.json");
+    let failed = |source| StartError::File { path: path.clone(), source };
+    let text = std::fs::read(&path).map_err(failed)?;
+    serde_json::from_slice(&text).map_err(|error| failed(error.into()))
 }
 
 /// Reads the status that a running service last wrote.
@@ -362,10 +426,7 @@ fn write_status(config: &Config, status: &Status) -> std::io::Result<()> {
 /// # Errors
 /// [`StartError::File`].
 pub fn read_status(config: &Config) -> Result<Status, StartError> {
-    let path = config.state.join("status.json");
-    let failed = |source| StartError::File { path: path.clone(), source };
-    let text = std::fs::read(&path).map_err(failed)?;
-    serde_json::from_slice(&text).map_err(|error| failed(error.into()))
+    read_json(&config.state)
 }
 
 fn open_ca(config: &Config, effective: &Effective) -> Result<(Id, CaKey), StartError> {
@@ -401,7 +462,7 @@ impl From<crate::ca_key::CaKeyError> for StartError {
     }
 }
 
-fn first_line(path: &Path) -> Result<Zeroizing<String>, StartError> {
+pub(crate) fn first_line(path: &Path) -> Result<Zeroizing<String>, StartError> {
     let failed = |source| StartError::File { path: path.to_owned(), source };
     let mut file = std::fs::File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -415,7 +476,7 @@ fn first_line(path: &Path) -> Result<Zeroizing<String>, StartError> {
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 
-fn unix_secs() -> u64 {
+pub(crate) fn unix_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
@@ -430,6 +491,9 @@ mod tests {
         let listed: Vec<&str> = page
             .split("## `status.json`")
             .nth(1)
+            .unwrap()
+            .split("\n## ")
+            .next()
             .unwrap()
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next())

@@ -1,5 +1,6 @@
 //! Issues: rehearses, logs one batch, waits until the verified ledger shows it (and, where the realm asks for countersignatures, until
-//! it has them), then proves, signs and verifies.
+//! it has them), then proves, signs and verifies. The steps stand alone too, for realms where the ledger key and the CA's key are in
+//! different hands.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use countersign_chain::endpoints::{Endpoints, Limits};
 use countersign_chain::keys::ActorKey;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::send::{FeeCaps, Mined, Patience, Progress, Sender};
+use countersign_delivery::{DirectoryStore, LEAF_OVERHEAD, SecretKey, leaves_capacity};
 use countersign_registry::entries::Entry;
 use countersign_registry::head::Meta;
 use countersign_registry::realm::BatchState;
@@ -14,7 +16,7 @@ use countersign_registry::{Address, Id, LogEntry, shard, sign};
 
 use crate::ca_key::CaKey;
 use crate::error::IssueError;
-use crate::issue::{Batch, Issued, Prepared, Signer, prepare};
+use crate::issue::{self, Batch, Issued, Prepared, Signer, prepare};
 use crate::policy::Order;
 use crate::view::View;
 
@@ -33,34 +35,165 @@ pub enum Stage {
     Signing,
 }
 
+/// Writes as one ledger key, after a look at what replay would make of it.
+#[derive(Debug)]
+pub struct Scribe {
+    realm: RealmFile,
+    sender: Sender,
+    address: Address,
+}
+
+impl Scribe {
+    /// Writes as `actor`.
+    ///
+    /// # Errors
+    /// [`IssueError::Chain`].
+    pub fn new(realm: RealmFile, actor: ActorKey) -> Result<Self, IssueError> {
+        let endpoints = Endpoints::new(&realm.endpoints, Limits::default())?;
+        let (address, patience) = (actor.address(), Patience::of(&realm.profile));
+        let sender = Sender::new(endpoints, actor, realm.pin.chain_id, patience, FeeCaps::default());
+        Ok(Self { realm, sender, address })
+    }
+
+    /// The ledger key that writes.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Writes one entry.
+    ///
+    /// # Errors
+    /// [`IssueError::Ignored`], [`IssueError::Chain`].
+    pub async fn log(
+        &self,
+        view: &View,
+        entry: &Entry,
+        report: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Mined, IssueError> {
+        let kind = entry.kind();
+        let time = view.effective.latest_block.time.saturating_add(1);
+        let class = shard::class_of_kind(kind).unwrap_or_default();
+        let today = if class > shard::CLASS_REVOCATIONS { shard::day(time) } else { 0 };
+        let next = LogEntry {
+            shard: shard::shard(class, today),
+            actor: self.address,
+            meta: Meta { kind, prev_block: 0, time }.pack(),
+            data: entry.encode(),
+        };
+        let ignored = view.would_ignore(vec![next])?;
+        if !ignored.is_empty() {
+            return Err(IssueError::Ignored(ignored.join("; ")));
+        }
+        let write = sign::write(shard::shard(class, 0), entry);
+        let (contract, realm) = (self.realm.pin.contract, self.realm.pin.realm);
+        Ok(self.sender.append(contract, realm, &write, report).await?)
+    }
+}
+
+/// How a batch is shown to the realm's watchdogs.
+#[derive(Debug, Clone)]
+pub struct Window {
+    /// The issuer's sealing key.
+    pub key: SecretKey,
+    /// Where the sealed leaves go.
+    pub store: DirectoryStore,
+}
+
+/// Logs `batch` as `scribe`. Where the realm asks for countersignatures, the leaves are sealed to its watchdogs and stored first, so that
+/// nothing is ever logged that they cannot look at.
+///
+/// # Errors
+/// Those of [`Batch::seal`] and [`Scribe::log`]; [`IssueError::NothingToSealWith`].
+pub async fn log_batch(
+    scribe: &Scribe,
+    view: &View,
+    batch: &mut Batch,
+    signer: Signer<'_>,
+    window: Option<&Window>,
+    report: &mut (dyn FnMut(Stage) + Send),
+) -> Result<Mined, IssueError> {
+    if view.effective.settings.countersign_quorum > 0 {
+        let window = window.ok_or(IssueError::NothingToSealWith)?;
+        let block = batch.seal(&view.effective, signer, &window.key)?;
+        window.store.put(&block)?;
+    }
+    scribe.log(view, &batch.entry, &mut |progress| report(Stage::Sending(progress))).await
+}
+
+/// Waits at most `patience` until `batch` is accepted on the verified ledger.
+///
+/// # Errors
+/// [`IssueError::NotLogged`], [`IssueError::NotCountersigned`], [`IssueError::View`].
+pub async fn accepted(
+    realm: &RealmFile,
+    batch: Id,
+    patience: Duration,
+    report: &mut (dyn FnMut(Stage) + Send),
+) -> Result<View, IssueError> {
+    let start = Instant::now();
+    let poll = Duration::from_millis(if realm.profile.poll_secs <= 1 { 200 } else { 2_000 });
+    report(Stage::Confirming);
+    loop {
+        let view = View::read(realm, 1).await?;
+        let late = start.elapsed() >= patience;
+        let seconds = start.elapsed().as_secs();
+        match view.effective.batches.get(&batch) {
+            Some(record) => match record.state {
+                BatchState::WaitingForCountersignatures { .. } if !late => report(Stage::Countersigning),
+                BatchState::WaitingForCountersignatures { have, need } => {
+                    let silent: Vec<String> = issue::watchdogs(&view.effective, record.issuer)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|(address, _)| Address::from(address))
+                        .filter(|address| !record.countersigners.contains(address))
+                        .map(|address| address.to_string())
+                        .collect();
+                    let silent = silent.join(" ");
+                    return Err(IssueError::NotCountersigned { batch, have, need, seconds, silent });
+                }
+                // Whatever else became of it, the rehearsal says so with the host's reason code.
+                _ => return Ok(view),
+            },
+            None if late => return Err(IssueError::NotLogged { batch, seconds }),
+            None => {}
+        }
+        tokio::time::sleep(poll).await;
+    }
+}
+
 /// Issues for one CA as one ledger key.
 #[derive(Debug)]
 pub struct Issuer {
     realm: RealmFile,
-    sender: Sender,
-    address: Address,
+    scribe: Scribe,
     ca: Id,
     key: CaKey,
     patience: Duration,
+    window: Option<Window>,
 }
 
 impl Issuer {
     /// An issuer that logs as `actor` and signs with `key` for the CA `ca`. It waits at most `patience` for a batch to be accepted.
+    /// `window` is needed where the realm asks for countersignatures.
     ///
     /// # Errors
     /// [`IssueError::Chain`].
-    pub fn new(realm: RealmFile, actor: ActorKey, ca: Id, key: CaKey, patience: Duration) -> Result<Self, IssueError> {
-        let endpoints = Endpoints::new(&realm.endpoints, Limits::default())?;
-        let address = actor.address();
-        let patience_of_chain = Patience::of(&realm.profile);
-        let sender = Sender::new(endpoints, actor, realm.pin.chain_id, patience_of_chain, FeeCaps::default());
-        Ok(Self { realm, sender, address, ca, key, patience })
+    pub fn new(
+        realm: RealmFile,
+        actor: ActorKey,
+        (ca, key): (Id, CaKey),
+        patience: Duration,
+        window: Option<Window>,
+    ) -> Result<Self, IssueError> {
+        let scribe = Scribe::new(realm.clone(), actor)?;
+        Ok(Self { realm, scribe, ca, key, patience, window })
     }
 
     /// The ledger key that logs.
     #[must_use]
     pub fn address(&self) -> Address {
-        self.address
+        self.scribe.address()
     }
 
     fn signer<'a>(&self, view: &'a View) -> Result<Signer<'a>, IssueError> {
@@ -71,11 +204,12 @@ impl Issuer {
             )
         })?;
         self.key.expect(&record.public_key)?;
-        Ok(Signer { id: self.ca, record, issuer: self.address })
+        Ok(Signer { id: self.ca, record, issuer: self.address() })
     }
 
     /// Issues certificates for `orders` at Unix time `now`, in one batch. One result per order, in their order; a refusal of one does
-    /// not keep the others from being issued. Nothing is logged when all are refused.
+    /// not keep the others from being issued. Nothing is logged when all are refused. Where watchdogs look at the batch, what does not
+    /// fit into one sealed block is given back with [`IssueError::BatchFull`].
     ///
     /// # Errors
     /// [`IssueError`] for what concerns all of them.
@@ -88,44 +222,12 @@ impl Issuer {
     ) -> Result<Vec<Result<Issued, IssueError>>, IssueError> {
         let signer = self.signer(view)?;
         report(Stage::Rehearsing);
-        let mut results: Vec<Option<Result<Issued, IssueError>>> = Vec::new();
-        let mut prepared: Vec<(usize, Prepared)> = Vec::new();
-        for (place, order) in orders.into_iter().enumerate() {
-            match prepare(&view.effective, signer, order, now) {
-                Ok(one) => {
-                    prepared.push((place, one));
-                    results.push(None);
-                }
-                Err(error) => results.push(Some(Err(error))),
-            }
-        }
-        // A certificate that its host would refuse leaves the batch; the tree is another one then, and is rehearsed again.
-        let batch = loop {
-            if prepared.is_empty() {
-                return Ok(results.into_iter().flatten().collect());
-            }
-            let certificates = prepared.iter().map(|(_, one)| one.clone()).collect();
-            let batch = Batch::new(&view.effective, signer, certificates)?;
-            let verdicts = batch.rehearse(&view.effective, signer)?;
-            if verdicts.iter().all(Result::is_ok) {
-                break batch;
-            }
-            let mut kept = Vec::new();
-            for ((place, one), verdict) in prepared.into_iter().zip(verdicts) {
-                match verdict {
-                    Ok(()) => kept.push((place, one)),
-                    Err(error) => {
-                        if let Some(slot) = results.get_mut(place) {
-                            *slot = Some(Err(error));
-                        }
-                    }
-                }
-            }
-            prepared = kept;
+        let (mut batch, places, mut results) = match assemble(view, signer, orders, now)? {
+            (Some((batch, places)), results) => (batch, places, results),
+            (None, results) => return Ok(results.into_iter().flatten().collect()),
         };
-        let places: Vec<usize> = prepared.into_iter().map(|(place, _)| place).collect();
-        self.log(view, &batch.entry, report).await?;
-        let logged = self.confirmed(batch.id, report).await?;
+        log_batch(&self.scribe, view, &mut batch, signer, self.window.as_ref(), report).await?;
+        let logged = accepted(&self.realm, batch.id, self.patience, report).await?;
         report(Stage::Signing);
         for (place, result) in places.into_iter().zip(batch.finish(&logged.effective, &self.key)?) {
             if let Some(slot) = results.get_mut(place) {
@@ -145,42 +247,59 @@ impl Issuer {
         entry: &Entry,
         report: &mut (dyn FnMut(Stage) + Send),
     ) -> Result<Mined, IssueError> {
-        let kind = entry.kind();
-        let time = view.effective.latest_block.time.saturating_add(1);
-        let class = shard::class_of_kind(kind).unwrap_or_default();
-        let today = if class > shard::CLASS_REVOCATIONS { shard::day(time) } else { 0 };
-        let next = LogEntry {
-            shard: shard::shard(class, today),
-            actor: self.address,
-            meta: Meta { kind, prev_block: 0, time }.pack(),
-            data: entry.encode(),
-        };
-        let ignored = view.would_ignore(vec![next])?;
-        if !ignored.is_empty() {
-            return Err(IssueError::Ignored(ignored.join("; ")));
-        }
-        let write = sign::write(shard::shard(class, 0), entry);
-        let (contract, realm) = (self.realm.pin.contract, self.realm.pin.realm);
-        let mut step = |progress| report(Stage::Sending(progress));
-        Ok(self.sender.append(contract, realm, &write, &mut step).await?)
+        self.scribe.log(view, entry, &mut |progress| report(Stage::Sending(progress))).await
     }
+}
 
-    /// Waits for the batch on the verified ledger.
-    async fn confirmed(&self, batch: Id, report: &mut (dyn FnMut(Stage) + Send)) -> Result<View, IssueError> {
-        let start = Instant::now();
-        let poll = Duration::from_millis(if self.realm.profile.poll_secs <= 1 { 200 } else { 2_000 });
-        report(Stage::Confirming);
-        loop {
-            let view = View::read(&self.realm, 1).await?;
-            let late = start.elapsed() >= self.patience;
-            match view.effective.batches.get(&batch).map(|batch| batch.state) {
-                Some(BatchState::WaitingForCountersignatures { .. }) if !late => report(Stage::Countersigning),
-                // Whatever else became of it, the rehearsal says so with the host's reason code.
-                Some(_) => return Ok(view),
-                None if late => return Err(IssueError::NotLogged { batch, seconds: start.elapsed().as_secs() }),
-                None => {}
-            }
-            tokio::time::sleep(poll).await;
+/// A batch with the places of its certificates among the orders, if any is good; and what became of the others.
+pub type Assembled = (Option<(Batch, Vec<usize>)>, Vec<Option<Result<Issued, IssueError>>>);
+
+/// Makes a batch of those `orders` whose certificates their hosts would take.
+///
+/// # Errors
+/// [`IssueError`] for what concerns all of them.
+pub fn assemble(view: &View, signer: Signer<'_>, orders: Vec<Order>, now: u64) -> Result<Assembled, IssueError> {
+    let mut results: Vec<Option<Result<Issued, IssueError>>> = Vec::new();
+    let mut prepared: Vec<(usize, Prepared)> = Vec::new();
+    let mut room = match view.effective.settings.countersign_quorum {
+        0 => usize::MAX,
+        _ => leaves_capacity(issue::watchdogs(&view.effective, signer.issuer)?.len()),
+    };
+    for (place, order) in orders.into_iter().enumerate() {
+        match prepare(&view.effective, signer, order, now) {
+            Ok(one) => match room.checked_sub(one.pre_certificate().len().saturating_add(LEAF_OVERHEAD)) {
+                Some(left) => {
+                    room = left;
+                    prepared.push((place, one));
+                    results.push(None);
+                }
+                None => results.push(Some(Err(IssueError::BatchFull))),
+            },
+            Err(error) => results.push(Some(Err(error))),
         }
+    }
+    // A certificate that its host would refuse leaves the batch; the tree is another one then, and is rehearsed again.
+    loop {
+        if prepared.is_empty() {
+            return Ok((None, results));
+        }
+        let certificates = prepared.iter().map(|(_, one)| one.clone()).collect();
+        let batch = Batch::new(&view.effective, signer, certificates)?;
+        let verdicts = batch.rehearse(&view.effective, signer)?;
+        if verdicts.iter().all(Result::is_ok) {
+            return Ok((Some((batch, prepared.into_iter().map(|(place, _)| place).collect())), results));
+        }
+        let mut kept = Vec::new();
+        for ((place, one), verdict) in prepared.into_iter().zip(verdicts) {
+            match verdict {
+                Ok(()) => kept.push((place, one)),
+                Err(error) => {
+                    if let Some(slot) = results.get_mut(place) {
+                        *slot = Some(Err(error));
+                    }
+                }
+            }
+        }
+        prepared = kept;
     }
 }

@@ -24,6 +24,9 @@ use countersign_registry::{Address, B256, Effective, EntryRef, Id, LogEntry, Pla
 use countersign_sshd::Reason;
 use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
 
+#[path = "issue/watch.rs"]
+mod watch;
+
 const ROOTS: Address = Address::ZERO;
 const ADMIN: Address = Address::repeat_byte(0xad);
 const ISSUER: Address = Address::repeat_byte(0x15);

@@ -69,3 +69,49 @@ fn a_realm_file_that_is_missing_is_named() {
     let message = String::from_utf8(checked.stderr).unwrap();
     assert_eq!(message, "countersign-issuer: realm.toml: No such file or directory (os error 2)\n");
 }
+
+fn watchdog_example() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/examples/watchdog.toml");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_watchdog_s_example_reads_with_all_that_it_leaves_out() {
+    use countersign_issuer::watch::WatchConfig;
+    let path = Path::new("/etc/countersign/watchdog.toml");
+    let config = WatchConfig::parse(path, &watchdog_example()).unwrap();
+    assert_eq!(config.policy.max_ttl.map(|ttl| ttl.secs()), Some(3_600));
+    let whole = watchdog_example();
+    let whole: String = whole
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = [\"") => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let config = WatchConfig::parse(path, &whole).unwrap();
+    assert_eq!((config.policy.logins.len(), config.policy.hosts.len(), config.policy.cas.len()), (1, 1, 1));
+}
+
+#[test]
+fn the_watchdog_names_its_own_files() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("issuer.toml"), watchdog_example()).unwrap();
+    let message = |output: Output| (output.status.code(), String::from_utf8(output.stderr).unwrap());
+    let (code, text) = message(issuer(directory.path(), &["watch", "check-config"]));
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(1), "countersign-issuer: realm.toml: No such file or directory (os error 2)\n")
+    );
+    let (code, text) = message(issuer(directory.path(), &["check-config"]));
+    assert_eq!(code, Some(2));
+    assert!(
+        text.contains("unknown field `patience`")
+            || text.contains("unknown field `policy`")
+            || text.contains("missing field"),
+        "{text}"
+    );
+    let (code, text) = message(issuer(directory.path(), &["watch", "status"]));
+    assert_eq!(code, Some(1));
+    assert!(text.contains("/var/lib/countersign-watchdog/status.json"), "{text}");
+}

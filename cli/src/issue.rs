@@ -15,7 +15,7 @@ use countersign_issuer::duration::parse_duration;
 use countersign_issuer::issue::Issued;
 use countersign_issuer::outbox::Outbox;
 use countersign_issuer::policy::Order;
-use countersign_issuer::service::{Issuer, Stage};
+use countersign_issuer::service::{Issuer, Stage, Window};
 use countersign_issuer::ssh_agent::SshAgent;
 use countersign_issuer::view::View;
 use countersign_registry::realm::{Ca, CaPurpose, CaState};
@@ -129,6 +129,18 @@ impl PostArgs {
             }
         };
         Ok((DirectoryStore::open(&store)?, Outbox::open(&outbox).map_err(IssueError::from)?))
+    }
+
+    /// What a batch is shown to watchdogs with; nothing where the realm asks for no countersignatures.
+    ///
+    /// # Errors
+    /// As [`PostArgs::books`].
+    pub fn window(&self, context: &Context, view: &View) -> Result<Option<Window>, CliError> {
+        if view.effective.settings.countersign_quorum == 0 {
+            return Ok(None);
+        }
+        let Post { key, store, .. } = self.open(context)?;
+        Ok(Some(Window { key, store }))
     }
 
     /// Opens all three.
@@ -370,7 +382,9 @@ pub async fn run(context: &Context, args: IssueArgs) -> Result<(), CliError> {
     };
     let subject = subject(&args, &user_record.login)?;
     let key = open_ca_key(context, ca_record, args.ca_key.clone(), args.ca_password_file.as_deref(), args.ca_agent)?;
-    let issuer = Issuer::new(view.realm.clone(), context.actor_key()?, ca, key, Duration::from_secs(patience.get()))?;
+    let window = args.post.window(context, &view)?;
+    let patience = Duration::from_secs(patience.get());
+    let issuer = Issuer::new(view.realm.clone(), context.actor_key()?, (ca, key), patience, window)?;
     let progress = context.printer.progress("asking what the host would say");
     let mut report = |stage| show(&progress, stage);
     let order = Order { user, host, login: args.login.clone(), ttl, public_key: subject.public.clone(), request };
