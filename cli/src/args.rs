@@ -91,7 +91,7 @@ pub enum Command {
     /// Make a ledger key
     #[command(subcommand)]
     Actor(crate::actor::ActorCommand),
-    /// Make a delivery key
+    /// Make a device's keys, enrol it, end it
     #[command(subcommand)]
     Device(crate::device::DeviceCommand),
     /// Issue a certificate, directly, as a CA holder

@@ -101,15 +101,23 @@ impl Context {
         Ok(ActorKey::load(source, environment, prompt)?)
     }
 
+    /// The keystores' password where file or environment gives it, so that nobody need type it.
+    ///
+    /// # Errors
+    /// [`CliError::File`], [`CliError::Content`].
+    pub fn given_password(&self) -> Result<Option<Zeroizing<String>>, CliError> {
+        match &self.password_file {
+            Some(path) => files::password(path).map(Some),
+            None => Ok(std::env::var(PASSWORD_VARIABLE).ok().map(Zeroizing::new)),
+        }
+    }
+
     /// The password for a new keystore: from file, environment, or typed twice.
     ///
     /// # Errors
     /// [`CliError`].
     pub fn new_password(&self, what: &str) -> Result<Zeroizing<String>, CliError> {
-        let given = match &self.password_file {
-            Some(path) => Some(files::password(path)?),
-            None => std::env::var(PASSWORD_VARIABLE).ok().map(Zeroizing::new),
-        };
+        let given = self.given_password()?;
         let password = match given {
             Some(password) => password,
             None => {

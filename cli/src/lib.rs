@@ -118,7 +118,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Payload(command) => payload::run(context, command).await,
         Command::Data(command) => data::run(context, command).await,
         Command::Actor(command) => actor::run(context, command).await,
-        Command::Device(command) => device::run(context, command),
+        Command::Device(command) => device::run(context, command).await,
         Command::Issue(args) => issue::run(context, args).await,
         Command::Request(args) => request::run(context, args).await,
         Command::Approve(args) => request::approve(context, args).await,

@@ -11,6 +11,7 @@
 //! field does not hash, a critical entry of an unknown kind stops publishing.
 
 pub mod effective;
+pub mod enrolment;
 pub mod entries;
 pub mod head;
 pub mod header;

@@ -13,7 +13,7 @@ mod engine;
 mod reason;
 mod settings;
 mod state;
-mod wellformed;
+pub(crate) mod wellformed;
 
 use std::collections::BTreeMap;
 

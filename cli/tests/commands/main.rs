@@ -9,5 +9,6 @@
 
 mod arguments;
 mod bed;
+mod devices;
 mod manual;
 mod story;
