@@ -115,7 +115,12 @@ impl Forgery {
     }
 }
 
-fn sign(mut bytes: Vec<u8>, ca: &KeyFile) -> Vec<u8> {
+/// Bytes, whatever they are, and behind them their signature by `ca`.
+///
+/// # Panics
+/// Where the CA's key cannot be read.
+#[must_use]
+pub fn sign(mut bytes: Vec<u8>, ca: &KeyFile) -> Vec<u8> {
     let key = fs::read_to_string(&ca.path).expect("the CA's key");
     let key = PrivateKey::from_openssh(key).expect("the CA's key");
     let signature: ssh_key::Signature = signature::Signer::try_sign(&key, &bytes).expect("a signature");

@@ -7,6 +7,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
+    thread,
 };
 
 use aes::Aes128;
@@ -61,6 +62,24 @@ pub fn string(content: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn offer(login: &str, keys: &[(&str, &[u8])]) -> Vec<Offer> {
     keys.chunks(OFFERS).flat_map(|keys| Connection::open().offers(login, keys)).collect()
+}
+
+/// Offers all blobs for `login`, under one algorithm's name, over as many connections at a time as told. The answers are in the order
+/// of the blobs. sshd has to allow for that many on one connection (`MaxAuthTries`).
+///
+/// # Panics
+/// As [`offer`].
+#[must_use]
+pub fn offer_all(login: &str, algorithm: &str, blobs: &[Vec<u8>], connections: usize) -> Vec<Offer> {
+    let share = blobs.len().div_ceil(connections.max(1)).max(1);
+    thread::scope(|scope| {
+        let offers = |blobs: &[Vec<u8>]| {
+            let keys: Vec<(&str, &[u8])> = blobs.iter().map(|blob| (algorithm, blob.as_slice())).collect();
+            Connection::open().offers(login, &keys)
+        };
+        let threads: Vec<_> = blobs.chunks(share).map(|blobs| scope.spawn(move || offers(blobs))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("an answer to each offer")).collect()
+    })
 }
 
 /// One direction's cipher and MAC key; none before keys are exchanged.

@@ -192,6 +192,11 @@ impl Realm {
         self.send(actor(self), &writes(entries))
     }
 
+    /// As [`Realm::by`], for an actor that is not the realm's own.
+    pub fn by_actor(&self, actor: &Actor, entries: &[Entry]) -> Mined {
+        self.send(actor, &writes(entries))
+    }
+
     fn send(&self, actor: &Actor, writes: &[Write]) -> Mined {
         let pin = &self.file.pin;
         let mut quiet = |_| {};

@@ -1,14 +1,17 @@
 //! The bed's `/dev/log`: takes what sshd, the helper and the agent log, whole lines, in order.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, Permissions},
     os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
     thread,
 };
 
-use crate::{bed, wait};
+use crate::{bed, wait::DEADLINE};
+
+const PATH: &str = "/dev/log";
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +24,19 @@ pub struct Line {
     pub message: String,
 }
 
+/// Lines as they come, and whoever waits for one.
+#[derive(Default)]
+struct Lines {
+    kept: Mutex<Vec<Line>>,
+    came: Condvar,
+}
+
 /// The bound socket. Lines are shown when the scenario fails.
 pub struct SystemLog {
-    lines: Arc<Mutex<Vec<Line>>>,
+    lines: Arc<Lines>,
     read: usize,
+    marks: u64,
+    told: BTreeMap<&'static str, usize>,
 }
 
 impl SystemLog {
@@ -35,26 +47,28 @@ impl SystemLog {
     #[must_use]
     pub fn bind() -> Self {
         assert!(bed::is_inside(), "the machine's own /dev/log is not for scenarios");
-        let path = Path::new("/dev/log");
+        let path = Path::new(PATH);
         let socket = UnixDatagram::bind(path).expect("binding /dev/log in a bed");
         fs::set_permissions(path, Permissions::from_mode(0o666)).expect("opening /dev/log to everybody");
-        let lines: Arc<Mutex<Vec<Line>>> = Arc::default();
-        let kept = Arc::clone(&lines);
+        let lines: Arc<Lines> = Arc::default();
+        let to = Arc::clone(&lines);
         thread::spawn(move || {
             let mut buffer = [0; 65536];
             while let Ok(length) = socket.recv(&mut buffer) {
                 let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
                 let line = parse(&text).unwrap_or_else(|| panic!("not a syslog line: {text:?}"));
-                kept.lock().expect("nobody panics while holding lines").push(line);
+                to.kept.lock().expect("nobody panics while holding lines").push(line);
+                to.came.notify_all();
             }
         });
-        Self { lines, read: 0 }
+        Self { lines, read: 0, marks: 0, told: BTreeMap::new() }
     }
 
     /// Everything that `program` has logged.
     #[must_use]
     pub fn of(&self, program: &str) -> Vec<String> {
-        self.all().into_iter().filter(|line| line.program == program).map(|line| line.message).collect()
+        let lines = self.lines.kept.lock().expect("the log's reader does not panic");
+        lines.iter().filter(|line| line.program == program).map(|line| line.message.clone()).collect()
     }
 
     /// Waits for the next line of `program` that begins with `text`, after the one found last, and gives its message.
@@ -62,15 +76,39 @@ impl SystemLog {
     /// # Panics
     /// After the deadline.
     pub fn wait(&mut self, program: &str, text: &str) -> String {
-        let read = self.read;
-        let (at, message) = wait::until(&format!("{program} to log {text:?}"), || {
-            let mut lines = self.all().into_iter().enumerate().skip(read);
+        let found = |lines: &[Line]| {
+            let mut lines = lines.iter().enumerate().skip(self.read);
             lines
                 .find(|(_, line)| line.program == program && line.message.starts_with(text))
-                .map(|(at, line)| (at, line.message))
-        });
+                .map(|(at, line)| (at, line.message.clone()))
+        };
+        let lines = self.lines.kept.lock().expect("the log's reader does not panic");
+        let waited = self.lines.came.wait_timeout_while(lines, DEADLINE, |lines| found(lines).is_none());
+        let (lines, _) = waited.expect("the log's reader does not panic");
+        let Some((at, message)) = found(&lines) else {
+            drop(lines);
+            panic!("waited {} s in vain for {program} to log {text:?}", DEADLINE.as_secs());
+        };
+        drop(lines);
         self.read = at.saturating_add(1);
         message
+    }
+
+    /// What each of `programs` has logged since the last call for it, all of it: a line of our own, sent behind theirs, has come.
+    ///
+    /// # Panics
+    /// After the deadline.
+    pub fn news<const N: usize>(&mut self, programs: [&'static str; N]) -> [Vec<String>; N] {
+        self.marks = self.marks.saturating_add(1);
+        let mark = format!("mark {}.", self.marks);
+        let line = format!("<38>scenario: {mark}");
+        UnixDatagram::unbound().and_then(|socket| socket.send_to(line.as_bytes(), PATH)).expect("logging a mark");
+        self.wait("scenario", &mark);
+        programs.map(|program| {
+            let lines = self.of(program);
+            let told = self.told.insert(program, lines.len()).unwrap_or(0);
+            lines.get(told..).unwrap_or_default().to_vec()
+        })
     }
 
     /// What `program` has logged since the line that was found last; the next [`SystemLog::wait`] begins after these.
@@ -83,7 +121,7 @@ impl SystemLog {
     }
 
     fn all(&self) -> Vec<Line> {
-        self.lines.lock().expect("the log's reader does not panic").clone()
+        self.lines.kept.lock().expect("the log's reader does not panic").clone()
     }
 }
 

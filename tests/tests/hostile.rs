@@ -8,28 +8,30 @@
     reason = "a scenario: a failure is its result"
 )]
 
-use std::os::unix::net::UnixDatagram;
-
 use countersign_certificate::{Id, LogProof, RealmId, Scope, Target, encode_base64, label_digest};
-use countersign_registry::Entry;
+use countersign_registry::{Entry, entries::Targets};
 use e2e::{
     agent,
     client::{Credential, Login, ssh},
-    forge::{ALGORITHM, Forgery, text},
+    forge::{ALGORITHM, Forgery, sign, text},
     in_bed, machine,
     machine::KeyFile,
-    probe::{Offer, offer},
-    realm::{self, Settings},
+    probe::{Offer, offer, offer_all},
+    realm::{self, Directory, Grant, Settings},
     sshd::Options,
     story::{CA_MAX_TTL, Setup, Story, now},
 };
 
 const CA_FILE: &str = "/etc/countersign/ca-keys";
 const LOGIN: &str = "deploy";
-/// How many positions of a good certificate are flipped, one at a time.
-const FLIPS: usize = 64;
-/// Where the choice of positions begins.
+/// Where the choice of flipped bits begins.
 const SEED: u64 = 0x05ee_d0ff_11b5;
+/// Connections over which flipped certificates are offered at a time: fewer than sshd begins to turn away (`MaxStartups 10`).
+const CONNECTIONS: usize = 8;
+/// Bytes behind those that an Ed25519 CA signs: lengths, the algorithm's name, the signature.
+const SIGNATURE_BYTES: usize = 4 + 4 + 11 + 4 + 64;
+/// Every so manieth byte is also flipped by whoever holds the CA's key, and signed again.
+const SIGNED_AGAIN_STEP: usize = 4;
 
 /// Who refuses, and how it says so.
 #[derive(Clone, Copy)]
@@ -59,19 +61,19 @@ struct Answer {
 
 struct Gate {
     story: Story,
-    marks: u64,
-    seen: [usize; 2],
 }
 
 impl Gate {
-    /// A realm that takes logged certificates only; with a CA file sshd asks the principals command first.
-    fn begin(ca_file: Option<&'static str>) -> Self {
-        let sshd = Options { ca_file, ..Options::default() };
-        let story = Story::begin(Setup { settings: Settings::default(), via: 1, sshd, ..Setup::default() });
-        if let Some(path) = ca_file {
-            machine::write(path, &format!("{}\n", story.ca_key.public_line()), 0o644);
-        }
-        Self { story, marks: 0, seen: [0; 2] }
+    /// A realm that takes logged certificates only. sshd asks the keys command.
+    fn begin() -> Self {
+        let sshd = Options { ca_file: Some(CA_FILE), max_auth_tries: 10_000, ..Options::default() };
+        machine::write(CA_FILE, "", 0o644);
+        Self { story: Story::begin(Setup { settings: Settings::default(), via: 1, sshd, ..Setup::default() }) }
+    }
+
+    /// Puts the CA into sshd's file of them: from now on it asks the principals command first, and the keys command where that refuses.
+    fn trust_ca(&self) {
+        machine::write(CA_FILE, &format!("{}\n", self.story.ca_key.public_line()), 0o644);
     }
 
     /// Offers one blob.
@@ -83,19 +85,9 @@ impl Gate {
         Answer { offer, reasons: helper.iter().map(reason).collect(), sshd }
     }
 
-    /// What the helper and sshd have logged since the last call. A line of our own, behind theirs, shows that all of it is there.
+    /// What the helper and sshd have logged since the last call.
     fn new_lines(&mut self) -> [Vec<String>; 2] {
-        self.marks += 1;
-        let mark = format!("mark {}.", self.marks);
-        UnixDatagram::unbound().unwrap().send_to(format!("<38>scenario: {mark}").as_bytes(), "/dev/log").unwrap();
-        self.story.log.wait("scenario", &mark);
-        ["countersign-sshd", "sshd"].map(|program| {
-            let index = usize::from(program == "sshd");
-            let lines = self.story.log.of(program);
-            let new = lines[self.seen[index]..].to_vec();
-            self.seen[index] = lines.len();
-            new
-        })
+        self.story.log.news(["countersign-sshd", "sshd"])
     }
 
     /// Offers each and tells all that did not go as expected.
@@ -144,7 +136,7 @@ impl Gate {
     }
 
     /// Cases that are refused for what they say, before their batch matters.
-    fn malformed(&self) -> Vec<Case> {
+    fn malformed(&self, others: &Others) -> Vec<Case> {
         let story = &self.story;
         let case = |name, by, change: &dyn Fn(&mut Forgery)| {
             let mut forgery = self.good();
@@ -228,25 +220,69 @@ impl Gate {
                 it.target = Target::Label(label_digest("db"))
             }),
             scope("a host's id as the user", Helper("user-unknown"), &|it| it.user = Id(it.user.0.map(|byte| !byte))),
-            scope("the scope of another grant", Helper("grant-unknown"), &|it| it.grant = it.user),
+            scope("the scope of no grant", Helper("grant-unknown"), &|it| it.grant = it.user),
+            scope("the scope of a grant that was removed", Helper("grant-unknown"), &|it| it.grant = others.removed),
+            scope("the scope of another user's grant", Helper("no-grant"), &|it| it.grant = others.grant),
+            scope("the scope of another user", Helper("no-grant"), &|it| it.user = others.user),
+            scope("the scope of a user who is locked", Helper("user-locked"), &|it| {
+                (it.user, it.grant) = (others.locked, others.grant);
+            }),
+            scope("the scope of one's grant on another host", Helper("host-not-covered"), &|it| {
+                it.grant = others.elsewhere
+            }),
+            scope("the scope of one's grant of another login", Helper("login-not-granted"), &|it| {
+                it.grant = others.login;
+            }),
         ]
     }
 }
 
-#[test]
-fn certificates_that_lie_are_refused_by_the_keys_command_or_by_sshd() {
-    in_bed!(|| {
-        let mut gate = Gate::begin(None);
-        let cases = gate.malformed();
-        gate.check(&cases);
-    });
+/// What belongs to others than alice, here and now.
+struct Others {
+    user: Id,
+    locked: Id,
+    /// Of `user`, on this host.
+    grant: Id,
+    /// alice's, on another host.
+    elsewhere: Id,
+    /// alice's, here, as `backup2`.
+    login: Id,
+    /// alice's, here, removed.
+    removed: Id,
+}
+
+impl Others {
+    fn write(story: &Story) -> Self {
+        let mut directory = Directory::of(&story.realm);
+        let (user, locked) = (directory.user("bob"), directory.user("mallory"));
+        let grant = |directory: &mut Directory<'_>, subject, host, login| {
+            directory.grant(&Grant { subject, hosts: &[host], logins: &[login], via: 1, ..Grant::default() })
+        };
+        let others = Self {
+            user,
+            locked,
+            grant: grant(&mut directory, user, story.host, LOGIN),
+            elsewhere: grant(&mut directory, story.alice, story.other_host, LOGIN),
+            login: grant(&mut directory, story.alice, story.host, "backup2"),
+            removed: grant(&mut directory, story.alice, story.host, LOGIN),
+        };
+        directory.write();
+        story.publish();
+        story.realm.by(|realm| &realm.admin, &[Entry::Remove(vec![others.removed])]);
+        story.realm.by(|realm| &realm.revoker, &[Entry::Lock(Targets::Users(vec![locked]))]);
+        agent::once();
+        others
+    }
 }
 
 #[test]
-fn certificates_that_lie_are_refused_by_the_principals_command_or_by_sshd() {
+fn certificates_that_lie_are_refused_by_either_command_or_by_sshd() {
     in_bed!(|| {
-        let mut gate = Gate::begin(Some(CA_FILE));
-        let cases = gate.malformed();
+        let mut gate = Gate::begin();
+        let others = Others::write(&gate.story);
+        let cases = gate.malformed(&others);
+        gate.check(&cases);
+        gate.trust_ca();
         gate.check(&cases);
     });
 }
@@ -254,7 +290,7 @@ fn certificates_that_lie_are_refused_by_the_principals_command_or_by_sshd() {
 #[test]
 fn certificates_whose_place_in_the_log_is_not_their_own_are_refused() {
     in_bed!(|| {
-        let mut gate = Gate::begin(None);
+        let mut gate = Gate::begin();
         let (first_ca, first_key) = (gate.story.ca, gate.story.ca_key.clone());
         let (other_key, retired_key) = (KeyFile::generate("other"), KeyFile::generate("retired"));
         let other_ca = gate.story.realm.add_ca("other", &other_key, CA_MAX_TTL, &[]);
@@ -308,41 +344,65 @@ fn certificates_whose_place_in_the_log_is_not_their_own_are_refused() {
     });
 }
 
+/// `blob` with each of its bytes flipped in one bit, one at a time.
+fn flipped(blob: &[u8], random: &mut impl FnMut() -> usize, step: usize) -> Vec<Vec<u8>> {
+    let at = |position| {
+        let mut altered = blob.to_vec();
+        altered[position] ^= 1 << (random() % 8);
+        altered
+    };
+    (0..blob.len()).step_by(step).map(at).collect()
+}
+
 #[test]
 fn no_flipped_byte_of_a_good_certificate_opens_a_login() {
     in_bed!(|| {
-        let mut gate = Gate::begin(None);
+        let mut gate = Gate::begin();
         let good = gate.good();
         let proof = gate.log(&good, gate.story.ca, gate.story.ca, now() + CA_MAX_TTL);
         agent::once();
-        let blob = good.sign_logged(&gate.story.ca_key, &proof);
-        assert_eq!(offer(LOGIN, &[(ALGORITHM, &blob)]), [Offer::Taken]);
-
+        let ca = gate.story.ca_key.clone();
+        let blob = good.sign_logged(&ca, &proof);
         let mut state = SEED;
         let mut random = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             usize::try_from(state >> 33).unwrap()
         };
-        let flipped: Vec<(usize, u8, Vec<u8>)> = (0..FLIPS)
-            .map(|step| {
-                // Spread over the whole certificate, somewhere in each part.
-                let part = blob.len() / FLIPS;
-                let at = (step * blob.len() / FLIPS + random() % part.max(1)).min(blob.len() - 1);
-                let mask = 1 << (random() % 8);
-                let mut altered = blob.clone();
-                altered[at] ^= mask;
-                (at, mask, altered)
-            })
-            .collect();
-        let keys: Vec<(&str, &[u8])> = flipped.iter().map(|(.., altered)| (ALGORITHM, altered.as_slice())).collect();
-        let taken = flipped.iter().zip(offer(LOGIN, &keys)).filter(|(_, answer)| *answer == Offer::Taken);
-        let taken: Vec<(usize, u8)> = taken.map(|((at, mask, _), _)| (*at, *mask)).collect();
-        assert_eq!(taken, [], "seed {SEED:#x}: positions and masks that were taken");
-        assert_eq!(offer(LOGIN, &[(ALGORITHM, &blob)]), [Offer::Taken]);
+        // All of them under the keys command, then under the principals command.
+        for mode in ["keys", "principals"] {
+            if mode == "principals" {
+                gate.trust_ca();
+            }
+            let granted = |gate: &mut Gate| {
+                let answer = gate.ask(&blob);
+                assert_eq!((answer.offer, answer.reasons), (Offer::Taken, vec!["granted".to_owned()]), "{mode}");
+            };
+            granted(&mut gate);
+            let altered = flipped(&blob, &mut random, 1);
+            let answers = offer_all(LOGIN, ALGORITHM, &altered, CONNECTIONS);
+            assert_eq!(answers.len(), blob.len());
+            let taken: Vec<usize> =
+                (0..).zip(answers).filter(|(_, it)| *it == Offer::Taken).map(|(at, _)| at).collect();
+            assert_eq!(taken, [0; 0], "seed {SEED:#x}, {mode}: bytes that may be flipped");
+            let [helper, _] = gate.new_lines();
+            assert!(!helper.iter().any(|line| line.starts_with("reason=granted")), "{helper:#?}");
+            granted(&mut gate);
+        }
         let path = gate.story.key.path.with_file_name("whole-cert.pub");
         machine::write(&path, &format!("{ALGORITHM} {}\n", encode_base64(&blob)), 0o644);
         let credential = Credential::certificate(&gate.story.key, &path);
         assert_eq!(ssh(&gate.story.sshd, LOGIN, &credential, "id -un"), Login::Accepted("deploy\n".to_owned()));
+
+        // With a stolen CA key, what is flipped is signed again, and sshd has nothing to say: it is another certificate than was logged.
         gate.new_lines();
+        let to_be_signed = &blob[..blob.len() - SIGNATURE_BYTES];
+        let altered = flipped(to_be_signed, &mut random, SIGNED_AGAIN_STEP);
+        let altered: Vec<Vec<u8>> = altered.into_iter().map(|bytes| sign(bytes, &ca)).collect();
+        let answers = offer_all(LOGIN, ALGORITHM, &altered, CONNECTIONS);
+        let taken = answers.iter().filter(|it| **it == Offer::Taken).count();
+        let [helper, _] = gate.new_lines();
+        let mismatches = helper.iter().filter(|line| line.starts_with("reason=log-proof-mismatch")).count();
+        assert!(taken == 0 && mismatches > 20, "seed {SEED:#x}: {taken} taken, {helper:#?}");
+        assert!(!helper.iter().any(|line| line.starts_with("reason=granted")), "{helper:#?}");
     });
 }
