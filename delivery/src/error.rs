@@ -124,7 +124,7 @@ pub enum DeliveryError {
     },
 
     /// A CID of a sort that is never written here.
-    #[error("cid {found}: expected version 1, codec raw, sha2-256")]
+    #[error("cid {found}: expected version 1, codec raw or dag-pb, sha2-256")]
     Cid {
         /// The refused CID, as it was given (bytes in hexadecimal).
         found: String,
@@ -140,32 +140,132 @@ pub enum DeliveryError {
     },
 
     /// The store does not hold the block.
-    #[error("block {cid}: not in {}", store.display())]
+    #[error("block {cid}: not in {store}")]
     Missing {
         /// The block asked for.
         cid: String,
-        /// The store's directory.
-        store: PathBuf,
+        /// The store.
+        store: String,
     },
 
     /// The bytes are not those that the CID names.
-    #[error("block {cid} in {}: its bytes hash to {found}", store.display())]
+    #[error("block {cid} in {store}: its bytes hash to {found}")]
     Corrupt {
         /// The block asked for.
         cid: String,
-        /// The store's directory.
-        store: PathBuf,
+        /// The store.
+        store: String,
         /// The CID of the bytes found.
         found: String,
     },
 
     /// Something other than a plain file stands where a block should.
-    #[error("block {cid} in {}: expected a regular file", store.display())]
+    #[error("block {cid} in {store}: expected a regular file")]
     NotAFile {
         /// The block asked for.
         cid: String,
-        /// The store's directory.
-        store: PathBuf,
+        /// The store.
+        store: String,
+    },
+
+    /// A file of several blocks that is longer than any that is written here.
+    #[error("file of {found} bytes: expected at most {maximum}")]
+    FileTooLarge {
+        /// Its length in bytes.
+        found: u64,
+        /// The longest allowed.
+        maximum: usize,
+    },
+
+    /// A node that is not the one that is written here for any file.
+    #[error("node {cid}: {problem}")]
+    Node {
+        /// The node.
+        cid: String,
+        /// What was expected.
+        problem: &'static str,
+    },
+
+    /// A block store whose setting makes no sense.
+    #[error("block store {store}: {problem}")]
+    Setting {
+        /// As it was given.
+        store: String,
+        /// What was expected.
+        problem: String,
+    },
+
+    /// A file with the credentials of a node that others can read, or that holds none.
+    #[error("authorization file {}: {problem}", path.display())]
+    Authorization {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        problem: String,
+    },
+
+    /// No connection, or one that broke.
+    #[error("{store}: {action}: {detail}")]
+    Transport {
+        /// The store.
+        store: String,
+        /// What was tried.
+        action: &'static str,
+        /// The transport's reason.
+        detail: String,
+    },
+
+    /// A store that was silent for too long, or took too long in all.
+    #[error("{store}: {action}: {what} {seconds} s")]
+    Deadline {
+        /// The store.
+        store: String,
+        /// What was tried.
+        action: &'static str,
+        /// `no byte for`, or `not done after`.
+        what: &'static str,
+        /// The deadline.
+        seconds: u64,
+    },
+
+    /// An HTTP status that means no.
+    #[error("{store}: {action}: status {status}{}{text}", if text.is_empty() { "" } else { ": " })]
+    Status {
+        /// The store.
+        store: String,
+        /// What was tried.
+        action: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// What the node said about it, or what the status means; may be empty.
+        text: String,
+    },
+
+    /// An answer that is not what was asked for.
+    #[error("{store}: {action}: {problem}")]
+    Answer {
+        /// The store.
+        store: String,
+        /// What was tried.
+        action: &'static str,
+        /// What was found, and what was expected.
+        problem: String,
+    },
+
+    /// A store that only gives.
+    #[error("{store}: gives blocks only, and takes none")]
+    ReadOnly {
+        /// The store.
+        store: String,
+    },
+
+    /// None, or not all, of the stores did what was asked.
+    #[error("{what}: {}", failures.join("; "))]
+    Stores {
+        /// What was asked.
+        what: String,
+        /// One message for each store that failed.
+        failures: Vec<String>,
     },
 
     /// Reading or writing failed.
@@ -186,6 +286,15 @@ pub enum DeliveryError {
 pub struct HpkeFailure(pub(crate) hpke::HpkeError);
 
 impl DeliveryError {
+    /// Whether it says something about the place that was asked rather than about the block: it is better asked last for a while.
+    pub(crate) fn is_of_the_place(&self) -> bool {
+        match self {
+            Self::Transport { .. } | Self::Deadline { .. } | Self::Answer { .. } | Self::Corrupt { .. } => true,
+            Self::Status { status, .. } => matches!(status, 401 | 403 | 406 | 429 | 502 | 503),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
@@ -194,4 +303,13 @@ impl DeliveryError {
 /// Lower-case hexadecimal, two digits per byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Text from outside, on one line and not too long.
+pub(crate) fn printable(text: &str) -> String {
+    let mut line = String::new();
+    for character in text.chars().take(300) {
+        if matches!(character, '"' | '\'') { line.push(character) } else { line.extend(character.escape_debug()) }
+    }
+    line
 }

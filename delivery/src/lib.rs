@@ -1,5 +1,5 @@
 //! Sealed payloads and the blocks that carry them: what a sender seals to one recipient, the CID that names the sealed block, and
-//! a directory that keeps such blocks. Formats: `docs/spec/delivery.md`.
+//! the places that keep such blocks: directories, IPFS nodes, gateways. Formats: `docs/spec/delivery.md`.
 //!
 //! Knows nothing of chains: realm, delivery id and recipient come in as bytes. Refuses to return a payload whose salted digest,
 //! name, kind, sender or recipient is not the one asked for, and a block whose bytes are not those that its CID names.
@@ -23,15 +23,16 @@
 //! ```
 
 mod block;
-mod directory;
+mod dag;
 mod error;
 mod key;
 mod leaves;
 mod payload;
 mod seal;
+mod store;
 
-pub use block::{BlockCid, MAX_BLOCK_BYTES};
-pub use directory::DirectoryStore;
+pub use block::{BlockCid, ContentId, MAX_BLOCK_BYTES};
+pub use dag::{MAX_FILE_BYTES, Tree};
 pub use error::DeliveryError;
 pub use key::{PublicKey, SecretKey};
 pub use leaves::{
@@ -39,3 +40,7 @@ pub use leaves::{
 };
 pub use payload::{Contents, Digest, MAX_PAYLOAD_BYTES, Payload, PayloadKind, Salt};
 pub use seal::{Context, SEALED_CID_BYTES, Sealed, open, open_cid, seal, seal_with};
+pub use store::{
+    Answer, BlockStore, Deadlines, DirectoryStore, GatewayStore, Held, KuboStore, Outcome, Place, Placed, Puts,
+    StoreSetting, Stores,
+};

@@ -20,6 +20,7 @@ pub mod bed;
 pub mod cli;
 pub mod client;
 pub mod forge;
+pub mod ipfs;
 pub mod issuer;
 pub mod machine;
 pub mod mint;

@@ -1,5 +1,5 @@
 //! A block store that is a directory: one file per block, named by its CID in base32. The embedded default, and what hosts and
-//! tests share where there is no IPFS node; the names are those that IPFS gives the same bytes.
+//! tests share where there is no IPFS node; names and blocks are those that IPFS has for the same bytes.
 //!
 //! Trusts nothing it finds: links, anything but regular files, files too long, and bytes that the CID does not name are refused.
 //! What is not pinned is not kept: to unpin is to delete. Safe for several processes at once; writes are atomic and synced.
@@ -11,8 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{Answer, BlockStore, Held, ready};
 use crate::{
     block::{BlockCid, MAX_BLOCK_BYTES},
+    dag::{self, Tree},
     error::DeliveryError,
 };
 
@@ -48,8 +50,13 @@ impl DirectoryStore {
     /// [`DeliveryError::BlockTooLarge`], [`DeliveryError::Io`].
     pub fn put(&self, block: &[u8]) -> Result<BlockCid, DeliveryError> {
         let cid = BlockCid::of(block)?;
-        if self.get(&cid).is_ok() {
-            return Ok(cid);
+        self.write(&cid, block)?;
+        Ok(cid)
+    }
+
+    fn write(&self, cid: &BlockCid, block: &[u8]) -> Result<(), DeliveryError> {
+        if self.get(cid).is_ok() {
+            return Ok(());
         }
         // Anyone may read: blocks are sealed, and the recipient runs as somebody else.
         let mut file = tempfile::Builder::new()
@@ -57,14 +64,13 @@ impl DirectoryStore {
             .permissions(Permissions::from_mode(0o644))
             .tempfile_in(&self.path)
             .map_err(DeliveryError::io("create a file in", &self.path))?;
-        let path = self.file_of(&cid);
+        let path = self.file_of(cid);
         file.write_all(block)
             .and_then(|()| file.as_file().set_permissions(Permissions::from_mode(0o644)))
             .and_then(|()| file.as_file().sync_all())
             .map_err(DeliveryError::io("write", &path))?;
         file.persist(&path).map_err(|error| DeliveryError::io("write", &path)(error.error))?;
-        self.sync()?;
-        Ok(cid)
+        self.sync()
     }
 
     /// Reads a block and verifies it.
@@ -74,7 +80,7 @@ impl DirectoryStore {
     /// what is not the block; [`DeliveryError::Io`].
     pub fn get(&self, cid: &BlockCid) -> Result<Vec<u8>, DeliveryError> {
         let path = self.file_of(cid);
-        let (name, store) = (cid.to_string(), self.path.clone());
+        let (name, store) = (cid.to_string(), self.path.display().to_string());
         // O_NONBLOCK: a fifo in its place must not hold the reader.
         let opened = OpenOptions::new()
             .read(true)
@@ -102,7 +108,7 @@ impl DirectoryStore {
         let limit = u64::try_from(MAX_BLOCK_BYTES).unwrap_or(u64::MAX).saturating_add(1);
         let mut block = Vec::with_capacity(length);
         file.take(limit).read_to_end(&mut block).map_err(DeliveryError::io("read", &path))?;
-        let found = BlockCid::of(&block)?;
+        let found = cid.of_same_kind(&block)?;
         if found == *cid {
             Ok(block)
         } else {
@@ -110,19 +116,30 @@ impl DirectoryStore {
         }
     }
 
-    /// Makes sure that a block is kept: here every block present is pinned.
+    /// Makes sure that a block, and what is below it, is kept: here every block present is pinned.
     ///
     /// # Errors
-    /// As [`DirectoryStore::get`].
+    /// As [`DirectoryStore::get`]; [`DeliveryError::Node`].
     pub fn pin(&self, cid: &BlockCid) -> Result<(), DeliveryError> {
-        self.get(cid).map(|_| ())
+        let block = self.get(cid)?;
+        dag::pieces(cid, &block)?.iter().try_for_each(|piece| self.get(piece).map(|_| ()))
     }
 
-    /// Lets go of a block, which deletes it. A block that is not there is fine.
+    /// Lets go of a block and of what is below it, which deletes them. A block that is not there is fine. Sealed blocks never repeat,
+    /// so that no two files share a piece.
     ///
     /// # Errors
     /// [`DeliveryError::Io`].
     pub fn unpin(&self, cid: &BlockCid) -> Result<(), DeliveryError> {
+        if cid.is_node()
+            && let Ok(pieces) = self.get(cid).and_then(|node| dag::pieces(cid, &node))
+        {
+            pieces.iter().try_for_each(|piece| self.remove(piece))?;
+        }
+        self.remove(cid)
+    }
+
+    fn remove(&self, cid: &BlockCid) -> Result<(), DeliveryError> {
         let path = self.file_of(cid);
         match fs::remove_file(&path) {
             Ok(()) => self.sync(),
@@ -157,6 +174,45 @@ impl DirectoryStore {
 
     fn sync(&self) -> Result<(), DeliveryError> {
         File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(DeliveryError::io("sync", &self.path))
+    }
+}
+
+impl BlockStore for DirectoryStore {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn takes_blocks(&self) -> bool {
+        true
+    }
+
+    fn put_tree<'a>(&'a self, tree: &'a Tree<'a>) -> Answer<'a, ()> {
+        // The node last: who finds it finds what is below it.
+        ready(tree.blocks().try_for_each(|(cid, block)| self.write(&cid, block)))
+    }
+
+    fn get_block<'a>(&'a self, cid: &'a BlockCid) -> Answer<'a, Vec<u8>> {
+        ready(self.get(cid))
+    }
+
+    fn pin_tree<'a>(&'a self, root: &'a BlockCid) -> Answer<'a, ()> {
+        ready(self.pin(root))
+    }
+
+    fn unpin_tree<'a>(&'a self, root: &'a BlockCid) -> Answer<'a, ()> {
+        ready(self.unpin(root))
+    }
+
+    fn holds<'a>(&'a self, root: &'a BlockCid) -> Answer<'a, Held> {
+        ready(match self.pin(root) {
+            Ok(()) => Ok(Held::Pinned),
+            Err(DeliveryError::Missing { .. }) => Ok(Held::Absent),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn probe(&self) -> Answer<'_, String> {
+        ready(self.list().map(|blocks| format!("{} blocks", blocks.len())))
     }
 }
 
