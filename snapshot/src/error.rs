@@ -135,7 +135,8 @@ impl std::error::Error for ReadError {
     }
 }
 
-/// Why nothing was published. What was published before is untouched.
+/// Why nothing was published, or not for good: what was published before is untouched, or what is published now may not outlive a loss
+/// of power.
 #[derive(Debug)]
 pub enum PublishError {
     /// Another process is publishing.

@@ -45,7 +45,8 @@ pub struct PublishInfo {
 /// Publishes complete tables, as a new base for both audiences. Returns their generation, which is also the base's.
 ///
 /// # Errors
-/// Where anything is refused or fails; what was published before is then still there, at most with newer accounts.
+/// Where anything is refused or fails; what was published before is then still there, at most with newer accounts. Only after the
+/// last manifest has taken its place, where its directory cannot be synced or old files cannot be removed, the new one is.
 pub fn publish(
     directory: &Path,
     access: &AccessTables,
