@@ -140,8 +140,8 @@ impl Replay {
         let mut engine = Engine { state: &mut self.state, sink: Sink::Final(&mut self.pending) };
         engine.apply_all(&entries, next);
         self.final_block = block;
-        self.state.settle(block.time);
         self.pending.expire(block.number);
+        self.state.settle(block.time, |actor| self.pending.voids_from(actor));
         Ok(())
     }
 

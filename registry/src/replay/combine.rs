@@ -3,7 +3,7 @@
 //! Authority (who, what, which keys, grants, CAs, roles) is the final view's, less what is denied; what issuers, watchdogs,
 //! approvers, members and senders have done is the latest view's, by actors with their role left after that.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use alloy_primitives::{Address, B256};
 use countersign_certificate::{Fingerprint20, Id};
@@ -115,9 +115,29 @@ impl View<'_> {
         self.fin.removed.contains_key(id) || self.denied.removed.contains(id)
     }
 
-    /// Whether a directory record of the final view counts: not removed, and no longer waiting.
+    /// Whether a directory record of the final view counts: not removed, no longer waiting, and not by somebody whose authority
+    /// a denial that a reorg took back has ended before.
     fn stands(&self, id: &Id) -> bool {
-        !self.gone(id) && self.fin.waiting.get(id).is_none_or(|waiting| waiting.counts_at(self.time))
+        self.stood(id) && !self.denied.removed.contains(id) && !self.doubtful(id)
+    }
+
+    /// The same by the final view alone.
+    fn stood(&self, id: &Id) -> bool {
+        !self.fin.removed.contains_key(id)
+            && self.fin.waiting.get(id).is_none_or(|waiting| waiting.counts_at(self.time))
+    }
+
+    /// Whether pending denials leave too few of those who stand behind a record, or not its writer.
+    fn doubtful(&self, id: &Id) -> bool {
+        match self.fin.waiting.get(id) {
+            Some(waiting) if self.denied.voids(&waiting.writer) => true,
+            Some(waiting) => {
+                let left = waiting.confirmed.iter().filter(|admin| !self.denied.voids(admin)).count();
+                let left = u64::try_from(left).unwrap_or(u64::MAX).saturating_add(1);
+                !waiting.by_roots && left < waiting.quorum
+            }
+            None => self.fin.doubted.get(id).is_some_and(|(writer, _)| self.denied.voids(writer)),
+        }
     }
 
     /// Whether what was added at `at` may go on referring to `target`.
@@ -207,11 +227,17 @@ impl View<'_> {
             .collect()
     }
 
-    /// Of two with one fingerprint the earlier: the table is in log order, since all keys are in one shard.
+    /// Of two with one fingerprint the earlier: the table is in log order, since all keys are in one shard. One that is removed in
+    /// the latest view only goes on hiding the later one: that counts when the removal is final.
     fn keys(&self) -> Keys {
-        let mut seen: HashSet<&Fingerprint20> = HashSet::with_capacity(self.fin.keys.len());
-        let standing = self.standing(&self.fin.keys, |_, key| {
-            if !self.holds(&key.user, key.at) || !seen.insert(&key.fingerprint) {
+        let mut earliest: HashMap<&Fingerprint20, &Id> = HashMap::with_capacity(self.fin.keys.len());
+        for (id, key) in self.fin.keys.iter() {
+            if self.stood(id) && self.stood(&key.user) && self.fin.predates(&key.user, key.at) {
+                earliest.entry(&key.fingerprint).or_insert(id);
+            }
+        }
+        let standing = self.standing(&self.fin.keys, |id, key| {
+            if !self.holds(&key.user, key.at) || earliest.get(&key.fingerprint) != Some(&id) {
                 return Now::Gone;
             }
             let state = self.state_of(Target::Key(key.fingerprint));
@@ -418,13 +444,14 @@ impl View<'_> {
     }
 
     fn payload_names(&self) -> BTreeMap<String, PayloadName> {
-        let mut standing: Vec<_> = self.fin.payload_names.iter().filter(|(id, _)| self.stands(id)).collect();
-        standing.sort_by_key(|(_, named)| named.at);
+        let mut stood: Vec<_> = self.fin.payload_names.iter().filter(|(id, _)| self.stood(id)).collect();
+        stood.sort_by_key(|(_, named)| named.at);
         let mut names = BTreeMap::new();
-        for (id, named) in standing {
+        for (id, named) in stood {
             let name = PayloadName { id: *id, at: named.at, payload_kind: named.payload_kind };
             names.entry(named.name.clone()).or_insert(name);
         }
+        names.retain(|_, name| self.stands(&name.id));
         names
     }
 

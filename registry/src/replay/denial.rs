@@ -10,6 +10,7 @@ use countersign_certificate::{Fingerprint20, Id};
 use serde::{Deserialize, Serialize};
 
 use crate::effective::Settings;
+use crate::entries::Roles;
 use crate::realm::CaLimits;
 
 /// How many blocks the final view must have passed a denial's block by before the denial is dropped.
@@ -72,29 +73,51 @@ impl Sink<'_> {
             Self::Latest(pending) => pending.remember(denial, block),
         }
     }
+
+    /// Whether a pending lock or loss of its role makes void what `actor` adds in `block` of the final view.
+    pub(super) fn doubts(&self, actor: &Address, block: u64) -> bool {
+        match self {
+            Self::Final(pending) => pending.voids_from(actor).is_some_and(|first| first <= block),
+            Self::Latest(_) => false,
+        }
+    }
 }
 
-/// Denials with the greatest block they were seen in.
+/// Denials with the blocks they were seen in.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct PendingDenials {
-    blocks: BTreeMap<Denial, u64>,
+    blocks: BTreeMap<Denial, Seen>,
+}
+
+/// The least and the greatest block in which a denial was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    first: u64,
+    last: u64,
 }
 
 impl PendingDenials {
     fn remember(&mut self, denial: Denial, block: u64) {
-        let seen = self.blocks.entry(denial).or_insert(block);
-        *seen = block.max(*seen);
+        let seen = self.blocks.entry(denial).or_insert(Seen { first: block, last: block });
+        *seen = Seen { first: block.min(seen.first), last: block.max(seen.last) };
     }
 
     fn seen_final(&mut self, denial: &Denial, block: u64) {
-        if self.blocks.get(denial).is_some_and(|seen| *seen <= block) {
+        if self.blocks.get(denial).is_some_and(|seen| seen.last <= block) {
             self.blocks.remove(denial);
         }
     }
 
     /// Drops what the final view has passed.
     pub(super) fn expire(&mut self, final_block: u64) {
-        self.blocks.retain(|_, block| final_block < block.saturating_add(DENIAL_BLOCKS));
+        self.blocks.retain(|_, seen| final_block < seen.last.saturating_add(DENIAL_BLOCKS));
+    }
+
+    /// The block from which a pending lock or loss of its role makes the additions of `actor` void.
+    pub(super) fn voids_from(&self, actor: &Address) -> Option<u64> {
+        let locked = self.blocks.get(&Denial::Locked(Target::Actor(*actor)));
+        let lost = self.blocks.get(&Denial::RoleLost { actor: *actor, role: Roles::ADMIN });
+        [locked, lost].into_iter().flatten().map(|seen| seen.first).min()
     }
 
     pub(super) fn index(&self) -> Denied {
@@ -153,6 +176,11 @@ impl Denied {
         }
     }
 
+    /// Whether `actor` may no longer stand behind additions that do not count yet.
+    pub(super) fn voids(&self, actor: &Address) -> bool {
+        self.locked.contains(&Target::Actor(*actor)) || self.roles_lost(actor) & Roles::ADMIN != 0
+    }
+
     /// Role bits that `actor` has lost.
     pub(super) fn roles_lost(&self, actor: &Address) -> u64 {
         self.roles_lost.get(actor).copied().unwrap_or(0)
@@ -195,11 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_seen_again_keeps_its_greatest_block() {
+    fn a_denial_seen_again_lasts_from_its_least_to_its_greatest_block() {
         let mut pending = PendingDenials::default();
         Sink::Latest(&mut pending).deny(LOCK, 100);
         Sink::Latest(&mut pending).deny(LOCK, 90);
         pending.expire(160);
-        assert_eq!(pending.blocks.get(&LOCK), Some(&100));
+        assert_eq!(pending.blocks.get(&LOCK), Some(&Seen { first: 90, last: 100 }));
     }
 }

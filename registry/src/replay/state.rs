@@ -57,6 +57,8 @@ pub(super) struct State {
     /// Blocks of restores: references made before do not come back.
     pub(super) restored: Records<Id, u64>,
     pub(super) waiting: Records<Id, WaitingRecord>,
+    /// Additions, with writer and block, that are void as long as the writer's lock or loss of its role is pending.
+    pub(super) doubted: Records<Id, (Address, u64)>,
     /// Latest lock of each target that is locked. Actors' locks are in their histories.
     pub(super) locks: Records<Target, u64>,
     pub(super) revoked: Records<Target, u64>,
@@ -202,6 +204,11 @@ fn grants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Records<Id, Gran
 impl WaitingRecord {
     pub(super) fn confirmations(&self) -> u64 {
         u64::try_from(self.confirmed.len()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Everybody who stands behind it, but the roots.
+    pub(super) fn admins(&self) -> impl Iterator<Item = &Address> {
+        self.confirmed.iter().chain([&self.writer])
     }
 
     pub(super) fn has_quorum(&self) -> bool {
@@ -393,9 +400,12 @@ impl State {
         self.additions.retain(|(addition, _)| addition != id);
     }
 
-    /// Drops waiting marks of additions that counted before `time`: no later block can void them.
-    pub(super) fn settle(&mut self, time: u64) {
-        self.waiting.retain(|_, waiting| !waiting.counted_before(time));
+    /// Drops waiting marks of additions that counted before `time`: no later block can void them. `voids_from` says from which block on
+    /// a pending denial voids what somebody adds; where there is one, marks stay.
+    pub(super) fn settle(&mut self, time: u64, voids_from: impl Fn(&Address) -> Option<u64>) {
+        let in_doubt = |waiting: &WaitingRecord| waiting.admins().any(|admin| voids_from(admin).is_some());
+        self.waiting.retain(|_, waiting| !waiting.counted_before(time) || in_doubt(waiting));
+        self.doubted.retain(|_, (writer, block)| voids_from(writer).is_some_and(|first| first <= *block));
     }
 
     /// Forgets the records of shards of class 3 and up that `wanted` does not want.

@@ -1,8 +1,8 @@
 //! Final and latest view, reorgs, shards read late, entries without meaning.
 
-use countersign_registry::entries::{Entry, Kind, Targets};
+use countersign_registry::entries::{Entry, Kind, Roles, Targets};
 use countersign_registry::realm::State;
-use countersign_registry::replay::{DENIAL_BLOCKS, IgnoreReason, ReplayError};
+use countersign_registry::replay::{DENIAL_BLOCKS, IgnoreReason, ReplayError, setting};
 use countersign_registry::{Bytes, Replay, shard};
 use std::collections::BTreeSet;
 use std::ptr;
@@ -42,6 +42,74 @@ fn a_denial_that_a_reorg_took_back_stays_until_final_is_64_blocks_past_it() {
     assert_eq!(state(&mut kept, 200, &log), State::Locked, "also across a restart");
     replay.advance(block(10 + DENIAL_BLOCKS), &[]).unwrap();
     assert_eq!(state(&mut replay, 200, &log), State::Active);
+}
+
+#[test]
+fn what_an_admin_adds_behind_its_denial_is_void_while_that_is_in_force_though_a_reorg_took_it_back() {
+    for deny in [
+        |log: &mut Log| log.lock(10, Targets::Actors(vec![ADMIN_2])),
+        |log: &mut Log| log.role(10, ADMIN_2, Roles::APPROVER),
+    ] {
+        let base = cast();
+        let mut replay = base.replayed(5);
+        let mut fork = base.clone();
+        deny(&mut fork);
+        replay.effective(block(10), &fork.upto(10)).unwrap();
+        let mut log = base.clone();
+        let before = log.user(9, ADMIN_2, "before");
+        let behind = log.user(10, ADMIN_2, "behind");
+        let of_another = log.user(10, ADMIN, "another");
+        let users = |replay: &mut Replay| {
+            let users = replay.effective(block(200), &log.upto(200)).unwrap().users;
+            [before, behind, of_another].map(|user| users.contains_key(&user))
+        };
+        replay.advance(block(12), &log.upto(12)).unwrap();
+        assert_eq!(users(&mut replay), [true, false, true]);
+        let mut replay: Replay = postcard::from_bytes(&postcard::to_stdvec(&replay).unwrap()).unwrap();
+        replay.advance(block(10 + DENIAL_BLOCKS - 1), &[]).unwrap();
+        assert_eq!(users(&mut replay), [true, false, true], "also across a restart");
+        replay.advance(block(10 + DENIAL_BLOCKS), &[]).unwrap();
+        assert_eq!(users(&mut replay), [true, true, true]);
+    }
+}
+
+#[test]
+fn waiting_additions_and_confirmations_do_not_outlive_a_denial_that_a_reorg_took_back() {
+    let mut log = cast();
+    log.settings(1, &[(setting::DIRECTORY_QUORUM, 2), (setting::DIRECTORY_DELAY, 100)]);
+    let written = log.user(2, ADMIN_2, "written");
+    let confirmed = log.user(2, ADMIN, "confirmed");
+    let both = log.user(2, ADMIN, "both");
+    log.add(3, ADMIN, &Entry::Confirm(vec![written]));
+    log.add(3, ADMIN_2, &Entry::Confirm(vec![confirmed, both]));
+    let mut replay = log.replayed(5);
+    let mut fork = log.clone();
+    fork.lock(8, Targets::Actors(vec![ADMIN_2]));
+    replay.effective(block(8), &fork.upto(8)).unwrap();
+    log.add(9, ADMIN_3, &Entry::Confirm(vec![both]));
+    let users = |replay: &mut Replay| {
+        let users = replay.effective(block(200), &log.upto(200)).unwrap().users;
+        [written, confirmed, both].map(|user| users.contains_key(&user))
+    };
+    for passed in [12, 13, 30, 8 + DENIAL_BLOCKS - 1] {
+        replay.advance(block(passed), &log.upto(passed)).unwrap();
+        assert_eq!(users(&mut replay), [false, false, true], "{passed}");
+    }
+    replay.advance(block(8 + DENIAL_BLOCKS), &[]).unwrap();
+    assert_eq!(users(&mut replay), [true, true, true]);
+}
+
+#[test]
+fn a_key_whose_earlier_registration_is_removed_is_the_later_ones_once_that_is_final() {
+    let mut log = cast();
+    let (alice, bob) = (log.user(2, ADMIN, "alice"), log.user(2, ADMIN, "bob"));
+    let first = log.key(3, ADMIN, alice, 7);
+    let second = log.key(4, ADMIN, bob, 7);
+    log.remove(10, ADMIN, first);
+    let keys = |fin| log.views(fin, 12).keys.iter().map(|key| key.id).collect::<Vec<_>>();
+    assert_eq!(log.views(9, 9).keys.iter().map(|key| key.id).collect::<Vec<_>>(), [first]);
+    assert_eq!(keys(9), [], "a reorg could still take the removal back");
+    assert_eq!(keys(10), [second]);
 }
 
 #[test]

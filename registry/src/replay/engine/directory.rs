@@ -91,9 +91,18 @@ impl Engine<'_> {
             if settings.directory_delay > 0 || settings.directory_quorum > 1 {
                 self.state.waiting.insert(id, waiting.clone());
             }
+            self.doubt(context, id);
         }
         if self.is_latest() {
             self.state.additions.push((id, waiting));
+        }
+    }
+
+    /// Notes that an addition is by an ADMIN whose lock or loss of the role a reorg took back: as long as that denial is in force, it
+    /// does not count.
+    fn doubt(&mut self, context: Context<'_>, id: Id) {
+        if self.sink.doubts(&context.actor, context.at.block) {
+            self.state.doubted.insert(id, (context.actor, context.at.block));
         }
     }
 
