@@ -5,6 +5,7 @@
 //! by the delta. So a delta that is overlooked shows as the first key's old command or as the second key's login.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions, Permissions},
     os::unix::{
         fs::{FileExt as _, PermissionsExt as _, chown, symlink},
@@ -12,12 +13,14 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 use countersign_bench::storm::LOGIN;
 use countersign_registry::Fingerprint20;
 use countersign_snapshot::{
-    AccessDelta, AccessTables, AccountsTables, Clock, Denial, Synthetic, publish, publish_delta, synthetic,
+    AccessDelta, AccessTables, AccountsTables, Clock, Denial, PublishInfo, Synthetic, publish, publish_delta, synthetic,
 };
 use e2e::{
     agent,
@@ -25,6 +28,7 @@ use e2e::{
     in_bed, machine,
     machine::{HELPER, KeyFile},
     probe::{Offer, offer},
+    process,
 };
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
@@ -33,6 +37,8 @@ use crate::{Host, access_base, reason};
 const PAGE: usize = 4096;
 /// The manifest is flipped in each of its parts of so many bytes.
 const MANIFEST_PART: usize = 32;
+/// Bytes of a page's first record at which it is found, and some of what it says.
+const FIRST_RECORD: usize = 24;
 /// How many bits of each page are flipped, one at a time.
 const FLIPS: usize = 3;
 /// Where their choice begins.
@@ -168,7 +174,9 @@ fn a_bit_flipped_in_any_page_gives_the_right_answer_or_none() {
             let page_bytes = if file.ends_with("manifest") { MANIFEST_PART } else { PAGE };
             for page in 0..whole.len() / page_bytes {
                 for flip in 0..FLIPS {
-                    let (at, bit) = (page * page_bytes + random(page_bytes), random(8));
+                    // Once in the page's first record: it is the only one of most tables.
+                    let within = if flip == 0 { FIRST_RECORD } else { page_bytes };
+                    let (at, bit) = (page * page_bytes + random(within), random(8));
                     let what = format!("bit {bit} of byte {at} of {}", file.display());
                     open.write_all_at(&[whole[at] ^ (1 << bit)], u64::try_from(at).unwrap()).unwrap();
                     answers.push(layers.ask(what.clone()));
@@ -331,5 +339,64 @@ fn a_snapshot_in_a_directory_that_is_not_roots_alone_lets_nobody_in() {
             fs::rename(aside, directory).unwrap();
             layers.assert_whole();
         }
+    });
+}
+
+/// Publishes even numbers after `after` until told to stop, and removes at once what the one before left. How many there were.
+fn replace_until(host: &Host, stop: &AtomicBool, after: u64) -> u64 {
+    let mut number = after;
+    while !stop.load(Ordering::Relaxed) {
+        number += 2;
+        let (access, info) = host.storm.tables(number, &Clock::now().unwrap()).unwrap();
+        let info = PublishInfo { now_unix_secs: u64::MAX, ..info };
+        publish(&host.storm.directory, &access, &AccountsTables::default(), &info).unwrap();
+        host.storm.published.store(number, Ordering::SeqCst);
+    }
+    number
+}
+
+#[test]
+fn a_snapshot_replaced_and_removed_while_the_helper_stands_at_any_call_gives_one_publication_or_none() {
+    in_bed!(|| {
+        let mut host = Host::begin();
+        let ask = |host: &Host, options: &[String]| {
+            let mut command = Command::new("strace");
+            command.args(["-qq", "-o", "/run/trace", "-e", "trace=openat,fstat,statx,pread64"]).args(options);
+            process::success(command.args([HELPER, "keys", LOGIN, "2001", "ssh-ed25519", &host.storm.key]))
+        };
+        assert_eq!(host.storm.number_of(&ask(&host, &[]), 0), Ok(Some(0)));
+        let trace = fs::read_to_string("/run/trace").unwrap();
+        let mut seen = BTreeMap::new();
+        let calls: Vec<(&str, usize)> = trace
+            .lines()
+            .filter_map(|line| line.split_once('('))
+            .map(|(name, _)| {
+                let count: &mut usize = seen.entry(name).or_insert(0);
+                *count += 1;
+                (name, *count)
+            })
+            .collect();
+        assert!(calls.len() > 15, "{trace}");
+        host.new_lines();
+        let mut torn = Vec::new();
+        for (name, ordinal) in &calls {
+            let at_least = host.storm.published.load(Ordering::SeqCst);
+            let stop = AtomicBool::new(false);
+            let (answer, newest) = thread::scope(|scope| {
+                let publisher = scope.spawn(|| replace_until(&host, &stop, at_least));
+                // Long enough for some publications, too short for the helper to give up.
+                let answer = ask(&host, &["-e".to_owned(), format!("inject={name}:delay_enter=60000:when={ordinal}")]);
+                stop.store(true, Ordering::Relaxed);
+                (answer, publisher.join().unwrap())
+            });
+            assert!(newest > at_least + 2, "{name} {ordinal}: nothing was replaced");
+            torn.extend(host.storm.number_of(&answer, at_least).err());
+        }
+        assert_eq!(torn, [""; 0]);
+        let lines = host.new_lines();
+        assert_eq!(lines.len(), calls.len());
+        let granted = lines.iter().filter(|line| reason(line) == "granted").count();
+        let refused = ["granted", "snapshot-corrupt", "deadline"];
+        assert!(lines.iter().all(|line| refused.contains(&reason(line))) && granted > calls.len() / 2, "{lines:#?}");
     });
 }

@@ -288,6 +288,7 @@ fn litter() -> Vec<String> {
 
 /// A host whose agent has published, and what the agent does when it publishes once more.
 fn begin() -> (Story, Plan) {
+    assert!(Path::new("/usr/bin/strace").exists(), "strace is not installed: run .ci/tools");
     let story = Story::begin(Setup::default());
     agent::once();
     let (output, calls) = traced(&[]);
