@@ -97,14 +97,6 @@ impl Call {
     }
 }
 
-/// The part of the arguments that says which file.
-fn path_of(arguments: &str) -> String {
-    arguments
-        .split_once('<')
-        .and_then(|(_, rest)| rest.split_once('>'))
-        .map_or_else(String::new, |(path, _)| path.to_owned())
-}
-
 /// Lets the agent sync and publish once, with calls injected as `inject` says, and gives its calls that touch files.
 fn traced(inject: &[String]) -> (Output, Vec<Call>) {
     let names = [&CHANGING[..], &OTHERS].concat().join(",");
@@ -132,7 +124,8 @@ fn traced(inject: &[String]) -> (Output, Vec<Call>) {
             None => (rest.trim_end_matches(" <unfinished ...>"), false),
         };
         let mut call = Call { name: name.to_owned(), ordinal: 0, of_file: 0, arguments: arguments.to_owned(), ended };
-        for (count, key) in [(&mut call.ordinal, None), (&mut call.of_file, Some(path_of(arguments)))] {
+        let file = call.paths().pop();
+        for (count, key) in [(&mut call.ordinal, None), (&mut call.of_file, Some(file))] {
             let counted = ordinals.entry((name, key)).or_insert(0);
             *counted += 1;
             *count = *counted;
@@ -187,10 +180,11 @@ impl Plan {
     }
 }
 
-/// The arguments by which `what` happens to this call, in a run that publishes `generation`.
+/// The arguments by which `what` happens to this call, in a run that publishes `generation`. How often something is written elsewhere
+/// differs, and so does how many old files are removed: these two are found by their file.
 fn inject(call: &Call, what: &str, generation: u64) -> Vec<String> {
     let name = &call.name;
-    if name != "write" {
+    if !["write", "unlink"].contains(&name.as_str()) {
         return vec!["-e".to_owned(), format!("inject={name}:{what}:when={}", call.ordinal)];
     }
     let path = of_generation(call, generation).pop().unwrap();
