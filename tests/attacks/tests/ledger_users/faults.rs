@@ -114,10 +114,17 @@ pub(crate) fn faults(kind: Kind, layout: &Layout, entry: &Entry) -> Vec<Fault> {
             payloads.push(("a word less".to_owned(), good[..good.len() - 32].to_vec()));
             payloads.extend(abi_faults(members, good));
         }
-        Layout::Packed if kind == Kind::DELIVERY => {
-            payloads.push(("a name that is not UTF-8".to_owned(), with_byte(good, 70, 0xff)));
-            payloads.push(("a name beyond the end".to_owned(), with_byte(good, 69, 0xff)));
-            payloads.push(("no sealed CID".to_owned(), good[..70 + usize::from(good[69])].to_vec()));
+        Layout::Packed if matches!(kind, Kind::DELIVERY | Kind::ENVELOPE) => {
+            let length = if kind == Kind::DELIVERY { 69 } else { 49 };
+            payloads.push(("a name that is not UTF-8".to_owned(), with_byte(good, length + 1, 0xff)));
+            payloads.push(("a name beyond the end".to_owned(), with_byte(good, length, 0xff)));
+            if kind == Kind::DELIVERY {
+                payloads.push(("no sealed CID".to_owned(), good[..70 + usize::from(good[69])].to_vec()));
+            }
+        }
+        Layout::Packed if kind == Kind::PREKEYS => {
+            payloads.push(("no key".to_owned(), good[..1].to_vec()));
+            payloads.push(("neither dropped nor kept".to_owned(), with_byte(good, 0, 2)));
         }
         _ => {}
     }

@@ -251,6 +251,15 @@ impl Facts {
                 let acknowledge = payload::Acknowledge { delivery: unknown.0.into(), digest };
                 (Entry::Acknowledge(acknowledge), Trace::Nowhere)
             }
+            Kind::PREKEYS => {
+                let key = B256::from(bytes(number));
+                (Entry::Prekeys(payload::Prekeys { drop: 0, keys: vec![key] }), Trace::Prekey(actor, key))
+            }
+            Kind::ENVELOPE => {
+                let index = bytes(number).into();
+                let envelope = payload::Envelope { r: r.into(), payloadKind: 1, index, payloadName: name };
+                (Entry::Envelope(envelope), Trace::Envelope(id))
+            }
             Kind::DELIVERY => {
                 let delivery = payload::Delivery {
                     r: r.into(),
@@ -311,6 +320,8 @@ pub(crate) enum Trace {
     Countersigner(Id, Address),
     Refusal(Id, Address),
     Request(Id),
+    Prekey(Address, B256),
+    Envelope(Id),
     Delivery(Id),
     PublicData(Id),
 }
@@ -348,6 +359,10 @@ impl Trace {
                 known.refusals.get(request).is_some_and(|list| list.iter().any(|refusal| refusal.actor == *actor))
             }
             Self::Request(id) => known.requests.contains_key(id),
+            Self::Prekey(actor, key) => {
+                known.prekeys.get(actor).is_some_and(|list| list.iter().any(|prekey| prekey.key == *key))
+            }
+            Self::Envelope(id) => known.envelopes.contains_key(id),
             Self::Delivery(id) => known.deliveries.contains_key(id),
             Self::PublicData(id) => known.public_data.contains_key(id),
         }

@@ -55,6 +55,8 @@ pub(crate) fn senseless(facts: &Facts, me: Address) -> Vec<(String, Entry, Ignor
         add(Entry::PayloadNameAdd(payload::PayloadNameAdd { name: bad.clone(), ..name }));
         let Entry::Delivery(delivery) = good(Kind::DELIVERY) else { unreachable!() };
         add(Entry::Delivery(payload::Delivery { payloadName: bad.clone(), ..delivery }));
+        let Entry::Envelope(envelope) = good(Kind::ENVELOPE) else { unreachable!() };
+        add(Entry::Envelope(payload::Envelope { payloadName: bad.clone(), ..envelope }));
         let Entry::PublicData(public) = good(Kind::PUBLIC_DATA) else { unreachable!() };
         add(Entry::PublicData(payload::PublicData { name: bad.clone(), ..public }));
         let Entry::GrantAdd(grant) = good(Kind::GRANT_ADD) else { unreachable!() };
