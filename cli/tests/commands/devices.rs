@@ -162,8 +162,8 @@ fn by_hand_both_fingerprints_must_be_those_that_the_device_shows() {
     let entries: Vec<&str> = pending["items"].as_array().unwrap().iter().map(|item| text(item, "entry")).collect();
 
     let approve = |entry: &str, ledger_key: &str, delivery_key: &str, host_key: Option<&str>| {
-        let mut arguments =
-            vec!["device", "approve", entry, "--ledger-key", ledger_key, "--delivery-key", delivery_key];
+        let mut arguments = vec!["device", "approve", entry, "--wait", "final"];
+        arguments.extend(["--ledger-key", ledger_key, "--delivery-key", delivery_key]);
         arguments.extend(host_key.into_iter().flat_map(|key| ["--host-key", key]));
         bed.run(&arguments)
     };
