@@ -206,12 +206,15 @@ impl Batch {
         signer: Signer<'_>,
     ) -> Result<Vec<Result<(), IssueError>>, IssueError> {
         let latest = effective.latest_block;
+        // Its block comes after now, however long ago the last one was: else nobody could ask for the longest certificate.
+        let made = self.leaves.prepared.iter().map(|one| one.valid_after.saturating_add(BACKDATE_SECS)).max();
+        let time = latest.time.saturating_add(1).max(made.unwrap_or_default());
         let hypothetical = SnapshotBatch {
             state: BatchState::Accepted,
             ca: signer.id,
             root: self.leaves.root(),
             size: self.leaves.size(),
-            time_secs: latest.time.saturating_add(1),
+            time_secs: time,
             not_after_secs: self.leaves.not_after(),
             block: latest.number.saturating_add(1),
         };

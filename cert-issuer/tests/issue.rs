@@ -305,6 +305,20 @@ fn a_grant_with_approvals_needs_them_before_anything_is_logged() {
 }
 
 #[test]
+fn the_longest_certificate_is_not_refused_because_the_last_block_is_a_while_ago() {
+    let mut world = World::new();
+    world.ledger.start = now() - 60;
+    for placed in &mut world.ledger.entries {
+        placed.at.time = world.ledger.start;
+    }
+    let order = Order { ttl: NonZeroU64::new(600).unwrap(), ..world.order() };
+    let effective = world.ledger.effective();
+    let signer = world.signer(&effective);
+    let batch = Batch::new(&effective, signer, vec![world.prepare(order).unwrap()]).unwrap();
+    batch.rehearse(&effective, signer).unwrap().pop().unwrap().unwrap();
+}
+
+#[test]
 fn a_certificate_whose_batch_was_not_logged_or_was_locked_is_withheld() {
     let mut world = World::new();
     let order = world.order();

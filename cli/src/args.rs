@@ -94,6 +94,9 @@ pub enum Command {
     /// Make a device's keys, enrol it, end it
     #[command(subcommand)]
     Device(crate::device::DeviceCommand),
+    /// Certificates where the issuer's ledger key and the CA's key are in different hands
+    #[command(subcommand)]
+    Batch(crate::batch::BatchCommand),
     /// Issue a certificate, directly, as a CA holder
     Issue(crate::issue::IssueArgs),
     /// Ask for a certificate through the ledger

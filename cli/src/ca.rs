@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use alloy_primitives::{Address, Bytes};
 use clap::{Subcommand, ValueEnum};
 use countersign_issuer::duration::{format_duration, parse_duration};
-use countersign_registry::Id;
 use countersign_registry::entries::{Entry, Targets, payload};
 use countersign_registry::realm::{Ca, CaPurpose, CaState, EntryRef};
+use countersign_registry::{Effective, Id};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -26,6 +26,17 @@ pub enum Purpose {
     User,
     /// Host certificates
     Host,
+}
+
+/// What becomes of a CA that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Old {
+    /// Its certificates run out, newer ones are refused
+    Retire,
+    /// Its certificates are refused at once: for a stolen key
+    Lock,
+    /// Nothing yet: retire it once the new one has taken over
+    Keep,
 }
 
 /// Verbs.
@@ -50,6 +61,23 @@ pub enum CaCommand {
         /// What it certifies
         #[arg(long, value_enum, default_value = "user")]
         purpose: Purpose,
+        /// Who writes it, and where to
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Put a CA with another key and the same limits in a CA's place (by the roots)
+    Rotate {
+        /// Id or name
+        ca: String,
+        /// The new CA's public key
+        #[arg(long, value_name = "FILE.pub")]
+        key: PathBuf,
+        /// The new CA's name [default: the old one's with the next number]
+        #[arg(long)]
+        name: Option<String>,
+        /// What becomes of the old one
+        #[arg(long, value_enum, default_value = "retire")]
+        old: Old,
         /// Who writes it, and where to
         #[command(flatten)]
         write: WriteArgs,
@@ -203,6 +231,30 @@ impl Show for CaRow {
     }
 }
 
+fn named(view: &Effective, name: &str) -> bool {
+    view.cas.values().any(|ca| ca.name == name)
+}
+
+/// `prod`, `prod-2`, `prod-3`, …: the first that is not taken.
+fn next_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    let (stem, number) = match name.rsplit_once('-') {
+        Some((stem, number)) => (stem, number.parse::<u32>().ok()),
+        None => (name, None),
+    };
+    let (stem, first) = match number {
+        Some(number) => (stem, number),
+        None => (name, 1),
+    };
+    let mut number = first;
+    loop {
+        number = number.saturating_add(1);
+        let next = format!("{stem}-{number}");
+        if !taken(&next) || number == u32::MAX {
+            return next;
+        }
+    }
+}
+
 fn addresses(argument: &'static str, texts: &[String]) -> Result<Vec<Address>, CliError> {
     texts.iter().map(|text| resolve::address(argument, text)).collect()
 }
@@ -237,6 +289,51 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
                     issuers,
                 })
             })?;
+            draft.commit(context, &view).await
+        }
+        CaCommand::Rotate { ca, key, name, old, write } => {
+            let (id, ca) = resolve::ca(&view.ahead, &ca)?;
+            let blob = files::public_key(&key)?;
+            let taken = view.ahead.cas.values().any(|other| other.public_key == blob);
+            if taken {
+                return Err(CliError::Content { path: key, problem: "is the key of a CA already".to_owned() });
+            }
+            let name = name.unwrap_or_else(|| next_name(&ca.name, |name| named(&view.ahead, name)));
+            if named(&view.ahead, &name) {
+                let problem = format!("`{name}`: a CA has this name already");
+                return Err(CliError::Argument { argument: "--name", problem });
+            }
+            let fingerprint = files::sha256_fingerprint(&blob);
+            let mut draft = Draft::begin(context, &write, By::Roots)?;
+            let about = format!("CA {name}, key {fingerprint}, with the limits of {}", ca.name);
+            draft.record(&about, |r| {
+                Entry::CaAdd(payload::CaAdd {
+                    r,
+                    purpose: match ca.purpose {
+                        CaPurpose::User => 1,
+                        CaPurpose::Host => 2,
+                    },
+                    name: name.clone(),
+                    publicKey: Bytes::from(blob),
+                    maxTtl: ca.limits.max_ttl,
+                    logins: ca.limits.logins.iter().flatten().cloned().collect(),
+                    issuers: ca.limits.issuers.iter().copied().collect(),
+                })
+            })?;
+            let end = match old {
+                Old::Retire => {
+                    draft.entry(&format!("retire CA {}", ca.name), Some(id), Entry::CaRetire(vec![id]))?;
+                    "from the block of this on its new certificates are refused; those it has signed run out"
+                }
+                Old::Lock => {
+                    draft.entry(&format!("lock CA {}", ca.name), Some(id), Entry::Lock(Targets::Cas(vec![id])))?;
+                    "from the block of this on its certificates are refused, all of them"
+                }
+                Old::Keep => "it goes on; retire it once the new one signs: `countersign ca retire`",
+            };
+            context.printer.note(&format!("the new CA {name} counts once this is final"));
+            context.printer.note(&format!("the old CA {}: {end}", ca.name));
+            context.printer.note(&format!("then give its issuers the new key, and `ca = \"{name}\"` in issuer.toml"));
             draft.commit(context, &view).await
         }
         CaCommand::Limit { ca, max_ttl, login, issuer, loosen, write } => {
@@ -286,5 +383,18 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
             draft.entry(&format!("revoke CA {}", ca.name), Some(id), Entry::Revoke(Targets::Cas(vec![id])))?;
             draft.commit(context, &view).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_name_counts_on_and_is_free() {
+        assert_eq!(next_name("prod", |_| false), "prod-2");
+        assert_eq!(next_name("prod-2", |_| false), "prod-3");
+        assert_eq!(next_name("prod-eu", |_| false), "prod-eu-2");
+        assert_eq!(next_name("prod", |name| name == "prod-2" || name == "prod-3"), "prod-4");
     }
 }

@@ -3,6 +3,8 @@
 
 pub mod actor;
 pub mod args;
+pub mod batch;
+pub mod batch_file;
 pub mod ca;
 pub mod completions;
 pub mod config;
@@ -119,6 +121,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Data(command) => data::run(context, command).await,
         Command::Actor(command) => actor::run(context, command).await,
         Command::Device(command) => device::run(context, command).await,
+        Command::Batch(command) => batch::run(context, command).await,
         Command::Issue(args) => issue::run(context, args).await,
         Command::Request(args) => request::run(context, args).await,
         Command::Approve(args) => request::approve(context, args).await,

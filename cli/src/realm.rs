@@ -1,6 +1,7 @@
 //! `countersign realm`: makes a realm (which takes no transaction: its id is the hash of its first roots), shows it, and carries
 //! proposals from root to root.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
@@ -24,6 +25,7 @@ use crate::files::Existing;
 use crate::output::{self, Show, escape, fields};
 use crate::proposal::Proposal;
 use crate::resolve;
+use crate::roots::RootState;
 use crate::send::{self, Receipt, Sender};
 use crate::values;
 use crate::write::{By, Draft, Wait, WriteArgs};
@@ -106,10 +108,13 @@ pub struct ProposeArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
     /// New roots, replacing all; once per root
-    #[arg(long, value_name = "ADDRESS", requires = "new_threshold")]
+    #[arg(long, value_name = "ADDRESS", requires = "new_threshold", conflicts_with = "replace_root")]
     new_root: Vec<String>,
-    /// How many of the new roots must sign
-    #[arg(long, value_name = "COUNT", requires = "new_root")]
+    /// A new root in the place of another, the rest stays; may be given several times
+    #[arg(long, value_name = "OLD=NEW")]
+    replace_root: Vec<String>,
+    /// How many of the roots must sign from then on
+    #[arg(long, value_name = "COUNT")]
     new_threshold: Option<u64>,
     /// Add to the file, which nobody has signed yet
     #[arg(long)]
@@ -324,8 +329,12 @@ async fn propose(context: &Context, args: ProposeArgs) -> Result<(), CliError> {
         wait: Wait::Latest,
     };
     let mut draft = Draft::begin(context, &write, By::Roots)?;
-    if args.set.is_empty() && args.new_root.is_empty() {
-        return Err(CliError::Missing { what: "something to propose", flag: "--set or --new-root" });
+    let changes_roots = !args.new_root.is_empty() || !args.replace_root.is_empty() || args.new_threshold.is_some();
+    if args.set.is_empty() && !changes_roots {
+        return Err(CliError::Missing {
+            what: "something to propose",
+            flag: "--set, --new-root, --replace-root or --new-threshold",
+        });
     }
     if !args.set.is_empty() {
         let items = args
@@ -336,13 +345,61 @@ async fn propose(context: &Context, args: ProposeArgs) -> Result<(), CliError> {
         let entry = Entry::Settings(payload::Settings { items });
         draft.entry(&format!("settings {}", args.set.join(" ")), None, entry)?;
     }
-    if let Some(threshold) = args.new_threshold {
-        let roots =
-            args.new_root.iter().map(|text| resolve::address("--new-root", text)).collect::<Result<Vec<_>, _>>()?;
-        let about = format!("new roots, {threshold} of {}", roots.len());
-        draft.entry(&about, None, Entry::RootSet(payload::RootSet { threshold: U256::from(threshold), roots }))?;
+    if changes_roots {
+        let state = Sender::new(context, &view.realm)?.root_state(&view).await?;
+        let set = new_roots(&state, &args.new_root, &args.replace_root, args.new_threshold)?;
+        let gone: Vec<String> =
+            state.roots.iter().filter(|root| !set.roots.contains(root)).map(Address::to_string).collect();
+        let came: Vec<String> =
+            set.roots.iter().filter(|root| !state.roots.contains(root)).map(Address::to_string).collect();
+        let or_none = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
+        let about = format!(
+            "roots: {} of {}; new: {}; no longer: {}",
+            set.threshold,
+            set.roots.len(),
+            or_none(came),
+            or_none(gone)
+        );
+        draft.entry(&about, None, Entry::RootSet(set))?;
     }
     draft.commit(context, &view).await
+}
+
+/// The root set that comes of the flags, refused where the contract would refuse it.
+fn new_roots(
+    state: &RootState,
+    new: &[String],
+    replace: &[String],
+    threshold: Option<u64>,
+) -> Result<payload::RootSet, CliError> {
+    let mut roots = if new.is_empty() {
+        state.roots.clone()
+    } else {
+        new.iter().map(|text| resolve::address("--new-root", text)).collect::<Result<Vec<_>, _>>()?
+    };
+    for text in replace {
+        let wrong = |problem: String| CliError::Argument { argument: "--replace-root", problem };
+        let (old, new) =
+            text.split_once('=').ok_or_else(|| wrong(format!("`{text}`: expected two addresses with `=` between")))?;
+        let (old, new) = (resolve::address("--replace-root", old)?, resolve::address("--replace-root", new)?);
+        let place = roots.iter_mut().find(|root| **root == old);
+        *place.ok_or_else(|| wrong(format!("{old} is not a root of this realm")))? = new;
+    }
+    let threshold = threshold.unwrap_or(state.threshold);
+    let wrong =
+        |problem: String| CliError::Argument { argument: "--new-root, --replace-root, --new-threshold", problem };
+    let distinct: BTreeSet<&Address> = roots.iter().collect();
+    if distinct.len() != roots.len() || roots.contains(&Address::ZERO) {
+        return Err(wrong("expected each root once, and none of them zero".to_owned()));
+    }
+    let enough = (1..=64).contains(&roots.len()) && u64::try_from(roots.len()).is_ok_and(|count| threshold <= count);
+    if !enough || threshold == 0 {
+        return Err(wrong(format!(
+            "{threshold} of {} roots: expected 1 to as many as there are, 64 at most",
+            roots.len()
+        )));
+    }
+    Ok(payload::RootSet { threshold: U256::from(threshold), roots })
 }
 
 async fn create(context: &Context, args: CreateArgs) -> Result<(), CliError> {
@@ -441,4 +498,50 @@ fn random32() -> Result<B256, CliError> {
     let mut bytes = B256::ZERO;
     getrandom::fill(bytes.as_mut_slice()).map_err(|error| CliError::Refused(format!("no random bytes: {error}")))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(byte: u8) -> Address {
+        Address::repeat_byte(byte)
+    }
+
+    fn state() -> RootState {
+        RootState { nonce: 3, threshold: 2, roots: vec![address(1), address(2), address(3)], salt: B256::ZERO }
+    }
+
+    fn set(new: &[u8], replace: &[(u8, u8)], threshold: Option<u64>) -> Result<(u64, Vec<Address>), String> {
+        let new: Vec<String> = new.iter().map(|byte| address(*byte).to_string()).collect();
+        let replace: Vec<String> =
+            replace.iter().map(|(old, new)| format!("{}={}", address(*old), address(*new))).collect();
+        let set = new_roots(&state(), &new, &replace, threshold).map_err(|error| error.to_string())?;
+        Ok((set.threshold.to::<u64>(), set.roots))
+    }
+
+    #[test]
+    fn one_root_is_replaced_in_its_place_and_the_rest_stays() {
+        assert_eq!(set(&[], &[(2, 9)], None), Ok((2, vec![address(1), address(9), address(3)])));
+        assert_eq!(set(&[], &[], Some(3)), Ok((3, state().roots)));
+        assert_eq!(set(&[7, 8], &[], Some(1)), Ok((1, vec![address(7), address(8)])));
+    }
+
+    #[test]
+    fn a_root_set_that_the_contract_would_refuse_is_not_proposed() {
+        for (bad, text) in [
+            (set(&[], &[(9, 4)], None), "is not a root of this realm"),
+            (set(&[], &[(2, 3)], None), "expected each root once"),
+            (set(&[], &[(2, 0)], None), "none of them zero"),
+            (set(&[], &[], Some(4)), "4 of 3 roots"),
+            (set(&[], &[], Some(0)), "0 of 3 roots"),
+            (set(&[1], &[], Some(2)), "2 of 1 roots"),
+        ] {
+            let message = bad.unwrap_err();
+            assert!(message.contains(text), "{message}");
+        }
+        assert!(
+            new_roots(&state(), &[], &["x".into()], None).unwrap_err().to_string().contains("expected two addresses")
+        );
+    }
 }

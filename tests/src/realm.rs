@@ -153,6 +153,16 @@ impl Realm {
         actor
     }
 
+    /// One more account without coins: who signs what others send. `name` is each byte of its key; the roots are 0xa1, 0xa2 and 0xa3.
+    ///
+    /// # Panics
+    /// Where the realm file has no endpoint.
+    #[must_use]
+    pub fn signer(&self, name: u8) -> Actor {
+        let endpoints = Endpoints::new(&self.file.endpoints, Limits::default()).expect("an endpoint");
+        actor(&endpoints, &self.file, name)
+    }
+
     /// The realm's id.
     #[must_use]
     pub fn id(&self) -> B256 {

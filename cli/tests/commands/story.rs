@@ -315,6 +315,38 @@ fn a_ca_key_in_ssh_agent_signs_and_so_can_the_certified_key_be_there() {
     assert_eq!(with.code, 0, "{}", with.stderr);
     let certificate = bed.ok(&["inspect", "id-cert.pub"]);
     assert_eq!(certificate["fingerprint"], bed.ok(&["inspect", "alice.pub"])["fingerprint"]);
+
+    // The same in three hands, and the CA's key is still in the agent.
+    let order =
+        ["batch", "prepare", "order.toml", "alice@web1", "--as", "deploy", "--ttl", "10m", "--key", "alice.pub"];
+    let prepared = bed.ok(&order);
+    assert_eq!((&prepared["outcome"], &prepared["batch"]), (&"prepared".into(), &serde_json::Value::Null));
+    assert_eq!(bed.ok(&["batch", "read", "order.toml"])["certificates"], prepared["certificates"]);
+    let logged = bed.ok(&["--as-actor", "issuer.json", "batch", "log", "order.toml"]);
+    let list = bed.ok(&["batch", "list"]);
+    let row = list["items"].as_array().unwrap().iter().find(|row| row["id"] == logged["batch"]).unwrap();
+    assert_eq!(
+        (&row["state"], &row["size"], &row["issuer"]),
+        (&"accepted".into(), &1.into(), &bed.issuer.clone().into())
+    );
+    assert_eq!(bed.ok(&["batch", "read", "order.toml"])["certificates"], logged["certificates"]);
+    let signed = bed.run_with(&["batch", "sign", "order.toml", "--ca-agent"], &[("SSH_AUTH_SOCK", agent.socket())]);
+    assert_eq!(signed.code, 0, "{}", signed.stderr);
+    assert!(signed.stderr.contains("to sign: alice@web1 as deploy from "), "{}", signed.stderr);
+    crate::bed::documented(&signed.json());
+    let certificate = bed.ok(&["inspect", "alice@web1-deploy-cert.pub"]);
+    assert_eq!(certificate["log-proof"]["batch"], logged["batch"]);
+
+    // Another key in the CA's place, under the next name, with the same limits.
+    bed.ssh_keygen("next", "");
+    bed.ok(&["ca", "rotate", "prod", "--key", "next.pub", "--propose", "rotate.toml"]);
+    let read = bed.ok(&["realm", "sign", "rotate.toml", "--root-key", "root1.json"]);
+    assert!(read["writes"][0].as_str().unwrap().contains("name=prod-2 "), "{read}");
+    assert!(read["writes"][1].as_str().unwrap().starts_with("CA_RETIRE "), "{read}");
+    let same = bed.run(&["ca", "rotate", "prod", "--key", "ca.pub", "--propose", "same.toml"]);
+    assert!(same.stderr.contains("is the key of a CA already"), "{}", same.stderr);
+    let taken = bed.run(&["ca", "rotate", "prod", "--key", "next.pub", "--name", "prod", "--propose", "same.toml"]);
+    assert!(taken.stderr.contains("a CA has this name already"), "{}", taken.stderr);
 }
 
 #[test]
