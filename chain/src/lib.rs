@@ -17,6 +17,7 @@ pub mod spool;
 pub mod sync;
 
 mod error;
+mod suffix;
 mod transaction;
 
 pub use error::ChainError;

@@ -69,7 +69,7 @@ pub struct Verified {
     pub entries: Vec<PlacedEntry>,
 }
 
-/// Fetches every want, verified; what waits goes where `spill` says.
+/// Fetches every want, verified, and adds it to `done`; what waits goes where `spill` says.
 ///
 /// # Errors
 /// The last node's error where no node gives a shard that folds: `HeadMismatch`, `LogTooLarge` or that of a call; `File`.
@@ -77,9 +77,9 @@ pub async fn fetch(
     endpoints: &Endpoints,
     pin: &RealmPin,
     wants: &[Want],
+    mut done: Entries,
     spill: &Spill,
 ) -> Result<Entries, ChainError> {
-    let mut done = Entries::new(pin, spill);
     let mut open: Vec<Want> = Vec::new();
     for want in wants {
         if want.from.slot == want.slot {

@@ -248,9 +248,30 @@ impl Entries {
         self.spool.bytes()
     }
 
-    /// A shard of which nothing is new.
+    /// A shard of which nothing more is new.
     pub(crate) fn nothing_new(&mut self, want: &Want) {
-        self.settled.insert(want.shard, Settled { from: want.from, end: want.from, until: want.until });
+        self.settle(want, want.from);
+    }
+
+    /// Entries of a shard that were verified before; what is fetched of it begins where they end.
+    ///
+    /// # Errors
+    /// As [`Spool::push`].
+    pub(crate) fn known(&mut self, want: &Want, entries: &[PlacedEntry], end: Tip) -> Result<(), ChainError> {
+        let mut bytes = Vec::new();
+        for placed in entries {
+            encode(&mut bytes, placed.at.block, &placed.entry);
+        }
+        self.spool.append(want.shard, &bytes, end)?;
+        self.spool.check_limit(want.shard)?;
+        self.settle(want, end);
+        Ok(())
+    }
+
+    /// A shard may be settled in two steps.
+    fn settle(&mut self, want: &Want, end: Tip) {
+        let from = self.settled.get(&want.shard).map_or(want.from, |before| before.from);
+        self.settled.insert(want.shard, Settled { from, end, until: want.until });
     }
 
     /// Takes over a shard that `spool` has settled; what else is in `spool` stays there.
@@ -259,7 +280,7 @@ impl Entries {
             let bytes = spool.read(&segment)?;
             self.spool.append(want.shard, &bytes, segment.end)?;
         }
-        self.settled.insert(want.shard, Settled { from: want.from, end, until: want.until });
+        self.settle(want, end);
         Ok(())
     }
 
@@ -267,7 +288,7 @@ impl Entries {
     pub(crate) fn replace(&mut self, spool: Spool, settled: &[(Want, Tip)]) {
         self.spool = spool;
         for (want, end) in settled {
-            self.settled.insert(want.shard, Settled { from: want.from, end: *end, until: want.until });
+            self.settle(want, *end);
         }
     }
 

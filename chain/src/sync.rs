@@ -26,6 +26,7 @@ use crate::{
     realm_file::RealmFile,
     source::{HeaderSource, Heads, TrustedHeader},
     spool::{Entries, Spill},
+    suffix::Suffix,
 };
 
 /// Proved tips kept for promotion; spaced out so that they always reach back to the final block.
@@ -75,8 +76,8 @@ pub struct Reading {
     pub latest: TrustedHeader,
     /// Entries that are final now and were not in the cursor.
     pub final_entries: Entries,
-    /// Entries after these up to the tip.
-    pub latest_entries: Entries,
+    /// Entries after these up to the tip, by shard; every shard asked for has a key.
+    pub latest_entries: BTreeMap<u64, Vec<PlacedEntry>>,
     /// The slots proved under the latest header: they tell whether two looks have found the same.
     pub latest_slots: BTreeMap<u64, U256>,
     /// To be saved, with what was made of `final_entries`.
@@ -115,6 +116,7 @@ pub struct Ledger {
     source: HeaderSource,
     proved: BTreeMap<u64, ProvedTip>,
     spill: Spill,
+    suffix: Option<Suffix>,
 }
 
 /// The final view of one look: header, slots, and whether it moved beyond the cursor.
@@ -139,6 +141,7 @@ impl Ledger {
             source,
             proved: BTreeMap::new(),
             spill: Spill::default(),
+            suffix: None,
         })
     }
 
@@ -186,8 +189,7 @@ impl Ledger {
     pub async fn update(&mut self, cursor: &Cursor, heads: &Heads, shards: &[u64]) -> Result<Update, ChainError> {
         let Reading { final_header, latest, final_entries, latest_entries, cursor, .. } =
             self.read(cursor, heads, shards).await?;
-        let (final_entries, latest_entries) = (final_entries.collect()?, latest_entries.collect()?);
-        Ok(Update { final_header, latest, final_entries, latest_entries, cursor })
+        Ok(Update { final_header, latest, final_entries: final_entries.collect()?, latest_entries, cursor })
     }
 
     /// Verified entries of `shards` since `cursor`, under the given heads, to be taken piece by piece.
@@ -212,7 +214,9 @@ impl Ledger {
         let nothing_new = || before.iter().map(|(shard, known)| (*shard, known.tip.slot)).collect();
         let moved = view.slots.is_some();
         let slots = view.slots.unwrap_or_else(nothing_new);
-        let final_entries = self.fetch(&before, &slots, view.header.number, self.spill.limit).await?;
+        // After an error everything is fetched anew.
+        let suffix = self.suffix.take();
+        let final_entries = self.fetch_final(suffix.as_ref(), &wants(&before, &slots, view.header.number)).await?;
         if moved {
             for (shard, tip) in final_entries.tips() {
                 cursors.insert(shard, ShardCursor { tip, proved_at: view.header.number });
@@ -222,8 +226,11 @@ impl Ledger {
         }
         let after: Vec<(u64, ShardCursor)> =
             shards.iter().filter_map(|shard| Some((*shard, *cursors.get(shard)?))).collect();
+        let wants = wants(&after, &latest_slots, heads.latest.number);
         let left = self.spill.limit.saturating_sub(final_entries.bytes());
-        let latest_entries = self.fetch(&after, &latest_slots, heads.latest.number, left).await?;
+        let latest_entries = self.fetch_latest(suffix.as_ref(), &heads.latest, &wants, left).await?.collect()?;
+        let tips = after.iter().map(|(shard, known)| (*shard, known.tip));
+        self.suffix = Suffix::new(heads.latest, tips, &latest_entries);
 
         self.proved.retain(|number, _| *number > view.header.number);
         let proved_tips = self.proved.values().cloned().collect();
@@ -232,15 +239,50 @@ impl Ledger {
         Ok(Reading { final_header, latest, final_entries, latest_entries, latest_slots, cursor })
     }
 
-    async fn fetch(
+    /// What has become final, most of which the last look has seen.
+    async fn fetch_final(&self, suffix: Option<&Suffix>, wants: &[Want]) -> Result<Entries, ChainError> {
+        let mut done = Entries::new(&self.pin, &self.spill);
+        let mut open = Vec::new();
+        for want in wants {
+            match suffix.and_then(|suffix| suffix.to_slot(&self.pin, want)) {
+                Some(known) => done.known(want, known.entries, known.end)?,
+                None => open.push(*want),
+            }
+        }
+        logs::fetch(&self.endpoints, &self.pin, &open, done, &self.spill).await
+    }
+
+    /// What is beyond the final view; of a chain that has gone on since the last look, what is new.
+    async fn fetch_latest(
         &self,
-        known: &[(u64, ShardCursor)],
-        slots: &BTreeMap<u64, U256>,
-        until: u64,
+        suffix: Option<&Suffix>,
+        latest: &TrustedHeader,
+        wants: &[Want],
         limit: u64,
     ) -> Result<Entries, ChainError> {
         let spill = Spill { limit, ..self.spill.clone() };
-        logs::fetch(&self.endpoints, &self.pin, &wants(known, slots, until), &spill).await
+        let mut done = Entries::new(&self.pin, &spill);
+        let mut open = wants.to_vec();
+        if let Some(suffix) = suffix.filter(|suffix| !suffix.is_empty())
+            && self.is_ancestor(&suffix.header, latest).await
+        {
+            for want in &mut open {
+                if let Some(known) = suffix.to_end(&self.pin, want) {
+                    done.known(want, known.entries, known.end)?;
+                    *want = Want { from: known.end, after: suffix.header.number, ..*want };
+                }
+            }
+        }
+        logs::fetch(&self.endpoints, &self.pin, &open, done, &spill).await
+    }
+
+    /// Whether a header is still where it was below (or at) the latest one; not to know is to say no.
+    async fn is_ancestor(&self, header: &TrustedHeader, latest: &TrustedHeader) -> bool {
+        if header.hash == latest.hash || header.hash == latest.parent_hash {
+            return true;
+        }
+        header.number < latest.number
+            && self.source.at(header.number).await.is_ok_and(|found| found.hash == header.hash)
     }
 
     /// The cursor's final block must still be where it was below a newer one: entries alone do not tell, where none were lost.

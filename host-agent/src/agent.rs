@@ -318,7 +318,7 @@ impl Agent {
                     return Err(Failure::of(Reason::ReplayFailed, &error));
                 }
             }
-            let latest_entries: Vec<PlacedEntry> = reading.latest_entries.collect()?.into_values().flatten().collect();
+            let latest_entries: Vec<PlacedEntry> = reading.latest_entries.into_values().flatten().collect();
             self.dirty |= has_new_final_entries
                 || reading.latest_slots != self.seen_latest
                 || !reading.cursor.shards.keys().eq(self.state.cursor.shards.keys());

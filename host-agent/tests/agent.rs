@@ -312,7 +312,7 @@ async fn a_state_file_of_another_host_or_version_is_set_aside() {
     drop(agent);
 
     let mut newer = good;
-    newer[9] = 2;
+    newer[9] = u8::MAX;
     std::fs::write(host.path("state/state"), newer).unwrap();
     let agent = host.open();
     assert_eq!(agent.status().last_failure.as_ref().unwrap().reason, Reason::StateVersion);
