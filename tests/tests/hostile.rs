@@ -30,7 +30,7 @@ const SEED: u64 = 0x05ee_d0ff_11b5;
 const CONNECTIONS: usize = 8;
 /// Bytes behind those that an Ed25519 CA signs: lengths, the algorithm's name, the signature.
 const SIGNATURE_BYTES: usize = 4 + 4 + 11 + 4 + 64;
-/// Every so manieth byte is also flipped by whoever holds the CA's key, and signed again.
+/// One byte in so many is also flipped by somebody who holds the CA's key, and signed again.
 const SIGNED_AGAIN_STEP: usize = 4;
 
 /// Who refuses, and how it says so.
