@@ -12,7 +12,7 @@ use countersign_delivery::{DirectoryStore, LEAF_OVERHEAD, SecretKey, leaves_capa
 use countersign_registry::entries::Entry;
 use countersign_registry::head::Meta;
 use countersign_registry::realm::BatchState;
-use countersign_registry::{Address, Id, LogEntry, shard, sign};
+use countersign_registry::{Address, Effective, Id, LogEntry, shard, sign};
 
 use crate::ca_key::CaKey;
 use crate::error::IssueError;
@@ -222,7 +222,7 @@ impl Issuer {
     ) -> Result<Vec<Result<Issued, IssueError>>, IssueError> {
         let signer = self.signer(view)?;
         report(Stage::Rehearsing);
-        let (mut batch, places, mut results) = match assemble(view, signer, orders, now)? {
+        let (mut batch, places, mut results) = match assemble(&view.effective, signer, orders, now)? {
             (Some((batch, places)), results) => (batch, places, results),
             (None, results) => return Ok(results.into_iter().flatten().collect()),
         };
@@ -258,15 +258,20 @@ pub type Assembled = (Option<(Batch, Vec<usize>)>, Vec<Option<Result<Issued, Iss
 ///
 /// # Errors
 /// [`IssueError`] for what concerns all of them.
-pub fn assemble(view: &View, signer: Signer<'_>, orders: Vec<Order>, now: u64) -> Result<Assembled, IssueError> {
+pub fn assemble(
+    effective: &Effective,
+    signer: Signer<'_>,
+    orders: Vec<Order>,
+    now: u64,
+) -> Result<Assembled, IssueError> {
     let mut results: Vec<Option<Result<Issued, IssueError>>> = Vec::new();
     let mut prepared: Vec<(usize, Prepared)> = Vec::new();
-    let mut room = match view.effective.settings.countersign_quorum {
+    let mut room = match effective.settings.countersign_quorum {
         0 => usize::MAX,
-        _ => leaves_capacity(issue::watchdogs(&view.effective, signer.issuer)?.len()),
+        _ => leaves_capacity(issue::watchdogs(effective, signer.issuer)?.len()),
     };
     for (place, order) in orders.into_iter().enumerate() {
-        match prepare(&view.effective, signer, order, now) {
+        match prepare(effective, signer, order, now) {
             Ok(one) => match room.checked_sub(one.pre_certificate().len().saturating_add(LEAF_OVERHEAD)) {
                 Some(left) => {
                     room = left;
@@ -284,8 +289,8 @@ pub fn assemble(view: &View, signer: Signer<'_>, orders: Vec<Order>, now: u64) -
             return Ok((None, results));
         }
         let certificates = prepared.iter().map(|(_, one)| one.clone()).collect();
-        let batch = Batch::new(&view.effective, signer, certificates)?;
-        let verdicts = batch.rehearse(&view.effective, signer)?;
+        let batch = Batch::new(effective, signer, certificates)?;
+        let verdicts = batch.rehearse(effective, signer)?;
         if verdicts.iter().all(Result::is_ok) {
             return Ok((Some((batch, prepared.into_iter().map(|(place, _)| place).collect())), results));
         }

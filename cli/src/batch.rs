@@ -322,7 +322,7 @@ async fn log(context: &Context, args: LogArgs) -> Result<(), CliError> {
     let (ca, record) = resolve::ca(effective, &file.ca.to_string())?;
     let signer = Signer { id: ca, record, issuer: scribe.address() };
     let progress = context.printer.progress("asking what the hosts would say");
-    let (batch, results) = assemble(&view, signer, file.orders(&args.file)?, now())?;
+    let (batch, results) = assemble(effective, signer, file.orders(&args.file)?, now())?;
     // All or nothing: a file stands for what it says.
     if let Some(Err(error)) = results.into_iter().flatten().next() {
         return Err(error.into());

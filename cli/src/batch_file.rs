@@ -163,3 +163,84 @@ impl OrderText {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin() -> RealmPin {
+        RealmPin {
+            chain_id: 31337,
+            contract: Address::repeat_byte(9),
+            code_hash: B256::ZERO,
+            realm: B256::repeat_byte(7),
+            threshold: 1,
+            roots: vec![Address::repeat_byte(1)],
+            salt: B256::ZERO,
+            deployed_block: 0,
+            genesis_hash: B256::ZERO,
+        }
+    }
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
+
+    fn file() -> BatchFile {
+        let mut file = BatchFile::new(&pin(), Id([1; 16]));
+        file.orders.push(OrderText {
+            about: "alice@web1".into(),
+            user: Id([2; 16]),
+            host: Id([3; 16]),
+            login: "deploy".into(),
+            ttl: NonZeroU64::new(300).unwrap(),
+            public_key: KEY.into(),
+            request: None,
+        });
+        file
+    }
+
+    fn load(text: &str) -> Result<BatchFile, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("b.toml");
+        std::fs::write(&path, text).unwrap();
+        BatchFile::load(&path, &pin()).map_err(|error| error.to_string())
+    }
+
+    fn text(file: &BatchFile) -> String {
+        toml::to_string(file).unwrap()
+    }
+
+    #[test]
+    fn a_file_reads_back_with_and_without_its_batch() {
+        let mut file = file();
+        assert_eq!(load(&text(&file)).unwrap(), file);
+        let issuer = Address::repeat_byte(4);
+        file.batch = Some(BatchText { id: Id([5; 16]), issuer, pre_certificates: vec![vec![1, 2].into()] });
+        assert_eq!(load(&text(&file)).unwrap(), file);
+    }
+
+    #[test]
+    fn a_file_for_another_realm_of_another_version_or_without_orders_is_refused() {
+        let other = BatchFile { realm: B256::ZERO, ..file() };
+        assert!(load(&text(&other)).unwrap_err().contains("realm is 0x00"));
+        let later = BatchFile { version: 2, ..file() };
+        assert!(load(&text(&later)).unwrap_err().contains("version is 2, expected 1"));
+        let empty = BatchFile { orders: Vec::new(), ..file() };
+        assert!(load(&text(&empty)).unwrap_err().contains("holds no orders"));
+        let unknown = text(&file()).replace("login = ", "logins = ");
+        assert!(load(&unknown).unwrap_err().contains("unknown field `logins`"));
+    }
+
+    #[test]
+    fn pre_certificates_that_are_none_or_too_many_are_refused() {
+        let (path, file) = (Path::new("b.toml"), file());
+        let batch =
+            |pre_certificates: Vec<Bytes>| BatchText { id: Id([5; 16]), issuer: Address::ZERO, pre_certificates };
+        let leaves = |batch: &BatchText| file.leaves(path, batch, b"key").unwrap_err().to_string();
+        assert_eq!(leaves(&batch(Vec::new())), "b.toml: holds 0 pre-certificates for 1 orders");
+        let junk = leaves(&batch(vec![vec![1, 2].into()]));
+        assert!(junk.starts_with("b.toml: pre-certificate 1: "), "{junk}");
+        let no_key = OrderText { public_key: "ssh-ed25519 AAAA".into(), ..file.orders[0].clone() };
+        let broken = BatchFile { orders: vec![no_key], ..file.clone() };
+        assert!(broken.orders(path).unwrap_err().to_string().contains("public-key of alice@web1"));
+    }
+}

@@ -211,9 +211,9 @@ impl Watch {
             self.done.insert(batch.entry_hash);
             return Ok(true);
         }
-        let when = self.sent.when(batch.entry_hash).map_err(|error| IssueError::Notes(error.to_string()))?;
         let holds = RESEND_AFTER_STUCK.saturating_mul(self.realm.profile.stuck_secs);
-        if when.is_some_and(|when| unix_secs().saturating_sub(when) < holds) {
+        let may_send = self.sent.may_send(batch.entry_hash, unix_secs(), holds);
+        if !may_send.map_err(|error| IssueError::Notes(error.to_string()))? {
             return Ok(false);
         }
         let (batch_id, entry_hash) = (id.0.into(), batch.entry_hash);

@@ -69,6 +69,15 @@ impl Sent {
         }
     }
 
+    /// Whether a transaction for the batch entry may be sent at Unix time `now`: none was, or one that nobody sees was sent at least
+    /// `holds` seconds ago and will not be mined any more.
+    ///
+    /// # Errors
+    /// [`SentError`]: not to know is not to send.
+    pub fn may_send(&self, entry: B256, now: u64, holds: u64) -> Result<bool, SentError> {
+        Ok(self.when(entry)?.is_none_or(|when| now.saturating_sub(when) >= holds))
+    }
+
     /// Strikes a note out: nothing was sent after all. One that is not there is fine.
     ///
     /// # Errors
@@ -127,5 +136,19 @@ mod tests {
         sent.add(B256::ZERO, 7).unwrap();
         std::fs::write(sent.file(B256::ZERO), "soon").unwrap();
         assert_eq!(sent.when(B256::ZERO).unwrap(), Some(u64::MAX));
+        assert!(!sent.may_send(B256::ZERO, 1_000_000, 150).unwrap());
+    }
+
+    #[test]
+    fn what_was_sent_before_a_crash_is_not_sent_again_while_it_may_still_be_mined() {
+        let directory = tempfile::tempdir().unwrap();
+        let sent = Sent::open(directory.path()).unwrap();
+        assert!(sent.may_send(B256::ZERO, 1_000, 150).unwrap());
+        sent.add(B256::ZERO, 1_000).unwrap();
+        let again = Sent::open(directory.path()).unwrap();
+        for (now, may) in [(1_000, false), (1_149, false), (1_150, true), (900, false)] {
+            assert_eq!(again.may_send(B256::ZERO, now, 150).unwrap(), may, "{now}");
+        }
+        assert!(again.may_send(B256::repeat_byte(1), 1_000, 150).unwrap());
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use countersign_certificate::{RealmId, leaf_hash, merkle};
 use countersign_delivery::{BlockCid, DeliveryError, LeavesContext, SecretKey, seal_leaves};
 use countersign_issuer::leaves::{LeafError, Leaves, Prepared as Read};
+use countersign_issuer::service::assemble;
 use countersign_issuer::watch::{Objection, Policy, WatchConfig, Watchdog, judge};
 use countersign_registry::realm::BatchState;
 
@@ -314,6 +315,25 @@ fn nobody_countersigns_what_his_own_key_has_logged() {
     kennel.world.ledger.log(ISSUER, Entry::Countersign(entry));
     let state = kennel.world.ledger.effective().batches[&id].state;
     assert_eq!(state, BatchState::WaitingForCountersignatures { have: 0, need: 1 });
+}
+
+#[test]
+fn what_does_not_fit_into_one_sealed_block_waits_for_the_next_batch() {
+    let kennel = Kennel::with_grant(|grant| grant.forcedCommand = "x".repeat(1_000));
+    let effective = kennel.world.ledger.effective();
+    let signer = kennel.world.signer(&effective);
+    let orders: Vec<Order> = (0..200).map(|_| kennel.world.order()).collect();
+    let (batch, results) = assemble(&effective, signer, orders.clone(), now()).unwrap();
+    let (mut batch, places) = batch.unwrap();
+    let full = results.iter().flatten().filter(|result| matches!(result, Err(IssueError::BatchFull))).count();
+    assert!((1..200).contains(&full) && places.len() + full == 200, "{full} too many");
+    let block = batch.seal(&effective, signer, &kennel.issuer_key).unwrap();
+    assert!(block.len() <= countersign_delivery::MAX_BLOCK_BYTES && block.len() > 250_000, "{}", block.len());
+    // Where nobody looks at batches, one holds them all.
+    let mut unwatched = effective.clone();
+    unwatched.settings.countersign_quorum = 0;
+    let (batch, _) = assemble(&unwatched, kennel.world.signer(&unwatched), orders, now()).unwrap();
+    assert_eq!(batch.unwrap().1.len(), 200);
 }
 
 #[test]
