@@ -5,7 +5,7 @@
 //! the recipient would refuse it otherwise.
 
 use countersign_certificate::Id;
-use countersign_delivery::{Contents, Context, DirectoryStore, Payload, PublicKey, SecretKey, seal};
+use countersign_delivery::{Contents, Context, Payload, PublicKey, SecretKey, Stores, seal};
 use countersign_registry::entries::{Entry, Kind, payload};
 use countersign_registry::{Address, B256, Effective, sign};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::error::IssueError;
 use crate::issue::random;
+use crate::mailing::{self, Mailing, PrekeyPolicy};
 use crate::outbox::{Due, Note, Outbox};
 
 /// What is sent by whom to whom.
@@ -26,6 +27,8 @@ pub struct Parcel<'a> {
     pub recipient: Address,
     /// What.
     pub payload: Payload,
+    /// What is done about prekeys.
+    pub prekeys: PrekeyPolicy,
 }
 
 /// A delivery that is ready to be logged; its block is in the store.
@@ -37,25 +40,26 @@ pub struct Posted {
     pub entry: Entry,
     /// What the books say.
     pub note: Note,
+    /// What stores said that did not take the block, where the others are enough.
+    pub failures: Vec<String>,
 }
 
-/// Seals a parcel, stores its block and notes it, at Unix time `now`.
+/// Seals a parcel, stores its block, pinned, and notes it, at Unix time `now`.
 ///
 /// # Errors
 /// [`IssueError::Recipient`] where a sealing key is missing or another than on the ledger; [`IssueError::Delivery`];
 /// [`IssueError::Outbox`].
-pub fn post(
+pub async fn post(
     effective: &Effective,
     parcel: Parcel<'_>,
-    store: &DirectoryStore,
+    stores: &Stores,
     outbox: &Outbox,
     now: u64,
 ) -> Result<Posted, IssueError> {
-    let sender = sealing_key(effective, parcel.sender, "sender")?;
-    if sender.to_bytes() != parcel.sender_key.public().to_bytes() {
-        let text = format!("the ledger has another sealing key for sender {} than the one given", parcel.sender);
-        return Err(IssueError::Recipient(text));
+    if mailing::wants_prekey(effective, parcel.recipient, parcel.prekeys) {
+        return in_envelope(effective, parcel, stores, outbox, now).await;
     }
+    check_sender(effective, parcel.sender, parcel.sender_key)?;
     let recipient = sealing_key(effective, parcel.recipient, "recipient")?;
     let r: [u8; 16] = random()?;
     let id = sign::record_id(Kind::DELIVERY, parcel.sender, r);
@@ -65,7 +69,7 @@ pub fn post(
     let digest = B256::from(sealed.digest);
     let note = Note { delivery: id, cid: sealed.cid, digest, sent: now };
     outbox.add(&note)?;
-    store.put(&sealed.block)?;
+    let placed = stores.put(&sealed.block).await?;
     let entry = Entry::Delivery(payload::Delivery {
         r: r.into(),
         recipient: parcel.recipient,
@@ -74,7 +78,9 @@ pub fn post(
         digest,
         sealedCid: sealed.sealed_cid.to_vec().into(),
     });
-    Ok(Posted { id, entry, note })
+    let failures = placed.places.iter().filter_map(|place| place.result.as_ref().err());
+    let failures = failures.map(ToString::to_string).collect();
+    Ok(Posted { id, entry, note, failures })
 }
 
 /// Whether something can be sealed to `recipient`: to be asked before anything is logged for it.
@@ -85,7 +91,41 @@ pub fn check_recipient(effective: &Effective, recipient: Address) -> Result<(), 
     sealing_key(effective, recipient, "recipient").map(|_| ())
 }
 
-fn sealing_key(effective: &Effective, address: Address, role: &str) -> Result<PublicKey, IssueError> {
+/// The same in an envelope for one: what is sealed to a prekey travels so. The note is for the caller; the books have the envelope's.
+async fn in_envelope(
+    effective: &Effective,
+    parcel: Parcel<'_>,
+    stores: &Stores,
+    outbox: &Outbox,
+    now: u64,
+) -> Result<Posted, IssueError> {
+    let mailing = Mailing {
+        sender: parcel.sender,
+        sender_key: parcel.sender_key,
+        payloads: vec![parcel.payload],
+        recipients: vec![(parcel.recipient, 0)],
+        prekeys: parcel.prekeys,
+        resends: None,
+    };
+    let mailed = mailing::mail(effective, mailing, stores, outbox, now, &mut |_| {}).await?;
+    let (index, digest) = match (mailed.book.blocks.last(), mailed.book.payloads.first()) {
+        (Some(index), Some(payload)) => (*index, payload.digest),
+        _ => return Err(IssueError::Recipient("an envelope without blocks".to_owned())),
+    };
+    let note = Note { delivery: mailed.id, cid: index, digest, sent: now };
+    Ok(Posted { id: mailed.id, entry: mailed.entry, note, failures: mailed.failures })
+}
+
+/// Whether the ledger lists the sender with this very key.
+pub(crate) fn check_sender(effective: &Effective, sender: Address, key: &SecretKey) -> Result<(), IssueError> {
+    if sealing_key(effective, sender, "sender")?.to_bytes() == key.public().to_bytes() {
+        return Ok(());
+    }
+    let text = format!("the ledger has another sealing key for sender {sender} than the one given");
+    Err(IssueError::Recipient(text))
+}
+
+pub(crate) fn sealing_key(effective: &Effective, address: Address, role: &str) -> Result<PublicKey, IssueError> {
     let bytes = effective.actors.get(&address).and_then(|actor| actor.x25519);
     let bytes = bytes.ok_or_else(|| {
         IssueError::Recipient(format!(
@@ -107,18 +147,21 @@ pub fn recipients(effective: &Effective, subject: Id) -> Vec<Address> {
 pub struct Swept {
     /// The note.
     pub note: Note,
-    /// What was due. The block is gone after `Acknowledged` and `TimedOut`.
+    /// What was due. The block is gone after `Acknowledged` and `TimedOut`, unless there is a failure.
     pub due: Due,
+    /// Why the block is still in some store; it is for the next sweep then.
+    pub failure: Option<String>,
 }
 
-/// Goes through the books at Unix time `now`: unpins what was acknowledged finally, or sent longer than `timeout_secs` ago. What the
-/// ledger has not lived through has not passed: a clock that runs ahead unpins nothing before its time.
+/// Goes through the books at Unix time `now`: unpins and deletes what was acknowledged finally, or sent longer than `timeout_secs` ago.
+/// What the ledger has not lived through has not passed: a clock that runs ahead unpins nothing before its time. A store that does not
+/// answer keeps no other note waiting.
 ///
 /// # Errors
-/// [`IssueError::Outbox`], [`IssueError::Delivery`].
-pub fn sweep(
+/// [`IssueError::Outbox`].
+pub async fn sweep(
     effective: &Effective,
-    store: &DirectoryStore,
+    stores: &Stores,
     outbox: &Outbox,
     now: u64,
     timeout_secs: u64,
@@ -127,11 +170,14 @@ pub fn sweep(
     let mut swept = Vec::new();
     for note in outbox.notes()? {
         let due = note.due(effective, now, timeout_secs);
+        let mut failure = None;
         if matches!(due, Due::Acknowledged | Due::TimedOut) {
-            store.unpin(&note.cid)?;
-            outbox.strike(note.delivery)?;
+            match stores.unpin(&note.cid).await {
+                Ok(_) => outbox.strike(note.delivery)?,
+                Err(error) => failure = Some(error.to_string()),
+            }
         }
-        swept.push(Swept { note, due });
+        swept.push(Swept { note, due, failure });
     }
     Ok(swept)
 }

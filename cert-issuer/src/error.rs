@@ -4,6 +4,8 @@ use countersign_certificate::{CertificateError, Id};
 use countersign_sshd::Reason;
 use thiserror::Error;
 
+use crate::ca_key::CaKeyError;
+
 /// Why there is no certificate, or why it was not delivered.
 #[derive(Debug, Error)]
 pub enum IssueError {
@@ -90,7 +92,7 @@ pub enum IssueError {
     Chain(#[from] countersign_chain::ChainError),
     /// The CA's key.
     #[error(transparent)]
-    CaKey(#[from] crate::ca_key::CaKeyError),
+    CaKey(#[from] CaKeyError),
     /// An ssh-agent.
     #[error(transparent)]
     Agent(#[from] crate::ssh_agent::AgentError),
@@ -106,6 +108,12 @@ pub enum IssueError {
     /// Sealing or storing.
     #[error(transparent)]
     Delivery(#[from] countersign_delivery::DeliveryError),
+    /// A recipient publishes prekeys, or must, and none is left for this sender.
+    #[error("recipient {recipient} has no unused prekey on the ledger, which this is to be sealed to")]
+    Prekey {
+        /// The recipient's ledger key.
+        recipient: countersign_registry::Address,
+    },
     /// The sender's or recipient's keys do not fit the ledger.
     #[error("delivery: {0}")]
     Recipient(String),
@@ -142,6 +150,11 @@ impl IssueError {
     /// What the reader can do, if anything.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Chain(error) => return error.hint(),
+            Self::CaKey(CaKeyError::Mode { path, .. }) => return Some(format!("chmod 600 {}", path.display())),
+            _ => {}
+        }
         let text = match self.reason()? {
             Reason::NoGrant | Reason::HostNotCovered | Reason::LoginNotGranted => {
                 "list what the user was granted with `countersign grant list --user USER`; new grants count once they are final"

@@ -12,6 +12,7 @@ pub mod duration;
 pub mod issue;
 pub mod judge;
 pub mod leaves;
+pub mod mailing;
 mod notify;
 pub mod outbox;
 pub mod policy;

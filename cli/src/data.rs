@@ -16,7 +16,7 @@ use crate::resolve;
 use crate::write::{By, Draft, WriteArgs};
 
 /// What one entry of its class may hold, less the rest of its payload.
-const MAX_BYTES: usize = 24 * 1024 - 512;
+pub const MAX_BYTES: usize = 24 * 1024 - 512;
 
 /// Verbs.
 #[derive(Debug, Subcommand)]

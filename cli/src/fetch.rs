@@ -6,15 +6,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 use countersign_agent::files::Ownership;
-use countersign_agent::receive::{self, KeyPairs, OutputRule, Recipient};
-use countersign_delivery::{DirectoryStore, SecretKey};
-use countersign_registry::{Effective, Id};
+use countersign_agent::receive::{self, Found, KeyPairs, OutputRule, Recipient, Sources};
+use countersign_delivery::SecretKey;
+use countersign_registry::realm::{Delivery, Envelope};
+use countersign_registry::{B256, Effective, EntryRef, Id};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Show, escape, now};
 use crate::send::{Receipt, Sender};
+use crate::store::StoreArgs;
 
 /// What to receive.
 #[derive(Debug, Args)]
@@ -28,9 +30,9 @@ pub struct FetchArgs {
     /// This device's delivery key file
     #[arg(long, value_name = "FILE")]
     delivery_key: Option<PathBuf>,
-    /// The directory of blocks
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    /// Where blocks come from
+    #[command(flatten)]
+    stores: StoreArgs,
     /// Let key pairs that were made elsewhere replace keys that are in DIR; without it they are taken only where there is none
     #[arg(long)]
     replace_keys: bool,
@@ -98,11 +100,8 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
     let key_file = context
         .configured(args.delivery_key.clone(), |config| config.delivery_key.clone())
         .ok_or(CliError::Missing { what: "this device's delivery key", flag: "--delivery-key FILE" })?;
-    let store = context
-        .configured(args.store.clone(), |config| config.store.clone())
-        .ok_or(CliError::Missing { what: "a block store", flag: "--store DIR" })?;
+    let sources = Sources::new(args.stores.open(context)?);
     let sealing_key = SecretKey::load_file(&key_file)?;
-    let stores = [DirectoryStore::open(&store)?];
     let out = std::fs::canonicalize(&args.out).map_err(|source| CliError::File { path: args.out.clone(), source })?;
     let actor = context.actor_key()?;
     let view = context.view_back(args.days).await?;
@@ -111,26 +110,35 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
     let ownership = own()?;
     let sender = Sender::new(context, &view.realm)?;
     let mut deliveries = Vec::new();
-    for (id, delivery) in receive::waiting(&view.effective, actor.address()) {
-        if args.name.as_ref().is_some_and(|name| *name != delivery.payload_name) {
+    let effective = &view.effective;
+    let sealed = receive::waiting(effective, actor.address()).into_iter();
+    let mut waiting: Vec<(EntryRef, Id, Letter<'_>)> =
+        sealed.map(|(id, delivery)| (delivery.at, id, Letter::Delivery(delivery))).collect();
+    let envelopes = receive::envelopes(effective, actor.address()).into_iter();
+    waiting.extend(envelopes.map(|(id, envelope)| (envelope.at, id, Letter::Envelope(envelope))));
+    waiting.sort_by_key(|(at, id, _)| (*at, *id));
+    for (_, id, letter) in waiting {
+        let payload_name = letter.payload_name();
+        if args.name.as_ref().is_some_and(|name| name != payload_name) {
             continue;
         }
         let key_pairs = if args.replace_keys { KeyPairs::Replace } else { KeyPairs::WhereNoneIs };
-        let rule = OutputRule { path: out.join(&delivery.payload_name), ownership, key_pairs };
+        let rule = OutputRule { path: out.join(payload_name), ownership, key_pairs };
         let mut row = FetchedRow {
             delivery: id,
-            payload: delivery.payload_name.clone(),
+            payload: payload_name.to_owned(),
             outcome: "failed",
             reason: None,
             message: None,
             files: Vec::new(),
             receipt: None,
         };
-        match apply(&view.effective, id, delivery, recipient, &stores, &rule) {
-            Ok(files) => {
+        match apply(effective, id, &letter, recipient, &sources, &rule).await {
+            Ok(None) => continue,
+            Ok(Some((files, digest))) => {
                 row.outcome = "applied";
                 row.files = files;
-                let write = receive::acknowledgement(id, delivery.digest);
+                let write = receive::acknowledgement(id, digest);
                 row.receipt = Some(sender.append(&actor, vec![write]).await?);
             }
             Err(error) => {
@@ -148,18 +156,45 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn apply(
+/// What came.
+enum Letter<'a> {
+    Delivery(&'a Delivery),
+    Envelope(&'a Envelope),
+}
+
+impl Letter<'_> {
+    fn payload_name(&self) -> &str {
+        match self {
+            Self::Delivery(delivery) => &delivery.payload_name,
+            Self::Envelope(envelope) => &envelope.payload_name,
+        }
+    }
+}
+
+/// Writes what came and gives what is to be acknowledged; none where an envelope holds nothing for this device.
+async fn apply(
     effective: &Effective,
     id: Id,
-    delivery: &countersign_registry::realm::Delivery,
+    letter: &Letter<'_>,
     recipient: Recipient<'_>,
-    stores: &[DirectoryStore],
+    sources: &Sources,
     rule: &OutputRule,
-) -> Result<Vec<PathBuf>, receive::ReceiveError> {
-    let payload = receive::open(effective, id, delivery, recipient, stores)?;
+) -> Result<Option<(Vec<PathBuf>, B256)>, receive::ReceiveError> {
+    let (payload, digest) = match letter {
+        Letter::Delivery(delivery) => {
+            (receive::open(effective, id, delivery, recipient, sources).await?, delivery.digest)
+        }
+        Letter::Envelope(envelope) => {
+            // Prekeys are the agent's: a device that receives by hand publishes none.
+            match receive::look(effective, id, envelope, recipient, None, sources, now()).await? {
+                Found::Nothing | Found::Done(_) => return Ok(None),
+                Found::Payload(unsealed) => (unsealed.payload, unsealed.digest),
+            }
+        }
+    };
     let own_key = rule.own_key()?;
     let checked = receive::check(effective, &payload, own_key.as_deref(), now().max(effective.latest_block.time))?;
-    receive::apply(&checked, rule)
+    Ok(Some((receive::apply(&checked, rule)?, digest)))
 }
 
 /// Files belong to whoever runs this, and to nobody else.

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alloy_primitives::Address;
-use clap::Args;
-use countersign_delivery::{DirectoryStore, SecretKey};
+use clap::{Args, ValueEnum};
+use countersign_delivery::{Place, SecretKey, StoreSetting, Stores};
 use countersign_issuer::IssueError;
 use countersign_issuer::ca_key::CaKey;
 use countersign_issuer::deliver::{self, Parcel};
 use countersign_issuer::duration::parse_duration;
 use countersign_issuer::issue::Issued;
+use countersign_issuer::mailing::PrekeyPolicy;
 use countersign_issuer::outbox::Outbox;
 use countersign_issuer::policy::Order;
 use countersign_issuer::service::{Issuer, Stage, Window};
@@ -26,9 +27,10 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files::{self, Existing};
-use crate::output::{Show, fields, now, time};
+use crate::output::{Printer, Show, fields, now, time};
 use crate::resolve;
 use crate::send::Receipt;
+use crate::store::StoreArgs;
 
 /// How long a person may take to touch a key, seconds.
 const TOUCH_SECS: u64 = 60;
@@ -92,12 +94,39 @@ pub struct PostArgs {
     /// The sender's delivery key file
     #[arg(long, value_name = "FILE", help_heading = "Delivery")]
     pub delivery_key: Option<PathBuf>,
-    /// The directory of blocks
-    #[arg(long, value_name = "DIR", help_heading = "Delivery")]
-    pub store: Option<PathBuf>,
-    /// The sender's books, which say what to unpin [default: DIR.outbox]
+    /// Where blocks go and come from
+    #[command(flatten)]
+    pub stores: StoreArgs,
+    /// What is done about one-time keys that recipients publish
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "refuse", help_heading = "Delivery")]
+    pub prekeys: Prekeys,
+    /// The sender's books, which say what to unpin [default: DIR.outbox beside the first store that is a directory]
     #[arg(long, value_name = "DIR", help_heading = "Delivery")]
     pub outbox: Option<PathBuf>,
+}
+
+/// What is done about prekeys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Prekeys {
+    /// Every recipient must have one left
+    Require,
+    /// Who publishes some must have one left; nothing is sealed to the others' prekeys
+    Refuse,
+    /// Used where there is one, and done without where there is none
+    FallBack,
+    /// Not used
+    Off,
+}
+
+impl From<Prekeys> for PrekeyPolicy {
+    fn from(prekeys: Prekeys) -> Self {
+        match prekeys {
+            Prekeys::Require => Self::Require,
+            Prekeys::Refuse => Self::Refuse,
+            Prekeys::FallBack => Self::FallBack,
+            Prekeys::Off => Self::Off,
+        }
+    }
 }
 
 /// A sender's key, store and books.
@@ -106,29 +135,44 @@ pub struct Post {
     /// The sender's delivery key.
     pub key: SecretKey,
     /// The blocks.
-    pub store: DirectoryStore,
+    pub stores: Stores,
     /// The books.
     pub outbox: Outbox,
+    /// What is done about prekeys.
+    pub prekeys: PrekeyPolicy,
+    /// For remarks about stores that failed where others are enough.
+    pub printer: Printer,
+}
+
+/// Where the sender's books are: as given, as configured, or beside the first store that is a directory.
+pub fn outbox(context: &Context, given: Option<PathBuf>, stores: &[StoreSetting]) -> Option<PathBuf> {
+    context.configured(given, |config| config.outbox.clone()).or_else(|| {
+        stores.iter().find_map(|setting| match &setting.place {
+            Place::Directory(directory) => {
+                let mut path = directory.clone().into_os_string();
+                path.push(".outbox");
+                Some(PathBuf::from(path))
+            }
+            Place::Kubo { .. } | Place::Gateway(_) => None,
+        })
+    })
 }
 
 impl PostArgs {
-    /// Opens store and books.
+    /// Opens stores and books.
     ///
     /// # Errors
     /// [`CliError::Missing`], or what is wrong with them.
-    pub fn books(&self, context: &Context) -> Result<(DirectoryStore, Outbox), CliError> {
-        let store = context
-            .configured(self.store.clone(), |config| config.store.clone())
-            .ok_or(CliError::Missing { what: "a block store", flag: "--store DIR" })?;
-        let outbox = match &self.outbox {
-            Some(outbox) => outbox.clone(),
-            None => {
-                let mut path = store.clone().into_os_string();
-                path.push(".outbox");
-                PathBuf::from(path)
-            }
-        };
-        Ok((DirectoryStore::open(&store)?, Outbox::open(&outbox).map_err(IssueError::from)?))
+    pub fn books(&self, context: &Context) -> Result<(Stores, Outbox), CliError> {
+        let settings = self.stores.settings(context)?;
+        let outbox = outbox(context, self.outbox.clone(), &settings)
+            .ok_or(CliError::Missing { what: "a directory for the sender's books", flag: "--outbox DIR" })?;
+        let stores = self.stores.open(context)?;
+        if !stores.takes_blocks() {
+            let problem = "expected a store that takes blocks: a directory or kubo:URL".to_owned();
+            return Err(CliError::Argument { argument: "--store", problem });
+        }
+        Ok((stores, Outbox::open(&outbox).map_err(IssueError::from)?))
     }
 
     /// What a batch is shown to watchdogs with; nothing where the realm asks for no countersignatures.
@@ -139,8 +183,8 @@ impl PostArgs {
         if view.effective.settings.countersign_quorum == 0 {
             return Ok(None);
         }
-        let Post { key, store, .. } = self.open(context)?;
-        Ok(Some(Window { key, store }))
+        let Post { key, stores, .. } = self.open(context)?;
+        Ok(Some(Window { key, stores }))
     }
 
     /// Opens all three.
@@ -151,8 +195,14 @@ impl PostArgs {
         let key = context
             .configured(self.delivery_key.clone(), |config| config.delivery_key.clone())
             .ok_or(CliError::Missing { what: "the sender's delivery key", flag: "--delivery-key FILE" })?;
-        let (store, outbox) = self.books(context)?;
-        Ok(Post { key: SecretKey::load_file(&key)?, store, outbox })
+        let (stores, outbox) = self.books(context)?;
+        Ok(Post {
+            key: SecretKey::load_file(&key)?,
+            prekeys: self.prekeys.into(),
+            stores,
+            outbox,
+            printer: context.printer,
+        })
     }
 }
 
@@ -445,8 +495,9 @@ async fn send(
         Some(private) => deliver::key_pair_payload(name, private, Some(line))?,
         None => deliver::certificate_payload(name, line)?,
     };
-    let parcel = Parcel { sender: issuer.address(), sender_key: &post.key, recipient, payload };
-    let posted = deliver::post(&view.effective, parcel, &post.store, &post.outbox, now())?;
+    let parcel = Parcel { sender: issuer.address(), sender_key: &post.key, recipient, payload, prekeys: post.prekeys };
+    let posted = deliver::post(&view.effective, parcel, &post.stores, &post.outbox, now()).await?;
+    posted.failures.iter().for_each(|failure| post.printer.note(&format!("store: {failure}")));
     let receipt = issuer.log(view, &posted.entry, report).await?.into();
     Ok(DeliveryShown { id: posted.id, recipient, cid: posted.note.cid.to_string(), receipt })
 }

@@ -19,6 +19,15 @@ pub enum PayloadKind {
     SshCertificate,
     /// An SSH key pair
     SshKeyPair,
+    /// A certificate for an SSH host key
+    HostCertificate,
+    /// An X.509 private key and its certificate chain
+    #[value(name = "x509-key-pair")]
+    X509KeyPair,
+    /// A secret of any form
+    OpaqueSecret,
+    /// Bytes for everybody, on the ledger itself
+    PublicData,
 }
 
 impl PayloadKind {
@@ -27,16 +36,22 @@ impl PayloadKind {
         match self {
             Self::SshCertificate => 1,
             Self::SshKeyPair => 2,
+            Self::HostCertificate => 3,
+            Self::X509KeyPair => 4,
+            Self::OpaqueSecret => 5,
+            Self::PublicData => 6,
         }
+    }
+
+    /// The kind of a number.
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|kind| kind.number() == number)
     }
 
     /// The name of a number.
     pub fn name(number: u8) -> String {
-        match number {
-            1 => "ssh-certificate".to_owned(),
-            2 => "ssh-key-pair".to_owned(),
-            other => format!("kind {other}"),
-        }
+        let known = Self::of_number(number).and_then(|kind| kind.to_possible_value());
+        known.map_or_else(|| format!("kind {number}"), |value| value.get_name().to_owned())
     }
 }
 

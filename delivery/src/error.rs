@@ -43,7 +43,7 @@ pub enum DeliveryError {
     },
 
     /// A payload kind that this version does not know.
-    #[error("payload kind {found}: expected 1 (ssh certificate) or 2 (ssh key pair)")]
+    #[error("payload kind {found}: expected a number from 1 (ssh certificate) to 5 (opaque secret)")]
     Kind {
         /// The refused number.
         found: u8,
@@ -65,6 +65,22 @@ pub enum DeliveryError {
         field: &'static str,
         /// What it should have been.
         expected: &'static str,
+    },
+
+    /// An envelope's index, page or record breaks the format, or contradicts another.
+    #[error("envelope: {field}: expected {expected}")]
+    Envelope {
+        /// The field at fault.
+        field: &'static str,
+        /// What it should have been.
+        expected: &'static str,
+    },
+
+    /// Recipients for whom no envelope can be made.
+    #[error("recipients: {problem}")]
+    Recipients {
+        /// What is wrong with them.
+        problem: String,
     },
 
     /// A sealed block or sealed CID whose outer form is wrong.
@@ -255,6 +271,13 @@ pub enum DeliveryError {
     /// A store that only gives.
     #[error("{store}: gives blocks only, and takes none")]
     ReadOnly {
+        /// The store.
+        store: String,
+    },
+
+    /// A store that failed a moment ago, and is left alone for a while.
+    #[error("{store}: failed a moment ago, and is asked again later")]
+    Resting {
         /// The store.
         store: String,
     },

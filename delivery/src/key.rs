@@ -160,13 +160,27 @@ impl fmt::Debug for SecretKey {
 
 fn parse_file(text: &[u8]) -> Option<SecretKey> {
     let digits = text.strip_prefix(FILE_HEAD.as_bytes())?.strip_suffix(b"\n")?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    let pairs: &[[u8; 2]; 32] = pairs.try_into().ok()?;
     let mut bytes = Zeroizing::new([0; 32]);
+    unhex_into(digits, bytes.as_mut_slice())?;
+    Some(SecretKey::from_bytes(&bytes))
+}
+
+/// So many bytes from lower-case hexadecimal digits.
+pub(crate) fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    unhex_into(digits.as_bytes(), &mut bytes)?;
+    Some(bytes)
+}
+
+fn unhex_into(digits: &[u8], bytes: &mut [u8]) -> Option<()> {
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    if pairs.len() != bytes.len() {
+        return None;
+    }
     for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
         *byte = nibble(*high)? << 4 | nibble(*low)?;
     }
-    Some(SecretKey::from_bytes(&bytes))
+    Some(())
 }
 
 fn nibble(digit: u8) -> Option<u8> {
@@ -182,7 +196,7 @@ fn hex_digit(nibble: u8) -> char {
 }
 
 /// The effective uid, read without `unsafe`: `/proc/self` belongs to it.
-fn effective_uid() -> Result<u32, DeliveryError> {
+pub(crate) fn effective_uid() -> Result<u32, DeliveryError> {
     let path = Path::new("/proc/self");
     std::fs::metadata(path).map(|metadata| metadata.uid()).map_err(DeliveryError::io("read", path))
 }

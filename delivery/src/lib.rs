@@ -24,21 +24,30 @@
 
 mod block;
 mod dag;
+mod envelope;
 mod error;
 mod key;
 mod leaves;
 mod payload;
+mod payload_block;
+mod prekey;
 mod seal;
 mod store;
 
 pub use block::{BlockCid, ContentId, MAX_BLOCK_BYTES};
 pub use dag::{MAX_FILE_BYTES, Tree};
+pub use envelope::{
+    Addressee, Binding, Envelope, EnvelopeSeeds, Index, Item, MAX_RECIPIENTS, PAGE_RECORDS, RECORD_BYTES, Record, Slot,
+    seal_envelope, seal_envelope_with,
+};
 pub use error::DeliveryError;
 pub use key::{PublicKey, SecretKey};
 pub use leaves::{
     LEAF_OVERHEAD, LeavesContext, MAX_WATCHDOGS, Watchdog, leaves_capacity, open_leaves, seal_leaves, seal_leaves_with,
 };
 pub use payload::{Contents, Digest, MAX_PAYLOAD_BYTES, Payload, PayloadKind, Salt};
+pub use payload_block::{SealedPayload, open_payload, seal_payload, seal_payload_with};
+pub use prekey::{Kept, PREKEY_LIFE_SECS, PrekeyId, Prekeys, Progress, Wanted};
 pub use seal::{Context, SEALED_CID_BYTES, Sealed, open, open_cid, seal, seal_with};
 pub use store::{
     Answer, BlockStore, Deadlines, DirectoryStore, GatewayStore, Held, KuboStore, Outcome, Place, Placed, Puts,

@@ -27,6 +27,9 @@ const LENGTH_BYTES: usize = 4;
 
 const TAG_CERTIFICATE: u8 = 1;
 const TAG_PRIVATE_KEY: u8 = 2;
+const TAG_X509_KEY: u8 = 3;
+const TAG_X509_CHAIN: u8 = 4;
+const TAG_SECRET: u8 = 5;
 
 /// The payload kinds of class 08 entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +38,18 @@ pub enum PayloadKind {
     SshCertificate,
     /// 2: an SSH private key, with its certificate where there is one.
     SshKeyPair,
+    /// 3: a certificate for an SSH host key.
+    HostCertificate,
+    /// 4: an X.509 private key and its certificate chain.
+    X509KeyPair,
+    /// 5: bytes that only their recipient understands.
+    OpaqueSecret,
+}
+
+impl PayloadKind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::SshCertificate, Self::SshKeyPair, Self::HostCertificate, Self::X509KeyPair, Self::OpaqueSecret];
 }
 
 impl PayloadKind {
@@ -44,6 +59,9 @@ impl PayloadKind {
         match self {
             Self::SshCertificate => 1,
             Self::SshKeyPair => 2,
+            Self::HostCertificate => 3,
+            Self::X509KeyPair => 4,
+            Self::OpaqueSecret => 5,
         }
     }
 }
@@ -52,11 +70,8 @@ impl TryFrom<u8> for PayloadKind {
     type Error = DeliveryError;
 
     fn try_from(number: u8) -> Result<Self, DeliveryError> {
-        match number {
-            1 => Ok(Self::SshCertificate),
-            2 => Ok(Self::SshKeyPair),
-            found => Err(DeliveryError::Kind { found }),
-        }
+        let known = Self::ALL.into_iter().find(|kind| kind.number() == number);
+        known.ok_or(DeliveryError::Kind { found: number })
     }
 }
 
@@ -65,6 +80,9 @@ impl fmt::Display for PayloadKind {
         formatter.write_str(match self {
             Self::SshCertificate => "ssh-certificate",
             Self::SshKeyPair => "ssh-key-pair",
+            Self::HostCertificate => "host-certificate",
+            Self::X509KeyPair => "x509-key-pair",
+            Self::OpaqueSecret => "opaque-secret",
         })
     }
 }
@@ -84,6 +102,23 @@ pub enum Contents {
         /// As in [`Contents::SshCertificate`].
         certificate: Option<String>,
     },
+    /// A certificate for the host key that is there.
+    HostCertificate {
+        /// As in [`Contents::SshCertificate`].
+        certificate: String,
+    },
+    /// A private key and the certificates that speak for it.
+    X509KeyPair {
+        /// One PEM block of a private key (PKCS#8, PKCS#1 or SEC1), newline included.
+        private_key: Zeroizing<String>,
+        /// PEM blocks `CERTIFICATE`: the key's own first, each of the others signs the one before it.
+        chain: String,
+    },
+    /// Bytes, not empty.
+    OpaqueSecret {
+        /// The bytes.
+        secret: Zeroizing<Vec<u8>>,
+    },
 }
 
 impl Contents {
@@ -93,17 +128,26 @@ impl Contents {
         match self {
             Self::SshCertificate { .. } => PayloadKind::SshCertificate,
             Self::SshKeyPair { .. } => PayloadKind::SshKeyPair,
+            Self::HostCertificate { .. } => PayloadKind::HostCertificate,
+            Self::X509KeyPair { .. } => PayloadKind::X509KeyPair,
+            Self::OpaqueSecret { .. } => PayloadKind::OpaqueSecret,
         }
     }
 
-    fn parts(&self) -> Vec<(u8, &str)> {
+    fn parts(&self) -> Vec<(u8, &[u8])> {
         match self {
-            Self::SshCertificate { certificate } => vec![(TAG_CERTIFICATE, certificate)],
+            Self::SshCertificate { certificate } | Self::HostCertificate { certificate } => {
+                vec![(TAG_CERTIFICATE, certificate.as_bytes())]
+            }
             Self::SshKeyPair { private_key, certificate } => certificate
                 .iter()
-                .map(|certificate| (TAG_CERTIFICATE, certificate.as_str()))
-                .chain([(TAG_PRIVATE_KEY, private_key.as_str())])
+                .map(|certificate| (TAG_CERTIFICATE, certificate.as_bytes()))
+                .chain([(TAG_PRIVATE_KEY, private_key.as_bytes())])
                 .collect(),
+            Self::X509KeyPair { private_key, chain } => {
+                vec![(TAG_X509_KEY, private_key.as_bytes()), (TAG_X509_CHAIN, chain.as_bytes())]
+            }
+            Self::OpaqueSecret { secret } => vec![(TAG_SECRET, secret.as_slice())],
         }
     }
 }
@@ -129,8 +173,8 @@ impl Payload {
     /// field describes; [`DeliveryError::PayloadTooLarge`].
     pub fn new(name: &str, contents: Contents) -> Result<Self, DeliveryError> {
         check_name(name)?;
-        for (tag, text) in contents.parts() {
-            check_part(tag, text)?;
+        for (tag, part) in contents.parts() {
+            check_part(tag, part)?;
         }
         let payload = Self { name: name.to_owned(), contents };
         payload.encode(&[0; 32]).map(|_| payload)
@@ -176,7 +220,7 @@ impl Payload {
         for (tag, text) in parts {
             bytes.push(tag);
             bytes.extend_from_slice(&u32::try_from(text.len()).map_err(|_| too_large())?.to_be_bytes());
-            bytes.extend_from_slice(text.as_bytes());
+            bytes.extend_from_slice(text);
         }
         Ok(bytes)
     }
@@ -196,8 +240,7 @@ impl Payload {
         let name = text(reader.take("name", usize::from(name_length))?, "name")?;
         check_name(name)?;
 
-        let mut certificate = None;
-        let mut private_key = None;
+        let mut parts = Vec::new();
         let mut last_tag = 0;
         for _ in 0..reader.byte("part count")? {
             let tag = reader.byte("part tag")?;
@@ -213,25 +256,36 @@ impl Payload {
                 field: "part length",
                 expected: "a length within the container",
             })?;
-            let part = text(reader.take("part", length)?, "part")?;
+            let part = reader.take("part", length)?;
             check_part(tag, part)?;
-            match tag {
-                TAG_CERTIFICATE => certificate = Some(part),
-                _ => private_key = Some(part),
-            }
+            parts.push((tag, part));
         }
         if !reader.0.is_empty() {
             return Err(DeliveryError::Container { field: "end", expected: "no bytes after the last part" });
         }
 
-        let contents = match (kind, certificate, private_key) {
-            (PayloadKind::SshCertificate, Some(certificate), None) => {
-                Contents::SshCertificate { certificate: certificate.to_owned() }
+        let contents = match (kind, parts.as_slice()) {
+            (PayloadKind::SshCertificate, [(TAG_CERTIFICATE, certificate)]) => {
+                Contents::SshCertificate { certificate: text(certificate, "part")?.to_owned() }
             }
-            (PayloadKind::SshKeyPair, certificate, Some(private_key)) => Contents::SshKeyPair {
-                private_key: Zeroizing::new(private_key.to_owned()),
-                certificate: certificate.map(str::to_owned),
-            },
+            (PayloadKind::HostCertificate, [(TAG_CERTIFICATE, certificate)]) => {
+                Contents::HostCertificate { certificate: text(certificate, "part")?.to_owned() }
+            }
+            (PayloadKind::SshKeyPair, [(TAG_PRIVATE_KEY, private_key)]) => {
+                Contents::SshKeyPair { private_key: secret_text(private_key)?, certificate: None }
+            }
+            (PayloadKind::SshKeyPair, [(TAG_CERTIFICATE, certificate), (TAG_PRIVATE_KEY, private_key)]) => {
+                Contents::SshKeyPair {
+                    private_key: secret_text(private_key)?,
+                    certificate: Some(text(certificate, "part")?.to_owned()),
+                }
+            }
+            (PayloadKind::X509KeyPair, [(TAG_X509_KEY, private_key), (TAG_X509_CHAIN, chain)]) => {
+                Contents::X509KeyPair { private_key: secret_text(private_key)?, chain: text(chain, "part")?.to_owned() }
+            }
+            (PayloadKind::OpaqueSecret, [(TAG_SECRET, secret)]) => {
+                Contents::OpaqueSecret { secret: Zeroizing::new(secret.to_vec()) }
+            }
             _ => return Err(DeliveryError::Container { field: "parts", expected: "the parts that the kind asks for" }),
         };
         Ok((Self { name: name.to_owned(), contents }, salt))
@@ -288,35 +342,38 @@ fn check_name(name: &str) -> Result<(), DeliveryError> {
     if good { Ok(()) } else { Err(DeliveryError::Name { found: name.chars().take(64).collect() }) }
 }
 
-fn check_part(tag: u8, text: &str) -> Result<(), DeliveryError> {
-    match tag {
-        TAG_CERTIFICATE => {
-            let line = text.strip_suffix('\n');
-            let printable = |line: &str| line.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-            if line.is_some_and(|line| {
-                printable(line) && line.split(' ').next().is_some_and(|word| word.contains("-cert-v01@"))
-            }) {
-                Ok(())
-            } else {
-                Err(DeliveryError::Container {
-                    field: "certificate",
-                    expected: "one line of printable ASCII as in a -cert.pub file",
-                })
-            }
+fn check_part(tag: u8, part: &[u8]) -> Result<(), DeliveryError> {
+    let lines = part.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n'));
+    let framed = |begin: &[u8], end: &[u8]| lines && part.starts_with(begin) && part.ends_with(end);
+    let (good, field, expected) = match tag {
+        TAG_CERTIFICATE => (is_certificate(part), "certificate", "one line of printable ASCII as in a -cert.pub file"),
+        TAG_PRIVATE_KEY => (
+            framed(b"-----BEGIN OPENSSH PRIVATE KEY-----\n", b"\n-----END OPENSSH PRIVATE KEY-----\n"),
+            "private key",
+            "an OpenSSH private key file",
+        ),
+        TAG_X509_KEY => {
+            (framed(b"-----BEGIN ", b"PRIVATE KEY-----\n"), "x.509 private key", "one PEM block of a private key")
         }
-        TAG_PRIVATE_KEY => {
-            let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n'));
-            if printable
-                && text.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n")
-                && text.ends_with("\n-----END OPENSSH PRIVATE KEY-----\n")
-            {
-                Ok(())
-            } else {
-                Err(DeliveryError::Container { field: "private key", expected: "an OpenSSH private key file" })
-            }
-        }
-        _ => Err(DeliveryError::Container { field: "part tag", expected: "1 (certificate) or 2 (private key)" }),
-    }
+        TAG_X509_CHAIN => (
+            framed(b"-----BEGIN CERTIFICATE-----\n", b"\n-----END CERTIFICATE-----\n"),
+            "x.509 chain",
+            "PEM blocks of certificates",
+        ),
+        TAG_SECRET => (!part.is_empty(), "secret", "at least one byte"),
+        _ => (false, "part tag", "1 (certificate) to 5 (secret)"),
+    };
+    if good { Ok(()) } else { Err(DeliveryError::Container { field, expected }) }
+}
+
+fn is_certificate(part: &[u8]) -> bool {
+    let Some((b'\n', line)) = part.split_last() else { return false };
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    line.iter().all(|byte| matches!(byte, b' '..=b'~')) && word.windows(10).any(|part| part == b"-cert-v01@")
+}
+
+fn secret_text(bytes: &[u8]) -> Result<Zeroizing<String>, DeliveryError> {
+    text(bytes, "part").map(|text| Zeroizing::new(text.to_owned()))
 }
 
 fn text<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a str, DeliveryError> {
@@ -370,9 +427,25 @@ mod tests {
         Contents::SshKeyPair { private_key, certificate: certificate.map(str::to_owned) }
     }
 
+    const X509_KEY: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    const CHAIN: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+    fn host_certificate() -> Contents {
+        Contents::HostCertificate { certificate: CERTIFICATE.to_owned() }
+    }
+
+    fn x509(private_key: &str, chain: &str) -> Contents {
+        Contents::X509KeyPair { private_key: Zeroizing::new(private_key.to_owned()), chain: chain.to_owned() }
+    }
+
+    fn secret(bytes: &[u8]) -> Contents {
+        Contents::OpaqueSecret { secret: Zeroizing::new(bytes.to_vec()) }
+    }
+
     #[test]
     fn every_kind_survives_its_container() {
-        for contents in [certificate(), key_pair(None), key_pair(Some(CERTIFICATE))] {
+        let ssh = [certificate(), key_pair(None), key_pair(Some(CERTIFICATE)), host_certificate()];
+        for contents in ssh.into_iter().chain([x509(X509_KEY, CHAIN), secret(b"\0\xff")]) {
             let payload = Payload::new("alice.laptop", contents).unwrap();
             let bytes = payload.encode(&[9; 32]).unwrap();
             assert_eq!(Payload::decode(&bytes).unwrap(), (payload, [9; 32]));
@@ -397,10 +470,10 @@ mod tests {
         assert_eq!(bytes[tag_at], TAG_CERTIFICATE);
         for (at, byte, message) in [
             (0, 2, "payload container: version: expected 1"),
-            (1, 3, "payload kind 3: expected 1 (ssh certificate) or 2 (ssh key pair)"),
+            (1, 6, "payload kind 6: expected a number from 1 (ssh certificate) to 5 (opaque secret)"),
             (1, 2, "payload container: parts: expected the parts that the kind asks for"),
             (tag_at, 0, "payload container: part tag: expected ascending tags, each at most once"),
-            (tag_at, 3, "payload container: part tag: expected 1 (certificate) or 2 (private key)"),
+            (tag_at, 6, "payload container: part tag: expected 1 (certificate) to 5 (secret)"),
         ] {
             let mut bad = bytes.to_vec();
             bad[at] = byte;
@@ -444,6 +517,10 @@ mod tests {
             let contents = Contents::SshKeyPair { private_key: Zeroizing::new(bad.to_owned()), certificate: None };
             assert!(Payload::new("alice", contents).is_err(), "private key {bad:?} was accepted");
         }
+        for (key, chain) in [("", CHAIN), (X509_KEY, ""), (CHAIN, CHAIN), (X509_KEY, X509_KEY), (X509_KEY, "\u{e9}")] {
+            assert!(Payload::new("www", x509(key, chain)).is_err(), "{key:?} with {chain:?} was accepted");
+        }
+        assert!(Payload::new("token", secret(b"")).is_err(), "an empty secret was accepted");
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct Context {
 }
 
 impl Context {
-    fn info(&self, label: &[u8]) -> Vec<u8> {
+    pub(crate) fn info(&self, label: &[u8]) -> Vec<u8> {
         [label, &self.realm, &self.delivery, &self.recipient, &[self.kind.number()]].concat()
     }
 }
@@ -77,10 +77,7 @@ pub fn seal(
     recipient: &PublicKey,
     payload: &Payload,
 ) -> Result<Sealed, DeliveryError> {
-    let mut random = Zeroizing::new([[0; 32]; 3]);
-    for part in random.iter_mut() {
-        getrandom::fill(part).map_err(DeliveryError::Randomness)?;
-    }
+    let random = Zeroizing::new([random()?, random()?, random()?]);
     seal_with(context, sender, recipient, payload, &random)
 }
 
@@ -171,7 +168,14 @@ pub fn open(
     Ok(payload)
 }
 
-fn check(field: &'static str, found: &str, expected: &str) -> Result<(), DeliveryError> {
+/// 32 bytes from the operating system.
+pub(crate) fn random() -> Result<[u8; 32], DeliveryError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(DeliveryError::Randomness)?;
+    Ok(bytes)
+}
+
+pub(crate) fn check(field: &'static str, found: &str, expected: &str) -> Result<(), DeliveryError> {
     if found == expected {
         Ok(())
     } else {
@@ -248,22 +252,22 @@ pub(crate) fn open_bytes(
     open().map(Zeroizing::new).map_err(|_| DeliveryError::Open { object })
 }
 
-fn hpke_public(key: &PublicKey) -> Result<<X25519HkdfSha256 as hpke::Kem>::PublicKey, hpke::HpkeError> {
+pub(crate) fn hpke_public(key: &PublicKey) -> Result<<X25519HkdfSha256 as hpke::Kem>::PublicKey, hpke::HpkeError> {
     <X25519HkdfSha256 as hpke::Kem>::PublicKey::from_bytes(&key.to_bytes())
 }
 
-fn hpke_secret(key: &SecretKey) -> Result<<X25519HkdfSha256 as hpke::Kem>::PrivateKey, hpke::HpkeError> {
+pub(crate) fn hpke_secret(key: &SecretKey) -> Result<<X25519HkdfSha256 as hpke::Kem>::PrivateKey, hpke::HpkeError> {
     <X25519HkdfSha256 as hpke::Kem>::PrivateKey::from_bytes(key.secret_bytes())
 }
 
 /// The one draw of 32 random bytes that sealing takes, drawn beforehand where failure can still be an error.
 pub(crate) struct Seed {
     bytes: Zeroizing<[u8; 32]>,
-    state: SeedState,
+    pub(crate) state: SeedState,
 }
 
-#[derive(PartialEq, Eq)]
-enum SeedState {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SeedState {
     Fresh,
     Used,
     Misused,

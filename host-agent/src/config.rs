@@ -6,15 +6,21 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use countersign_certificate::Id;
+use countersign_delivery::{PayloadKind, StoreSetting};
+use countersign_registry::Entry;
 use serde::Deserialize;
 
 use crate::files::{self, FileError, Owners, Secrecy};
+use crate::receive::suffixes;
 
 /// Where the configuration is, unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/countersign/agent.toml";
 
 /// The most that is read of a configuration file, in bytes.
 const LIMIT: u64 = 1 << 20;
+
+/// The most that the ledger's setting of the same name takes.
+const MAX_STALENESS_SECS: u64 = 604_800;
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +68,22 @@ impl ConfigError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::File(source) | Self::Named { source, .. } => source.hint(),
-            _ => None,
+            Self::Syntax { message, .. } if message.contains("expected a sequence") => {
+                Some("write an array, program first, as in [\"/usr/bin/systemctl\", \"reload\", \"ssh\"]: no shell takes it apart".to_owned())
+            }
+            Self::Syntax { message, .. } if message.contains("expected an absolute path") => {
+                Some("write the path from / on".to_owned())
+            }
+            Self::Value { field, .. } if field == "host" => Some("`countersign host list` shows the ids".to_owned()),
+            Self::Value { field, .. } if field == "max-staleness-secs" => {
+                Some("leave it out: the realm's own setting holds then".to_owned())
+            }
+            Self::Value { field, .. } if field.ends_with(": path") => {
+                Some("give each payload a path of its own; PATH.pub and PATH-cert.pub are its too".to_owned())
+            }
+            Self::Syntax { .. } | Self::Value { .. } | Self::Encoding(_) => {
+                Some("countersign-agent(8) lists the fields, docs/examples/agent.toml shows them".to_owned())
+            }
         }
     }
 }
@@ -99,7 +120,7 @@ pub struct Config {
     pub device: Option<Device>,
     /// Where blocks of deliveries are found, in order.
     #[serde(default)]
-    pub block_store: Vec<BlockStore>,
+    pub block_store: Vec<StoreSetting>,
     /// What may be delivered here, and where it goes.
     #[serde(default)]
     pub payload: Vec<PayloadRule>,
@@ -115,14 +136,9 @@ pub struct Device {
     pub ledger_password_file: AbsolutePath,
     /// The X25519 key to which deliveries are sealed.
     pub sealing_key: AbsolutePath,
-}
-
-/// One place to fetch blocks from.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct BlockStore {
-    /// A directory of blocks named by their CIDs.
-    pub directory: AbsolutePath,
+    /// How many prekeys are kept on the ledger, for forward secrecy; 0: none. Each is used once, and costs gas.
+    #[serde(default)]
+    pub prekeys: PrekeyCount,
 }
 
 /// What happens to a payload of this name.
@@ -131,7 +147,11 @@ pub struct BlockStore {
 pub struct PayloadRule {
     /// The payload's name, as deliveries give it.
     pub name: PayloadName,
-    /// The private key's path, as `ssh -i` takes it; the public key and the certificate stand beside it (`.pub`, `-cert.pub`).
+    /// What may come under it.
+    #[serde(default)]
+    pub kind: RuleKind,
+    /// The private key's path, as `ssh -i` takes it; the public key and the certificate stand beside it (`.pub`, `-cert.pub`). For
+    /// X.509 `.key` and `.crt` follow it; secrets and public data are written to it.
     pub path: AbsolutePath,
     /// The user who owns the files.
     #[serde(default = "default_owner")]
@@ -193,6 +213,14 @@ impl Config {
         if self.host.is_zero() {
             return Err(value("host".to_owned(), "expected the record id that enrolment gave this host, not zeros"));
         }
+        for path in self.block_store.iter().flat_map(StoreSetting::paths) {
+            AbsolutePath::try_from(path.display().to_string())
+                .map_err(|problem| value("block-store".to_owned(), &problem))?;
+        }
+        if self.max_staleness_secs.is_some_and(|secs| secs.get() > MAX_STALENESS_SECS) {
+            let problem = "expected at most 604800, a week, above which no realm can set it";
+            return Err(value("max-staleness-secs".to_owned(), problem));
+        }
         let mut seen = std::collections::BTreeSet::new();
         let mut paths = std::collections::BTreeSet::new();
         for rule in &self.payload {
@@ -200,7 +228,7 @@ impl Config {
                 return Err(value(format!("payload {}", rule.name), "named twice"));
             }
             // One payload's files must never be another's: they would say which key is the device's own.
-            for suffix in ["", ".pub", "-cert.pub"] {
+            for suffix in rule.kind.suffixes() {
                 let mut file = rule.path.as_path().as_os_str().to_owned();
                 file.push(suffix);
                 if !paths.insert(PathBuf::from(file)) {
@@ -208,10 +236,19 @@ impl Config {
                 }
             }
         }
-        if !self.payload.is_empty() && self.device.is_none() {
+        for rule in &self.payload {
+            if rule.mode.is_open() && rule.kind != RuleKind::PublicData {
+                return Err(value(format!("payload {}: mode", rule.name), "0644 is for public data only"));
+            }
+            if rule.key_pairs && rule.kind != RuleKind::SshCertificate {
+                return Err(value(format!("payload {}: key-pairs", rule.name), "is for ssh-certificate only"));
+            }
+        }
+        let sealed = self.payload.iter().any(|rule| rule.kind != RuleKind::PublicData);
+        if sealed && self.device.is_none() {
             return Err(value("payload".to_owned(), "deliveries need a [device] table with this device's keys"));
         }
-        if !self.payload.is_empty() && self.block_store.is_empty() {
+        if sealed && self.block_store.is_empty() {
             return Err(value("payload".to_owned(), "deliveries need a [[block-store]] to fetch from"));
         }
         Ok(())
@@ -279,7 +316,7 @@ impl TryFrom<String> for PayloadName {
     }
 }
 
-/// Permission bits of a delivered file, written as octal text; never open to others, never writable by the group.
+/// Permission bits of a delivered file, written as octal text; open to others only for public data, never writable by the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FileMode(u32);
@@ -288,6 +325,10 @@ impl FileMode {
     /// The bits.
     pub fn bits(self) -> u32 {
         self.0
+    }
+
+    fn is_open(self) -> bool {
+        self.0 & 0o007 != 0
     }
 }
 
@@ -303,9 +344,94 @@ impl TryFrom<String> for FileMode {
     fn try_from(text: String) -> Result<Self, String> {
         let octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
         match u32::from_str_radix(&text, 8) {
+            Ok(0o644) if octal => Ok(Self(0o644)),
             Ok(bits) if octal && bits & !0o640 == 0 && bits & 0o400 != 0 => Ok(Self(bits)),
-            _ => Err(format!("expected \"0400\", \"0600\" or \"0640\", found `{}`", text.escape_debug())),
+            _ => Err(format!(
+                "expected \"0400\", \"0600\" or \"0640\" (or \"0644\" for public data), found `{}`",
+                text.escape_debug()
+            )),
         }
+    }
+}
+
+/// What may come under a payload's name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuleKind {
+    /// A certificate for the key that this device made; with `key-pairs`, also a key pair.
+    #[default]
+    SshCertificate,
+    /// A certificate for a host key that is there.
+    HostCertificate,
+    /// An X.509 private key and its chain.
+    X509KeyPair,
+    /// A secret of any form.
+    OpaqueSecret,
+    /// Bytes that stand on the ledger itself.
+    PublicData,
+}
+
+impl RuleKind {
+    /// Whether a sealed payload of this kind may come; `key_pairs` is the rule's.
+    #[must_use]
+    pub fn takes(self, kind: PayloadKind, key_pairs: bool) -> bool {
+        match kind {
+            PayloadKind::SshCertificate => self == Self::SshCertificate,
+            // Without `key-pairs` it is refused as such, with what to do about it.
+            PayloadKind::SshKeyPair => self == Self::SshCertificate || key_pairs,
+            PayloadKind::HostCertificate => self == Self::HostCertificate,
+            PayloadKind::X509KeyPair => self == Self::X509KeyPair,
+            PayloadKind::OpaqueSecret => self == Self::OpaqueSecret,
+        }
+    }
+
+    /// Whether a key that was made here stands beside what comes.
+    #[must_use]
+    pub fn has_own_key(self) -> bool {
+        matches!(self, Self::SshCertificate | Self::HostCertificate)
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SshCertificate => "ssh-certificate",
+            Self::HostCertificate => "host-certificate",
+            Self::X509KeyPair => "x509-key-pair",
+            Self::OpaqueSecret => "opaque-secret",
+            Self::PublicData => "public-data",
+        }
+    }
+
+    fn suffixes(self) -> &'static [&'static str] {
+        match self {
+            Self::SshCertificate => suffixes(PayloadKind::SshCertificate),
+            Self::HostCertificate => suffixes(PayloadKind::HostCertificate),
+            Self::X509KeyPair => suffixes(PayloadKind::X509KeyPair),
+            Self::OpaqueSecret | Self::PublicData => suffixes(PayloadKind::OpaqueSecret),
+        }
+    }
+}
+
+/// How many prekeys a device keeps on the ledger: 0 to 127, as many as one entry holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct PrekeyCount(u8);
+
+impl PrekeyCount {
+    /// The number.
+    #[must_use]
+    pub fn count(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl TryFrom<u64> for PrekeyCount {
+    type Error = String;
+
+    fn try_from(count: u64) -> Result<Self, String> {
+        let fits = u8::try_from(count).ok().filter(|count| usize::from(*count) <= Entry::MAX_PREKEYS);
+        fits.map(Self).ok_or_else(|| format!("expected 0 to {} prekeys, found {count}", Entry::MAX_PREKEYS))
     }
 }
 
@@ -395,7 +521,7 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/agent.toml");
         let text = std::fs::read_to_string(path).unwrap();
         let config = parse(&text).unwrap();
-        assert_eq!(config.payload.len(), 2);
+        assert_eq!(config.payload.len(), 5);
         assert!(config.device.is_some() && config.payload.iter().any(|rule| rule.reload.is_some()));
         for field in [
             "realm-file",
@@ -417,6 +543,8 @@ mod tests {
             "path",
             "owner",
             "mode",
+            "kind",
+            "prekeys",
             "key-pairs",
             "reload",
         ] {
@@ -446,8 +574,28 @@ mod tests {
 
     #[test]
     fn an_unknown_field_inside_a_table_is_named_with_its_line() {
-        let text = format!("{MINIMAL}\n[[block-store]]\ndirectory = \"/srv/blocks\"\ngateway = \"http://x\"\n");
-        assert_eq!(parse(&text), Err("agent.toml:6: unknown field `gateway`, expected `directory`".to_owned()));
+        let text = format!("{MINIMAL}\n[[block-store]]\ndirectory = \"/srv/blocks\"\ngatway = \"http://x\"\n");
+        let expected = "`directory`, `kubo`, `authorization-file`, `gateway`, `idle-secs`";
+        assert_eq!(parse(&text), Err(format!("agent.toml:6: unknown field `gatway`, expected one of {expected}")));
+    }
+
+    #[test]
+    fn blocks_come_from_directories_nodes_and_gateways_in_order() {
+        let stores = "[[block-store]]\nkubo = \"http://127.0.0.1:5001\"\nauthorization-file = \"/etc/token\"\n\
+                      [[block-store]]\ngateway = \"https://gateway.example\"\nidle-secs = 5\n\
+                      [[block-store]]\ndirectory = \"/srv/blocks\"\n";
+        let config = parse(&format!("{MINIMAL}{stores}")).unwrap();
+        let paths: Vec<_> = config.block_store.iter().flat_map(StoreSetting::paths).collect();
+        assert_eq!(paths, [Path::new("/etc/token"), Path::new("/srv/blocks")]);
+        assert_eq!(config.block_store[1].idle_secs.get(), 5);
+        for relative in ["directory = \"blocks\"", "kubo = \"http://a\"\nauthorization-file = \"token\""] {
+            let problem = parse(&format!("{MINIMAL}[[block-store]]\n{relative}\n")).unwrap_err();
+            assert!(problem.starts_with("agent.toml: block-store: expected an absolute path"), "{problem}");
+        }
+        assert_eq!(
+            parse(&format!("{MINIMAL}[[block-store]]\ndirectory = \"/b\"\ngateway = \"http://g\"\n")),
+            Err("agent.toml:3: expected one of `directory`, `kubo`, `gateway`".to_owned())
+        );
     }
 
     #[test]
@@ -496,7 +644,7 @@ mod tests {
             ),
             (
                 "name = \"x\"\npath = \"/p\"\nmode = \"0644\"\n",
-                "agent.toml:12: expected \"0400\", \"0600\" or \"0640\", found `0644`",
+                "agent.toml: payload x: mode: 0644 is for public data only",
             ),
             (
                 "name = \"x\"\npath = \"/p\"\nreload = \"systemctl reload x\"\n",

@@ -8,7 +8,6 @@ pub mod config;
 pub mod cycle;
 pub mod device;
 pub mod envelope;
-pub mod files;
 pub mod lock;
 pub mod log;
 pub mod notify;
@@ -19,5 +18,8 @@ pub mod state;
 pub mod status;
 pub mod verify;
 
+mod prekeys;
 mod publishing;
 mod receiving;
+
+pub use countersign_chain::files;

@@ -86,6 +86,16 @@ reasons! {
     DeliveryCid = "delivery-cid",
     /// No block store has the block.
     DeliveryBlockMissing = "delivery-block-missing",
+    /// An envelope's index or page is not what the ledger's hash and the format ask for.
+    DeliveryEnvelope = "delivery-envelope",
+    /// The prekey was used for another delivery.
+    DeliveryPrekeyUsed = "delivery-prekey-used",
+    /// The prekey is dead, dropped or not of this device.
+    DeliveryPrekeyUnknown = "delivery-prekey-unknown",
+    /// The device's prekeys could not be kept or published.
+    DeliveryPrekeys = "delivery-prekeys",
+    /// The payload is of another kind than the configuration takes under its name.
+    DeliveryOtherKind = "delivery-other-kind",
     /// The sealed payload does not open.
     DeliverySealed = "delivery-sealed",
     /// The payload does not have the digest on the ledger.
@@ -98,6 +108,8 @@ reasons! {
     DeliveryCaSignature = "delivery-ca-signature",
     /// A key pair came where only certificates for the device's own key may, or where a key is already.
     DeliveryKeyPair = "delivery-key-pair",
+    /// The X.509 key does not belong to its certificate, or the chain is none.
+    DeliveryX509 = "delivery-x509",
     /// The certificate or key pair is for another key.
     DeliveryNotOwnKey = "delivery-not-own-key",
     /// The certificate has expired.

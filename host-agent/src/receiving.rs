@@ -1,5 +1,5 @@
-//! The agent's side of deliveries: which of them wait, what became of each, running the configured reload command, and logging the
-//! acknowledgement in the background, so that a slow chain never delays the next revocation. A delivery is applied once, an older
+//! The agent's side of deliveries and envelopes: which of them wait, what became of each, running the configured reload command,
+//! and logging the acknowledgement in the background, so that a slow chain never delays the next revocation. A delivery is applied once, an older
 //! one never replaces a newer one of the same name, and one that cannot succeed is refused for good.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,25 +12,29 @@ use countersign_certificate::Id;
 use countersign_chain::ChainError;
 use countersign_chain::send::{FeeCaps, Mined, Patience, Sender};
 use countersign_chain::sync::Ledger;
-use countersign_delivery::{DirectoryStore, SecretKey};
-use countersign_registry::realm::Delivery;
+use countersign_delivery::{BlockStore, Payload, PrekeyId, Prekeys, Puts, SecretKey, Stores};
+use countersign_registry::realm::{Acknowledgement, Delivery, Envelope};
 use countersign_registry::{Effective, EntryRef};
 use nix::unistd::{Group, User};
 use tokio::task::JoinSet;
 
 use crate::agent::Agent;
-use crate::config::{Command, Config, PayloadRule};
+use crate::config::{Command, Config, PayloadRule, RuleKind};
 use crate::cycle::{FIRST_DELIVERY_LOOK_SECS, Failure};
 use crate::device::DeviceKeys;
 use crate::files::Ownership;
 use crate::log::{Level, Line, Log};
+use crate::prekeys::{Publishing, open_prekeys};
 use crate::reason::Reason;
-use crate::receive::{self, KeyPairs, OutputRule, ReceiveError, Recipient};
+use crate::receive::{self, Found, KeyPairs, OutputRule, ReceiveError, Recipient, Sources};
 use crate::state::{DeliveryRecord, Receiving};
 use crate::status::{DeliveryStatus, Stage};
 
 /// How long a reload command may take.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a cycle waits for blocks: they go on coming beside the next cycles.
+const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Seconds between two tries to log an acknowledgement.
 const ACKNOWLEDGE_RETRY_SECS: u64 = 60;
@@ -44,21 +48,63 @@ const SHOWN: usize = 32;
 
 /// What the agent receives with.
 pub(crate) struct Receiver {
-    device: Option<Ready>,
-    stores: Vec<DirectoryStore>,
+    pub(crate) device: Option<Ready>,
+    sources: Sources,
+    /// How long one cycle waits for blocks.
+    patience: Duration,
+    takes_public_data: bool,
     acknowledging: JoinSet<(Id, Result<Mined, ChainError>)>,
     in_flight: BTreeSet<Id>,
+    pub(crate) publishing: Publishing,
 }
 
-struct Ready {
+pub(crate) struct Ready {
     sealing: SecretKey,
-    sender: Arc<Sender>,
+    pub(crate) sender: Arc<Sender>,
+    /// Where its prekeys are, if it has any.
+    pub(crate) prekeys: Option<Prekeys>,
 }
 
 /// What one try came to.
 enum Step {
-    Applied,
-    Failed { reason: Reason, message: String, for_good: bool },
+    /// With what is to be acknowledged.
+    Applied(B256),
+    /// An envelope that holds nothing for this device.
+    Passed,
+    Failed {
+        reason: Reason,
+        message: String,
+        for_good: bool,
+    },
+}
+
+/// What came: for this device, or perhaps for it among others.
+enum Letter {
+    Delivery(Delivery),
+    Envelope(Envelope),
+}
+
+impl Letter {
+    fn at(&self) -> EntryRef {
+        match self {
+            Self::Delivery(delivery) => delivery.at,
+            Self::Envelope(envelope) => envelope.at,
+        }
+    }
+
+    fn payload_name(&self) -> &str {
+        match self {
+            Self::Delivery(delivery) => &delivery.payload_name,
+            Self::Envelope(envelope) => &envelope.payload_name,
+        }
+    }
+
+    fn sender(&self) -> Address {
+        match self {
+            Self::Delivery(delivery) => delivery.actor,
+            Self::Envelope(envelope) => envelope.actor,
+        }
+    }
 }
 
 impl Receiver {
@@ -71,17 +117,18 @@ impl Receiver {
                 let patience = Patience::of(ledger.profile());
                 let endpoints = ledger.endpoints().clone();
                 let sender = Sender::new(endpoints, keys.ledger, chain_id, patience, FeeCaps::default());
-                Some(Ready { sealing: keys.sealing, sender: Arc::new(sender) })
+                let prekeys = open_prekeys(config, device.prekeys.count(), ledger, sender.address(), log);
+                Some(Ready { sealing: keys.sealing, sender: Arc::new(sender), prekeys })
             }
             Err(error) => {
                 log.line(Level::Error, &Line::reason(Reason::DeviceKeys).field("message", crate::log::chain(&error)));
                 None
             }
         });
-        let stores = config
+        let stores: Vec<Box<dyn BlockStore>> = config
             .block_store
             .iter()
-            .filter_map(|store| match DirectoryStore::open(store.directory.as_path()) {
+            .filter_map(|store| match store.open() {
                 Ok(store) => Some(store),
                 Err(error) => {
                     let line = Line::reason(Reason::DeliveryBlockMissing).field("message", crate::log::chain(&error));
@@ -90,12 +137,24 @@ impl Receiver {
                 }
             })
             .collect();
-        Self { device, stores, acknowledging: JoinSet::new(), in_flight: BTreeSet::new() }
+        let stores = Stores::of(stores, Puts::All);
+        let takes_public_data = config.payload.iter().any(|rule| rule.kind == RuleKind::PublicData);
+        Self {
+            device,
+            sources: Sources::new(stores),
+            patience: BLOCK_PATIENCE,
+            takes_public_data,
+            acknowledging: JoinSet::new(),
+            in_flight: BTreeSet::new(),
+            publishing: Publishing::default(),
+        }
     }
 
     /// From when on deliveries are looked for; none where this host receives nothing.
     pub(crate) fn since_secs(&self, receiving: &Receiving, now_secs: u64) -> Option<u64> {
-        self.device.as_ref()?;
+        if self.device.is_none() && !self.takes_public_data {
+            return None;
+        }
         Some(receiving.since_secs.unwrap_or(now_secs.saturating_sub(FIRST_DELIVERY_LOOK_SECS)))
     }
 }
@@ -124,33 +183,41 @@ impl Receiving {
     fn forget_reverted(&mut self, effective: &Effective) {
         let stands = |name: &String, at: &EntryRef| {
             let mut deliveries = effective.deliveries.values();
+            let mut envelopes = effective.envelopes.values();
+            let mut public = effective.public_data.values();
             deliveries.any(|delivery| delivery.at == *at && delivery.payload_name == *name)
+                || envelopes.any(|envelope| envelope.at == *at && envelope.payload_name == *name)
+                || public.any(|data| data.at == *at && data.name == *name)
         };
         self.applied.retain(|name, at| at.block <= effective.final_block.number || stands(name, at));
     }
 
     /// Forgets what is settled and out of sight, and moves the first day to look at forward to the oldest delivery that is not
     /// settled (and not given up), or to a day before the final block.
-    fn settle(&mut self, effective: &Effective) {
+    fn settle(&mut self, effective: &Effective, own: Option<Address>) {
         let final_block = effective.final_block;
+        let acknowledgement_of = |id: &Id| {
+            let own_of =
+                |by: &'_ BTreeMap<Address, Acknowledgement>| own.and_then(|own| by.get(&own)).map(|one| one.at);
+            let delivery = effective.acknowledgements.get(id).map(|acknowledgement| acknowledgement.at);
+            delivery.or_else(|| effective.envelope_acknowledgements.get(id).and_then(own_of))
+        };
         for (id, record) in &mut self.records {
-            match effective.acknowledgements.get(id) {
+            match acknowledgement_of(id) {
                 Some(acknowledgement) => {
                     record.stage = Stage::Acknowledged;
                     record.failure = None;
-                    record.changed_secs = record.changed_secs.max(acknowledgement.at.time);
+                    record.changed_secs = record.changed_secs.max(acknowledgement.time);
                 }
                 // A reorg may take an acknowledgement back.
                 None if record.stage == Stage::Acknowledged => record.stage = Stage::Applied,
                 None => {}
             }
         }
-        self.records.retain(|id, _| effective.deliveries.contains_key(id));
+        self.records.retain(|id, _| effective.deliveries.contains_key(id) || effective.envelopes.contains_key(id));
+        self.passed.retain(|id, _| effective.envelopes.contains_key(id));
         let settled = |id: &Id, record: &DeliveryRecord| match record.stage {
-            Stage::Acknowledged => {
-                let acknowledgement = effective.acknowledgements.get(id);
-                acknowledgement.is_some_and(|acknowledgement| acknowledgement.at.block <= final_block.number)
-            }
+            Stage::Acknowledged => acknowledgement_of(id).is_some_and(|at| at.block <= final_block.number),
             Stage::Refused => record.at.block <= final_block.number,
             Stage::Waiting | Stage::Applied => false,
         };
@@ -168,18 +235,26 @@ impl Agent {
     /// were refused for good not counted.
     pub(crate) async fn receive(&mut self, effective: &Effective) -> usize {
         self.collect_acknowledgements();
+        self.receiver.sources.begin(self.receiver.patience);
         let before = self.state.receiving.clone();
         let unfinished = match self.receiver.device.as_ref().map(|device| device.sender.address()) {
             Some(address) => self.receive_as(effective, address).await,
             None => 0,
         };
-        if self.receiver.device.is_some() {
-            self.state.receiving.settle(effective);
+        self.receive_public_data(effective).await;
+        if self.receiver.device.is_some() || self.receiver.takes_public_data {
+            let own = self.receiver.device.as_ref().map(|device| device.sender.address());
+            self.state.receiving.settle(effective, own);
         }
         if self.state.receiving != before {
             self.mark_dirty();
         }
         unfinished
+    }
+
+    /// Has each cycle wait so long for the blocks of deliveries: for an agent that has nothing else to do.
+    pub fn wait_for_blocks(&mut self, patience: Duration) {
+        self.receiver.patience = patience;
     }
 
     /// Waits until no acknowledgement is on its way any more.
@@ -190,41 +265,82 @@ impl Agent {
     }
 
     async fn receive_as(&mut self, effective: &Effective, address: Address) -> usize {
-        let waiting: Vec<(Id, Delivery)> =
-            receive::waiting(effective, address).into_iter().map(|(id, delivery)| (id, delivery.clone())).collect();
+        self.tend_prekeys(effective, address);
+        let deliveries = receive::waiting(effective, address);
+        let envelopes = receive::envelopes(effective, address);
+        let mut waiting: Vec<(Id, Letter)> = deliveries
+            .into_iter()
+            .map(|(id, delivery)| (id, Letter::Delivery(delivery.clone())))
+            .chain(envelopes.into_iter().map(|(id, envelope)| (id, Letter::Envelope(envelope.clone()))))
+            .filter(|(id, letter)| self.concerns(*id, letter))
+            .collect();
+        waiting.sort_by_key(|(id, letter)| (letter.at(), *id));
         if waiting.is_empty() {
             return 0;
         }
         self.state.receiving.forget_reverted(effective);
         let mut unfinished: usize = 0;
-        for (id, delivery) in waiting {
+        for (id, letter) in waiting {
             let stage = self.state.receiving.records.get(&id).map(|record| record.stage);
             match stage {
                 Some(Stage::Refused | Stage::Acknowledged) => continue,
                 Some(Stage::Applied) => {}
-                Some(Stage::Waiting) | None => {
-                    let step = self.step(effective, id, &delivery).await;
-                    self.record(id, &delivery, step);
-                }
+                Some(Stage::Waiting) | None => match self.step(effective, id, &letter).await {
+                    Step::Passed => {
+                        if let Letter::Envelope(envelope) = &letter {
+                            self.state.receiving.records.remove(&id);
+                            self.state.receiving.passed.insert(id, envelope.index);
+                        }
+                        continue;
+                    }
+                    step => self.record(id, &letter, step),
+                },
             }
-            match self.state.receiving.records.get(&id).map(|record| record.stage) {
-                Some(Stage::Applied) => {
-                    self.acknowledge(id, delivery.digest);
+            let record = self.state.receiving.records.get(&id);
+            match record.map(|record| (record.stage, record.digest)) {
+                Some((Stage::Applied, digest)) => {
+                    self.acknowledge(id, digest);
                     unfinished = unfinished.saturating_add(1);
                 }
-                Some(Stage::Refused) => {}
+                Some((Stage::Refused, _)) => {}
                 _ => unfinished = unfinished.saturating_add(1),
             }
         }
         unfinished
     }
 
-    /// Tries to apply one delivery.
-    async fn step(&mut self, effective: &Effective, id: Id, delivery: &Delivery) -> Step {
-        let name = &delivery.payload_name;
+    /// Whether something is to be looked at. Of envelopes, only those whose name and kind this host takes, and only once: there may
+    /// be many, and most are for others.
+    fn concerns(&self, id: Id, letter: &Letter) -> bool {
+        let Letter::Envelope(envelope) = letter else { return true };
+        let takes = self.config.payload_rule(&envelope.payload_name).is_some_and(|rule| {
+            countersign_delivery::PayloadKind::try_from(envelope.payload_kind)
+                .is_ok_and(|kind| rule.kind.takes(kind, rule.key_pairs))
+        });
+        takes && self.state.receiving.passed.get(&id) != Some(&envelope.index)
+    }
+
+    /// Tries to apply one delivery, or what an envelope holds for this device.
+    async fn step(&mut self, effective: &Effective, id: Id, letter: &Letter) -> Step {
+        let name = letter.payload_name();
         // What a reorg may still undo refuses nothing for good.
-        let is_final = delivery.at.block <= effective.final_block.number;
-        if self.state.receiving.applied.get(name).is_some_and(|applied| *applied > delivery.at) {
+        let is_final = letter.at().block <= effective.final_block.number;
+        let refused = |error: &ReceiveError| Step::Failed {
+            reason: error.reason(),
+            message: crate::log::chain(error),
+            for_good: is_final && error.is_final(),
+        };
+        // Nobody else's envelope is reported as superseded: so that is opened first.
+        let opened = match letter {
+            Letter::Delivery(_) => None,
+            Letter::Envelope(envelope) => match self.look(effective, id, envelope).await {
+                Ok(Found::Nothing) => return Step::Passed,
+                Ok(Found::Done(digest)) => return Step::Applied(digest),
+                Ok(Found::Payload(unsealed)) => Some(unsealed),
+                Err(error) => return refused(&error),
+            },
+        };
+        if self.state.receiving.applied.get(name).is_some_and(|applied| *applied > letter.at()) {
             let message = "a newer delivery of this name was applied before".to_owned();
             return Step::Failed { reason: Reason::DeliverySuperseded, message, for_good: is_final };
         }
@@ -232,55 +348,118 @@ impl Agent {
             let message = "no [[payload]] of this name in the configuration".to_owned();
             return Step::Failed { reason: Reason::DeliveryName, message, for_good: false };
         };
-        match self.apply(effective, id, delivery, &rule) {
-            Ok(()) => {}
-            Err(error) => {
-                let message = crate::log::chain(&error);
-                return Step::Failed { reason: error.reason(), message, for_good: is_final && error.is_final() };
-            }
-        }
-        self.state.receiving.applied.insert(name.clone(), delivery.at);
+        let applied = match (letter, opened) {
+            (Letter::Delivery(delivery), _) => self
+                .unseal(effective, id, delivery)
+                .await
+                .and_then(|payload| self.apply(effective, id, &payload, &rule))
+                .map(|()| delivery.digest),
+            (Letter::Envelope(_), Some(unsealed)) => self
+                .apply(effective, id, &unsealed.payload, &rule)
+                .and_then(|()| self.end_prekey(unsealed.prekey, id, unsealed.digest))
+                .map(|()| unsealed.digest),
+            (Letter::Envelope(_), None) => return Step::Passed,
+        };
+        let digest = match applied {
+            Ok(digest) => digest,
+            Err(error) => return refused(&error),
+        };
+        self.state.receiving.applied.insert(name.to_owned(), letter.at());
+        self.reload(name, &rule).await;
+        Step::Applied(digest)
+    }
+
+    async fn reload(&mut self, name: &str, rule: &PayloadRule) {
         if let Some(command) = &rule.reload
             && let Err(message) = reload(command).await
         {
             let failure = Failure::new(Reason::DeliveryReload, format!("payload {name}: {message}"));
             self.note(&failure);
         }
-        Step::Applied
     }
 
-    fn apply(
-        &self,
-        effective: &Effective,
-        id: Id,
-        delivery: &Delivery,
-        rule: &PayloadRule,
-    ) -> Result<(), ReceiveError> {
-        let Some(device) = &self.receiver.device else { return Ok(()) };
+    fn recipient<'a>(effective: &Effective, device: &'a Ready) -> Result<Recipient<'a>, ReceiveError> {
         let recipient = Recipient { address: device.sender.address(), sealing_key: &device.sealing };
-        recipient.check(effective)?;
+        recipient.check(effective).map(|()| recipient)
+    }
+
+    async fn look(&self, effective: &Effective, id: Id, envelope: &Envelope) -> Result<Found, ReceiveError> {
+        let Some(device) = &self.receiver.device else { return Ok(Found::Nothing) };
+        let recipient = Self::recipient(effective, device)?;
+        let now = self.unix_now(effective);
+        receive::look(effective, id, envelope, recipient, device.prekeys.as_ref(), &self.receiver.sources, now).await
+    }
+
+    async fn unseal(&self, effective: &Effective, id: Id, delivery: &Delivery) -> Result<Payload, ReceiveError> {
+        let unlisted = ReceiveError::Recipient { recipient: delivery.recipient, problem: "without keys here" };
+        let device = self.receiver.device.as_ref().ok_or(unlisted)?;
+        receive::open(effective, id, delivery, Self::recipient(effective, device)?, &self.receiver.sources).await
+    }
+
+    fn unix_now(&self, effective: &Effective) -> u64 {
+        self.now().map_or(0, |clock| clock.unix_secs).max(effective.latest_block.time)
+    }
+
+    fn apply(&self, effective: &Effective, id: Id, payload: &Payload, rule: &PayloadRule) -> Result<(), ReceiveError> {
+        let kind = payload.contents().kind();
+        if !rule.kind.takes(kind, rule.key_pairs) {
+            return Err(ReceiveError::OtherKind { found: kind, expected: rule.kind.as_str() });
+        }
         let output = output_rule(rule)?;
-        let payload = receive::open(effective, id, delivery, recipient, &self.receiver.stores)?;
-        let own_key = output.own_key()?;
-        let now = self.now().map_or(0, |clock| clock.unix_secs).max(effective.latest_block.time);
-        let checked = receive::check(effective, &payload, own_key.as_deref(), now)?;
+        let own_key = if rule.kind.has_own_key() { output.own_key()? } else { None };
+        let checked = receive::check(effective, payload, own_key.as_deref(), self.unix_now(effective))?;
         let written = receive::apply(&checked, &output)?;
         let line = Line::event("delivery-applied")
             .field("delivery", id)
-            .field("payload", &delivery.payload_name)
+            .field("payload", payload.name())
             .field("files", written.len())
             .field("path", output.path.display());
         self.log.line(Level::Notice, &line);
         Ok(())
     }
 
-    /// Writes down what a try came to; logs it when it differs from the one before.
-    fn record(&mut self, id: Id, delivery: &Delivery, step: Step) {
-        let (stage, failure) = match step {
-            Step::Applied => (Stage::Applied, None),
-            Step::Failed { reason, message, for_good } => {
-                (if for_good { Stage::Refused } else { Stage::Waiting }, Some((reason, message)))
+    /// Ends the prekey that a payload was sealed to, before anybody hears that the payload arrived.
+    fn end_prekey(&self, prekey: Option<PrekeyId>, id: Id, digest: B256) -> Result<(), ReceiveError> {
+        let device = self.receiver.device.as_ref().and_then(|device| device.prekeys.as_ref());
+        match (prekey, device) {
+            (Some(prekey), Some(prekeys)) => prekeys.end(prekey, id.0, &digest.0).map_err(ReceiveError::Prekeys),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what stands on the ledger for everybody and is new here, the newest of each name.
+    async fn receive_public_data(&mut self, effective: &Effective) {
+        let rules: Vec<PayloadRule> =
+            self.config.payload.iter().filter(|rule| rule.kind == RuleKind::PublicData).cloned().collect();
+        if rules.is_empty() {
+            return;
+        }
+        self.state.receiving.forget_reverted(effective);
+        for rule in rules {
+            let name = rule.name.to_string();
+            let newest = effective.public_data.values().filter(|data| data.name == name).max_by_key(|data| data.at);
+            let applied = self.state.receiving.applied.get(&name);
+            let Some(data) = newest.filter(|data| applied.is_none_or(|applied| *applied < data.at)) else { continue };
+            match output_rule(&rule).and_then(|output| receive::apply_public(&data.data, &output)) {
+                Ok(path) => {
+                    let line = Line::event("public-data-applied").field("name", &name).field("path", path.display());
+                    self.log.line(Level::Notice, &line);
+                    self.state.receiving.applied.insert(name.clone(), data.at);
+                    self.reload(&name, &rule).await;
+                }
+                Err(error) => self.note(&Failure::of(error.reason(), &error)),
             }
+        }
+    }
+
+    /// Writes down what a try came to; logs it when it differs from the one before.
+    fn record(&mut self, id: Id, letter: &Letter, step: Step) {
+        let (stage, failure, digest) = match step {
+            Step::Applied(digest) => (Stage::Applied, None, digest),
+            Step::Failed { reason, message, for_good } => {
+                (if for_good { Stage::Refused } else { Stage::Waiting }, Some((reason, message)), B256::ZERO)
+            }
+            Step::Passed => return,
         };
         let known = self.state.receiving.records.get(&id);
         if known.is_some_and(|known| known.stage == stage && known.failure == failure) {
@@ -290,14 +469,15 @@ impl Agent {
         {
             let line = Line::reason(*reason)
                 .field("delivery", id)
-                .field("payload", &delivery.payload_name)
-                .field("sender", delivery.actor)
+                .field("payload", letter.payload_name())
+                .field("sender", letter.sender())
                 .field("message", message);
             self.log.line(Level::Warning, &line);
         }
         let record = DeliveryRecord {
-            at: delivery.at,
-            payload_name: delivery.payload_name.clone(),
+            at: letter.at(),
+            payload_name: letter.payload_name().to_owned(),
+            digest,
             stage,
             failure,
             changed_secs: self.now().map_or(0, |clock| clock.unix_secs),
@@ -372,7 +552,8 @@ pub(crate) fn output_rule(rule: &PayloadRule) -> Result<OutputRule, ReceiveError
         None => owner.gid,
     };
     let ownership = Ownership { uid: owner.uid.as_raw(), gid: gid.as_raw(), mode: rule.mode.bits() };
-    let key_pairs = if rule.key_pairs { KeyPairs::Replace } else { KeyPairs::Refused };
+    let own = rule.kind.has_own_key() && !rule.key_pairs;
+    let key_pairs = if own { KeyPairs::Refused } else { KeyPairs::Replace };
     Ok(OutputRule { path: rule.path.as_path().to_owned(), ownership, key_pairs })
 }
 
@@ -434,6 +615,7 @@ mod tests {
         DeliveryRecord {
             at: delivery.at,
             payload_name: delivery.payload_name.clone(),
+            digest: B256::ZERO,
             stage: Stage::Waiting,
             failure: None,
             changed_secs: 0,
@@ -447,7 +629,7 @@ mod tests {
         for (age, since) in [(3, 3), (29, 29), (31, 30), (400, 30)] {
             let stuck = delivery("deploy", 5, NOW - age * DAY);
             let mut receiving = Receiving { records: BTreeMap::from([(id, waiting(&stuck))]), ..Receiving::default() };
-            receiving.settle(&effective(&[(id, stuck)]));
+            receiving.settle(&effective(&[(id, stuck)]), None);
             assert_eq!(receiving.since_secs, Some(NOW - since * DAY), "{age} days old");
         }
     }
@@ -466,7 +648,7 @@ mod tests {
         let (id, one) = (Id([1; 16]), delivery("deploy", 105, NOW));
         let record = DeliveryRecord { stage: Stage::Acknowledged, ..waiting(&one) };
         let mut receiving = Receiving { records: BTreeMap::from([(id, record)]), ..Receiving::default() };
-        receiving.settle(&effective(&[(id, one)]));
+        receiving.settle(&effective(&[(id, one)]), None);
         assert_eq!(receiving.records[&id].stage, Stage::Applied);
     }
 }

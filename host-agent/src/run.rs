@@ -23,6 +23,9 @@ const FIRST_DEADLINE: Duration = Duration::from_secs(3600);
 /// How often systemd hears of a first reading that goes on.
 const FIRST_PROGRESS: Duration = Duration::from_secs(20);
 
+/// How long `once` waits for blocks.
+const BLOCK_DEADLINE: Duration = Duration::from_secs(120);
+
 /// How long `once` waits for its acknowledgements.
 const ACKNOWLEDGE_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -67,12 +70,18 @@ pub async fn once(config: Config, log: Log, clocks: Clocks) -> Result<Outcome, A
     if let Err(failure) = agent.republish() {
         agent.report(&failure);
     }
+    agent.wait_for_blocks(BLOCK_DEADLINE);
     let mut outcome = agent.cycle().await;
     if outcome.failure.is_none() && outcome.unfinished > 0 {
         // What was acknowledged just now is seen by looking again.
         if timeout(ACKNOWLEDGE_DEADLINE, agent.finish_acknowledging()).await.is_ok() {
             outcome = agent.cycle().await;
         }
+    }
+    // A device that is run now and then must not leave its prekeys half published.
+    if timeout(ACKNOWLEDGE_DEADLINE, agent.finish_publishing_prekeys()).await.is_err() {
+        let failure = Failure::new(Reason::DeliveryPrekeys, "not on the ledger in time");
+        agent.report(&failure);
     }
     agent.flush();
     Ok(outcome)

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use alloy_primitives::B256;
 use countersign_certificate::Id;
 use countersign_chain::sync::Cursor;
 use countersign_registry::{BlockRef, EntryRef, Replay};
@@ -74,6 +75,8 @@ pub struct Receiving {
     pub records: BTreeMap<Id, DeliveryRecord>,
     /// Where the delivery stands that was applied last, by payload name: an older one never replaces it.
     pub applied: BTreeMap<String, EntryRef>,
+    /// Envelopes that hold nothing for this device, with the index that said so.
+    pub passed: BTreeMap<Id, B256>,
 }
 
 /// What became of one delivery.
@@ -83,6 +86,8 @@ pub struct DeliveryRecord {
     pub at: EntryRef,
     /// The payload's name.
     pub payload_name: String,
+    /// What is acknowledged; zero before it is known.
+    pub digest: B256,
     /// How far it came.
     pub stage: Stage,
     /// Why no further.
@@ -181,7 +186,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::{Address, B256};
+    use alloy_primitives::Address;
 
     use super::*;
 
@@ -195,6 +200,7 @@ mod tests {
         let record = DeliveryRecord {
             at,
             payload_name: "deploy".to_owned(),
+            digest: B256::ZERO,
             stage: Stage::Waiting,
             failure: Some((Reason::DeliveryBlockMissing, "not there".to_owned())),
             changed_secs: 7,

@@ -11,14 +11,14 @@ use crate::files::{Directory, FileError, Owners, Ownership, Secrecy};
 /// The most that is read of a public key file, in bytes.
 const PUBLIC_KEY_LIMIT: u64 = 64 << 10;
 
-/// Whether a key pair that was made elsewhere may be written.
+/// Whether a key pair or another secret that was made elsewhere may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyPairs {
     /// No: only certificates for the key that was made here.
     Refused,
-    /// Where there is no key yet, and never over one.
+    /// Where there is none yet, and never over one.
     WhereNoneIs,
-    /// Yes, over whatever key is there.
+    /// Yes, over whatever is there.
     Replace,
 }
 
@@ -55,14 +55,25 @@ impl OutputRule {
     ///
     /// # Errors
     /// [`ReceiveError::KeyPair`].
-    fn check_key_pair(&self, directory: &Directory, name: &std::ffi::OsStr) -> Result<(), ReceiveError> {
+    fn check_key_pair(
+        &self,
+        checked: &Checked,
+        directory: &Directory,
+        name: &std::ffi::OsStr,
+    ) -> Result<(), ReceiveError> {
         let refuse = |problem| Err(ReceiveError::KeyPair { path: self.path.clone(), problem });
         match self.key_pairs {
             KeyPairs::Refused => refuse("expected a certificate for the key that was made here"),
-            KeyPairs::WhereNoneIs if directory.contains(name)? || directory.contains(&beside(name, ".pub"))? => {
-                refuse("there is a key already, expected none")
+            KeyPairs::WhereNoneIs => {
+                // A certificate may be left over: it is not what would be lost.
+                for part in checked.parts.iter().filter(|part| part.suffix != "-cert.pub") {
+                    if directory.contains(&beside(name, part.suffix))? {
+                        return refuse("there is one already, expected none");
+                    }
+                }
+                Ok(())
             }
-            KeyPairs::WhereNoneIs | KeyPairs::Replace => Ok(()),
+            KeyPairs::Replace => Ok(()),
         }
     }
 
@@ -72,6 +83,16 @@ impl OutputRule {
     }
 }
 
+/// Writes public data under the path itself.
+///
+/// # Errors
+/// [`ReceiveError::Write`].
+pub fn apply_public(bytes: &[u8], rule: &OutputRule) -> Result<PathBuf, ReceiveError> {
+    let (directory, name) = rule.directory()?;
+    directory.replace(&name, bytes, rule.ownership)?;
+    Ok(directory.path().join(Path::new(&name)))
+}
+
 /// Writes what was checked. The private key goes first and the certificate last: a crash in between leaves files that the next
 /// attempt replaces, never a certificate without its key. Returns the paths written.
 ///
@@ -79,21 +100,14 @@ impl OutputRule {
 /// [`ReceiveError::KeyPair`]; [`ReceiveError::Write`]; files not yet reached are as they were.
 pub fn apply(checked: &Checked, rule: &OutputRule) -> Result<Vec<PathBuf>, ReceiveError> {
     let (directory, name) = rule.directory()?;
-    if checked.private_key.is_some() {
-        rule.check_key_pair(&directory, &name)?;
+    if checked.sender_knows {
+        rule.check_key_pair(checked, &directory, &name)?;
     }
-    let parts = [
-        ("", checked.private_key.as_ref().map(|text| text.as_bytes())),
-        (".pub", checked.public_key.as_ref().map(String::as_bytes)),
-        ("-cert.pub", checked.certificate.as_ref().map(String::as_bytes)),
-    ];
     let mut written = Vec::new();
-    for (suffix, bytes) in parts {
-        if let Some(bytes) = bytes {
-            let file = beside(&name, suffix);
-            directory.replace(&file, bytes, rule.ownership)?;
-            written.push(directory.path().join(Path::new(&file)));
-        }
+    for part in &checked.parts {
+        let file = beside(&name, part.suffix);
+        directory.replace(&file, &part.bytes, rule.ownership)?;
+        written.push(directory.path().join(Path::new(&file)));
     }
     Ok(written)
 }

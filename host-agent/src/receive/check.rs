@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_certificate::{CertType, Certificate, PublicKey};
-use countersign_delivery::{Contents, Payload};
+use countersign_delivery::{Contents, Payload, PayloadKind};
 use countersign_registry::Effective;
 use countersign_registry::realm::{CaPurpose, CaState};
 use signature::{Signer as _, Verifier as _};
@@ -14,22 +14,50 @@ use zeroize::Zeroizing;
 
 use super::ReceiveError;
 
-/// What may be written after all checks: the texts of OpenSSH's three files.
+/// What may be written after all checks.
 #[derive(Clone)]
 pub struct Checked {
-    /// The private key file, for a key pair.
-    pub private_key: Option<Zeroizing<String>>,
-    /// The `.pub` line, for a key pair.
-    pub public_key: Option<String>,
-    /// The `-cert.pub` line, where one came along.
-    pub certificate: Option<String>,
+    /// In the order in which they are written: what is useless alone goes first.
+    pub parts: Vec<Part>,
+    /// Whether the sender knows the secret in it.
+    pub sender_knows: bool,
     /// Where the certificate ends, Unix time, first second after.
     pub valid_before: Option<u64>,
 }
 
+/// One file.
+#[derive(Clone)]
+pub struct Part {
+    /// What follows the payload's path in its name.
+    pub suffix: &'static str,
+    /// What it holds.
+    pub bytes: Zeroizing<Vec<u8>>,
+}
+
+impl Part {
+    fn new(suffix: &'static str, bytes: &[u8]) -> Self {
+        Self { suffix, bytes: Zeroizing::new(bytes.to_vec()) }
+    }
+}
+
+/// What follows a payload's path in the names of its files, by kind.
+pub fn suffixes(kind: PayloadKind) -> &'static [&'static str] {
+    match kind {
+        PayloadKind::SshCertificate | PayloadKind::SshKeyPair => &["", ".pub", "-cert.pub"],
+        // The key and its public half are the host's own.
+        PayloadKind::HostCertificate => &["", ".pub", "-cert.pub"],
+        PayloadKind::X509KeyPair => &[".key", ".crt"],
+        PayloadKind::OpaqueSecret => &[""],
+    }
+}
+
 impl std::fmt::Debug for Checked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checked").field("certificate", &self.certificate).finish_non_exhaustive()
+        let suffixes: Vec<&str> = self.parts.iter().map(|part| part.suffix).collect();
+        f.debug_struct("Checked")
+            .field("suffixes", &suffixes)
+            .field("valid_before", &self.valid_before)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,27 +73,30 @@ pub fn check(
     now: u64,
 ) -> Result<Checked, ReceiveError> {
     match payload.contents() {
-        Contents::SshCertificate { certificate } => {
+        Contents::SshCertificate { certificate } | Contents::HostCertificate { certificate } => {
             let own_key =
                 own_key.ok_or(ReceiveError::NotOwnKey("this device has no key for a certificate of this name"))?;
-            let valid_before = check_certificate(effective, certificate, own_key, now)?;
-            Ok(Checked {
-                private_key: None,
-                public_key: None,
-                certificate: Some(certificate.clone()),
-                valid_before: Some(valid_before),
-            })
+            let use_of = Use::of(payload.contents().kind());
+            let valid_before = check_certificate(effective, certificate, own_key, use_of, now)?;
+            let parts = vec![Part::new("-cert.pub", certificate.as_bytes())];
+            Ok(Checked { parts, sender_knows: false, valid_before: Some(valid_before) })
+        }
+        Contents::X509KeyPair { private_key, chain } => {
+            let valid_before = super::x509::check_key_pair(private_key, chain, now)?;
+            let parts = vec![Part::new(".key", private_key.as_bytes()), Part::new(".crt", chain.as_bytes())];
+            Ok(Checked { parts, sender_knows: true, valid_before: Some(valid_before) })
+        }
+        Contents::OpaqueSecret { secret } => {
+            Ok(Checked { parts: vec![Part::new("", secret)], sender_knows: true, valid_before: None })
         }
         Contents::SshKeyPair { private_key, certificate } => {
             let (blob, public_line) = check_private_key(private_key)?;
+            let line = certificate.as_ref();
             let valid_before =
-                certificate.as_ref().map(|line| check_certificate(effective, line, &blob, now)).transpose()?;
-            Ok(Checked {
-                private_key: Some(private_key.clone()),
-                public_key: Some(public_line),
-                certificate: certificate.clone(),
-                valid_before,
-            })
+                line.map(|line| check_certificate(effective, line, &blob, Use::User, now)).transpose()?;
+            let mut parts = vec![Part::new("", private_key.as_bytes()), Part::new(".pub", public_line.as_bytes())];
+            parts.extend(line.map(|line| Part::new("-cert.pub", line.as_bytes())));
+            Ok(Checked { parts, sender_knows: true, valid_before })
         }
     }
 }
@@ -88,12 +119,37 @@ pub fn public_key_blob(line: &str) -> Result<Vec<u8>, ReceiveError> {
     Ok(blob)
 }
 
+/// Whom a certificate speaks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    User,
+    Host,
+}
+
+impl Use {
+    fn of(kind: PayloadKind) -> Self {
+        if kind == PayloadKind::HostCertificate { Self::Host } else { Self::User }
+    }
+}
+
 /// Returns the certificate's `valid_before`.
-fn check_certificate(effective: &Effective, line: &str, own_key: &[u8], now: u64) -> Result<u64, ReceiveError> {
+fn check_certificate(
+    effective: &Effective,
+    line: &str,
+    own_key: &[u8],
+    use_of: Use,
+    now: u64,
+) -> Result<u64, ReceiveError> {
     let blob = certificate_blob(line)?;
     let certificate = Certificate::parse(&blob)?;
-    if certificate.cert_type != CertType::User {
-        return Err(malformed("certificate", "expected a user certificate, found a host certificate"));
+    match (use_of, certificate.cert_type) {
+        (Use::User, CertType::User) | (Use::Host, CertType::Host) => {}
+        (Use::User, CertType::Host) => {
+            return Err(malformed("certificate", "expected a user certificate, found a host certificate"));
+        }
+        (Use::Host, CertType::User) => {
+            return Err(malformed("certificate", "expected a host certificate, found a user certificate"));
+        }
     }
     // First of all: nothing that may change later makes it worth waiting for.
     if now >= certificate.valid_before {
@@ -114,14 +170,18 @@ fn check_certificate(effective: &Effective, line: &str, own_key: &[u8], now: u64
         CaState::Locked => return Err(refuse("locked")),
         CaState::Revoked => return Err(refuse("revoked")),
     }
-    if ca.purpose != CaPurpose::User {
-        return Err(refuse("not a CA for user certificates"));
+    match (use_of, ca.purpose) {
+        (Use::User, CaPurpose::User) | (Use::Host, CaPurpose::Host) => {}
+        (Use::User, CaPurpose::Host) => return Err(refuse("not a CA for user certificates")),
+        (Use::Host, CaPurpose::User) => return Err(refuse("not a CA for host certificates")),
     }
     let signature = Signature::try_from(certificate.signature).map_err(|error| malformed("certificate", error))?;
     key.key_data()
         .verify(certificate.bytes(), &signature)
         .map_err(|_| ReceiveError::CaSignature("the CA's signature does not verify"))?;
-    let max_ttl = ca.limits.max_ttl.min(effective.settings.max_ttl);
+    // The realm's longest TTL is for logins.
+    let realm_ttl = if use_of == Use::User { effective.settings.max_ttl } else { u64::MAX };
+    let max_ttl = ca.limits.max_ttl.min(realm_ttl);
     if certificate.ttl_secs().is_none_or(|ttl| ttl > max_ttl) {
         return Err(ReceiveError::CaSignature("valid for longer than the CA's limit"));
     }

@@ -7,13 +7,19 @@
 
 mod apply;
 mod check;
+mod envelope;
+mod sources;
+mod x509;
 
-pub use apply::{KeyPairs, OutputRule, apply};
-pub use check::{Checked, certificate_blob, check, public_key_blob};
+pub use apply::{KeyPairs, OutputRule, apply, apply_public};
+pub use check::{Checked, Part, certificate_blob, check, public_key_blob, suffixes};
+pub use envelope::{Found, Unsealed, envelopes, look};
+pub use sources::Sources;
+pub use x509::check_key_pair as check_x509_key_pair;
 
 use alloy_primitives::{Address, B256};
 use countersign_certificate::{CertificateError, Id};
-use countersign_delivery::{Context, DeliveryError, DirectoryStore, Payload, PayloadKind, PublicKey, SecretKey};
+use countersign_delivery::{Context, DeliveryError, Payload, PayloadKind, PrekeyId, PublicKey, SecretKey};
 use countersign_registry::entries::{Entry, Kind, Roles, payload};
 use countersign_registry::realm::Delivery;
 use countersign_registry::sign::Write;
@@ -45,14 +51,45 @@ pub enum ReceiveError {
     /// The sealed CID does not open.
     #[error("sealed cid: {0}")]
     SealedCid(#[source] DeliveryError),
-    /// No block store has the block; the last store's answer.
-    #[error("block {cid}: {problem}")]
+    /// No block store has the block; what they said.
+    #[error("{problem}")]
     Block {
         /// The block's name.
         cid: String,
         /// What the stores said.
         problem: String,
     },
+    /// The envelope's index, page or record is not what it should be.
+    #[error(transparent)]
+    Envelope(DeliveryError),
+    /// The prekey was used before, for another delivery.
+    #[error("prekey {prekey}: was used for delivery {first}, and counts once")]
+    PrekeyUsed {
+        /// The prekey.
+        prekey: PrekeyId,
+        /// What it was used for.
+        first: Id,
+    },
+    /// The prekey is dead, dropped or not of this device.
+    #[error("prekey {prekey}: not here (any more)")]
+    PrekeyUnknown {
+        /// The prekey.
+        prekey: PrekeyId,
+    },
+    /// The directory of prekeys.
+    #[error("prekeys: {0}")]
+    Prekeys(#[source] DeliveryError),
+    /// The payload is of another kind than the configuration takes under its name.
+    #[error("payload kind {found}: expected {expected} under this name")]
+    OtherKind {
+        /// What came.
+        found: PayloadKind,
+        /// What the configuration says.
+        expected: &'static str,
+    },
+    /// An X.509 key that does not belong to its certificate, or a chain that is none.
+    #[error("x.509 key pair: {0}")]
+    X509(&'static str),
     /// The block does not open.
     #[error("sealed payload: {0}")]
     Sealed(#[source] DeliveryError),
@@ -122,6 +159,12 @@ impl ReceiveError {
             Self::Sender { .. } => Reason::DeliverySender,
             Self::SealedCid(_) => Reason::DeliveryCid,
             Self::Block { .. } => Reason::DeliveryBlockMissing,
+            Self::Envelope(_) => Reason::DeliveryEnvelope,
+            Self::PrekeyUsed { .. } => Reason::DeliveryPrekeyUsed,
+            Self::PrekeyUnknown { .. } => Reason::DeliveryPrekeyUnknown,
+            Self::Prekeys(_) => Reason::DeliveryPrekeys,
+            Self::OtherKind { .. } => Reason::DeliveryOtherKind,
+            Self::X509(_) => Reason::DeliveryX509,
             Self::Sealed(_) => Reason::DeliverySealed,
             Self::Digest(_) => Reason::DeliveryDigest,
             Self::Malformed { .. } | Self::Certificate(_) => Reason::DeliveryMalformed,
@@ -138,6 +181,10 @@ impl ReceiveError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::SealedCid(_)
+            | Self::Envelope(_)
+            | Self::PrekeyUsed { .. }
+            | Self::PrekeyUnknown { .. }
+            | Self::X509(_)
             | Self::Sealed(_)
             | Self::Digest(_)
             | Self::Malformed { .. }
@@ -150,6 +197,8 @@ impl ReceiveError {
             | Self::Ca { .. }
             | Self::CaSignature(_)
             | Self::KeyPair { .. }
+            | Self::OtherKind { .. }
+            | Self::Prekeys(_)
             | Self::NotOwnKey(_)
             | Self::Owner { .. }
             | Self::Write(_) => false,
@@ -203,42 +252,41 @@ pub fn acknowledgement(id: Id, digest: B256) -> Write {
     Write { shard: shard::shard(shard::CLASS_MEMBERS, 0), kind: Kind::ACKNOWLEDGE.0, data: entry.encode() }
 }
 
+/// The sealing key of somebody who may send.
+fn sending_key(effective: &Effective, sender: Address) -> Result<PublicKey, ReceiveError> {
+    let actor = effective.actors.get(&sender);
+    actor
+        .filter(|actor| !actor.locked && actor.roles & (Roles::ADMIN | Roles::ISSUER) != 0)
+        .and_then(|actor| PublicKey::from_bytes(actor.x25519?.0).ok())
+        .ok_or(ReceiveError::Sender { sender })
+}
+
+fn opening_error(error: DeliveryError) -> ReceiveError {
+    match error {
+        DeliveryError::Digest { .. } | DeliveryError::Mismatch { .. } => ReceiveError::Digest(error),
+        error => ReceiveError::Sealed(error),
+    }
+}
+
 /// Opens a delivery's sealed CID, fetches the block from the first store that has it, and opens that. The payload's digest,
 /// name and kind are the ledger's when this returns.
 ///
 /// # Errors
 /// Everything up to [`ReceiveError::Digest`].
-pub fn open(
+pub async fn open(
     effective: &Effective,
     id: Id,
     delivery: &Delivery,
     recipient: Recipient<'_>,
-    stores: &[DirectoryStore],
+    sources: &Sources,
 ) -> Result<Payload, ReceiveError> {
     let kind = PayloadKind::try_from(delivery.payload_kind).map_err(|_| ReceiveError::Kind(delivery.payload_kind))?;
-    let sender = effective
-        .actors
-        .get(&delivery.actor)
-        .filter(|actor| !actor.locked && actor.roles & (Roles::ADMIN | Roles::ISSUER) != 0)
-        .and_then(|actor| PublicKey::from_bytes(actor.x25519?.0).ok())
-        .ok_or(ReceiveError::Sender { sender: delivery.actor })?;
+    let sender = sending_key(effective, delivery.actor)?;
     let context = Context { realm: effective.realm.0, delivery: id.0, recipient: recipient.address.into_array(), kind };
     let digest = &delivery.digest.0;
     let cid = countersign_delivery::open_cid(&context, recipient.sealing_key, &sender, digest, &delivery.sealed_cid)
         .map_err(ReceiveError::SealedCid)?;
-    let mut problem = "no block store is configured".to_owned();
-    for store in stores {
-        match store.get(&cid) {
-            Ok(block) => {
-                let name = &delivery.payload_name;
-                return countersign_delivery::open(&context, recipient.sealing_key, &sender, digest, name, &block)
-                    .map_err(|error| match error {
-                        DeliveryError::Digest { .. } | DeliveryError::Mismatch { .. } => ReceiveError::Digest(error),
-                        error => ReceiveError::Sealed(error),
-                    });
-            }
-            Err(error) => problem = error.to_string(),
-        }
-    }
-    Err(ReceiveError::Block { cid: cid.to_string(), problem })
+    let block = sources.fetch(&cid).await?;
+    countersign_delivery::open(&context, recipient.sealing_key, &sender, digest, &delivery.payload_name, &block)
+        .map_err(opening_error)
 }

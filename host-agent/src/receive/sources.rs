@@ -1,0 +1,228 @@
+//! Where blocks are fetched from: block stores, tried in turn, none of them trusted.
+//!
+//! Each block is fetched beside everything else, and waited for no longer than the caller can spare: a gateway that hangs must not
+//! keep a revocation waiting. What has not come in time is there, or further, when it is asked for again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use countersign_delivery::{BlockCid, Stores};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+
+use super::ReceiveError;
+
+/// How many blocks are fetched or kept at the same time.
+const MOST: usize = 64;
+
+/// A block, or what the stores said.
+type Fetched = Result<Arc<Vec<u8>>, String>;
+
+/// Block stores, in order.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    stores: Stores,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// What was asked for in this round or the one before.
+    blocks: BTreeMap<BlockCid, Block>,
+    round: u64,
+    /// Until when this round may wait; as long as it takes, where nobody said.
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Block {
+    fetched: Shared<BoxFuture<'static, Fetched>>,
+    round: u64,
+}
+
+impl Sources {
+    /// Fetches from `stores`.
+    #[must_use]
+    pub fn new(stores: Stores) -> Self {
+        Self { stores, inner: Arc::default() }
+    }
+
+    /// Begins a round, in which [`Sources::fetch`] waits for at most `patience` in all. What failed is tried again in it, what is on
+    /// its way goes on, and what nobody asked for in the round before is forgotten.
+    pub fn begin(&self, patience: Duration) {
+        let Ok(mut inner) = self.inner.lock() else { return };
+        let before = inner.round;
+        inner.round = before.saturating_add(1);
+        inner.until = Instant::now().checked_add(patience);
+        inner.blocks.retain(|_, block| block.round == before && !matches!(block.fetched.peek(), Some(Err(_))));
+    }
+
+    /// The block of this name, verified.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Block`] with what each store said, or that it has not come yet.
+    pub async fn fetch(&self, cid: &BlockCid) -> Result<Vec<u8>, ReceiveError> {
+        let failed = |problem: String| ReceiveError::Block { cid: cid.to_string(), problem };
+        let (fetched, until) = self.task(cid).ok_or_else(|| failed("too many blocks are on their way".to_owned()))?;
+        let fetched = match until {
+            Some(until) => tokio::time::timeout_at(until.into(), fetched).await,
+            None => Ok(fetched.await),
+        };
+        let fetched = fetched.map_err(|_| failed("still on its way".to_owned()))?;
+        fetched.map(|block| block.as_ref().clone()).map_err(failed)
+    }
+
+    fn task(&self, cid: &BlockCid) -> Option<(Shared<BoxFuture<'static, Fetched>>, Option<Instant>)> {
+        let mut inner = self.inner.lock().ok()?;
+        let (round, until) = (inner.round, inner.until);
+        if let Some(block) = inner.blocks.get_mut(cid) {
+            block.round = round;
+            return Some((block.fetched.clone(), until));
+        }
+        if inner.blocks.len() >= MOST {
+            return None;
+        }
+        let (stores, wanted) = (self.stores.clone(), *cid);
+        let task = tokio::spawn(async move { stores.get(&wanted).await });
+        let fetched = async move {
+            match task.await {
+                Ok(Ok(block)) => Ok(Arc::new(block)),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let fetched = fetched.boxed().shared();
+        inner.blocks.insert(*cid, Block { fetched: fetched.clone(), round });
+        Some((fetched, until))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_delivery::{Answer, BlockStore, DeliveryError, Held, Puts, Tree};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// A store that gives a block when it is let to, and counts how often it was asked.
+    #[derive(Debug, Default)]
+    struct Slow {
+        asked: Arc<Mutex<Vec<BlockCid>>>,
+        let_go: Arc<Semaphore>,
+        fails: bool,
+    }
+
+    impl BlockStore for Slow {
+        fn name(&self) -> String {
+            "slow".to_owned()
+        }
+
+        fn takes_blocks(&self) -> bool {
+            false
+        }
+
+        fn put_tree<'a>(&'a self, _: &'a Tree<'a>) -> Answer<'a, ()> {
+            unreachable!()
+        }
+
+        fn get_block<'a>(&'a self, cid: &'a BlockCid) -> Answer<'a, Vec<u8>> {
+            Box::pin(async move {
+                self.asked.lock().unwrap().push(*cid);
+                self.let_go.acquire().await.unwrap().forget();
+                let (cid, store) = (cid.to_string(), self.name());
+                if self.fails { Err(DeliveryError::Missing { cid, store }) } else { Ok(b"block".to_vec()) }
+            })
+        }
+
+        fn pin_tree<'a>(&'a self, _: &'a BlockCid) -> Answer<'a, ()> {
+            unreachable!()
+        }
+
+        fn unpin_tree<'a>(&'a self, _: &'a BlockCid) -> Answer<'a, ()> {
+            unreachable!()
+        }
+
+        fn holds<'a>(&'a self, _: &'a BlockCid) -> Answer<'a, Held> {
+            unreachable!()
+        }
+
+        fn probe(&self) -> Answer<'_, String> {
+            unreachable!()
+        }
+    }
+
+    fn sources(slow: Slow) -> Sources {
+        Sources::new(Stores::of(vec![Box::new(slow)], Puts::All))
+    }
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn a_store_that_hangs_costs_a_round_its_patience_and_is_not_asked_twice_for_one_block() {
+        run(async {
+            let slow = Slow::default();
+            let (asked, let_go) = (Arc::clone(&slow.asked), Arc::clone(&slow.let_go));
+            let sources = sources(slow);
+            let cid = BlockCid::of(b"block").unwrap();
+            let begun = Instant::now();
+            for _ in 0..3 {
+                sources.begin(Duration::from_millis(50));
+                for _ in 0..3 {
+                    let error = sources.fetch(&cid).await.unwrap_err();
+                    assert_eq!(error.to_string(), format!("block {cid}: still on its way"));
+                }
+            }
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+            assert_eq!(asked.lock().unwrap().len(), 1);
+
+            // It comes between two rounds, and is there in the next, also for a second look.
+            let_go.add_permits(1);
+            sources.begin(Duration::from_secs(5));
+            assert_eq!(sources.fetch(&cid).await.unwrap(), b"block");
+            sources.begin(Duration::from_secs(5));
+            assert_eq!(sources.fetch(&cid).await.unwrap(), b"block");
+            assert_eq!(asked.lock().unwrap().len(), 1);
+            // Nobody asks for it in a round: it is forgotten.
+            sources.begin(Duration::from_secs(5));
+            sources.begin(Duration::from_secs(5));
+            let_go.add_permits(1);
+            sources.fetch(&cid).await.unwrap();
+            assert_eq!(asked.lock().unwrap().len(), 2);
+        });
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_in_the_next_round_only() {
+        run(async {
+            let slow = Slow { fails: true, ..Slow::default() };
+            let (asked, let_go) = (Arc::clone(&slow.asked), Arc::clone(&slow.let_go));
+            let sources = sources(slow);
+            let_go.add_permits(9);
+            let cid = BlockCid::of(b"block").unwrap();
+            for round in 1..3 {
+                sources.begin(Duration::from_secs(5));
+                for _ in 0..2 {
+                    let error = sources.fetch(&cid).await.unwrap_err().to_string();
+                    assert_eq!(error, format!("block {cid}: block {cid}: from no store: block {cid}: not in slow"));
+                }
+                assert_eq!(asked.lock().unwrap().len(), round);
+            }
+        });
+    }
+
+    #[test]
+    fn no_more_than_64_blocks_are_on_their_way_at_once() {
+        run(async {
+            let sources = sources(Slow::default());
+            sources.begin(Duration::ZERO);
+            for at in 0..65_u8 {
+                let error = sources.fetch(&BlockCid::of(&[at]).unwrap()).await.unwrap_err().to_string();
+                let expected = if at < 64 { "still on its way" } else { "too many blocks are on their way" };
+                assert!(error.ends_with(expected), "{at}: {error}");
+            }
+        });
+    }
+}
