@@ -5,6 +5,7 @@
 
 pub mod snapshot;
 pub mod storm;
+pub mod synthetic;
 
 use std::{
     io::{self, Write as _},

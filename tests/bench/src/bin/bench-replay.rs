@@ -5,20 +5,22 @@
 
 use std::{error::Error, fs, time::Duration};
 
-use alloy_primitives::{Address, B256, FixedBytes};
-use countersign_bench::{figure, quick};
+use alloy_primitives::{Address, B256};
+use countersign_bench::{
+    figure, quick,
+    synthetic::{self, ADMIN},
+};
 use countersign_registry::{
     BlockRef, LogEntry, PlacedEntry, Replay,
-    entries::{Entry, Kind, payload},
+    entries::{Entry, payload},
     head::{Fold, Meta, Tip},
-    shard, sign,
+    shard,
 };
 use nix::{errno::Errno, time::ClockId};
 
 const CHAIN: u64 = 31_337;
 const REALM: B256 = B256::repeat_byte(7);
 const CONTRACT: Address = Address::repeat_byte(9);
-const ADMIN: Address = Address::repeat_byte(3);
 const START_SECS: u64 = 1_700_000_000;
 /// Entries a block; pieces of the log are blocks.
 const PER_BLOCK: u64 = 1_000;
@@ -46,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut made = 0_u64;
     let mut block = 2_u64;
     while made < entries {
-        let piece: Vec<Entry> = (made..made.saturating_add(PER_BLOCK)).map(entry).collect();
+        let piece: Vec<Entry> = (made..made.saturating_add(PER_BLOCK)).map(synthetic::directory).collect();
         let placed = log.extend(block, ADMIN, &piece, &mut folding)?;
         let begun = processor_time()?;
         replay.advance(BlockRef { number: block, time: START_SECS.saturating_add(block) }, &placed)?;
@@ -105,55 +107,6 @@ impl Log {
         *folding = folding.saturating_add(processor_time()?.saturating_sub(begun));
         self.tip = fold.tip();
         Ok(placed)
-    }
-}
-
-/// Of three entries, a user, the user's key and the user's grant.
-fn entry(ordinal: u64) -> Entry {
-    let person = ordinal / 3;
-    let r = |salt: u64| {
-        let mut bytes = [0_u8; 16];
-        let (head, tail) = bytes.split_at_mut(8);
-        head.copy_from_slice(&salt.to_be_bytes());
-        tail.copy_from_slice(&person.to_be_bytes());
-        bytes
-    };
-    let user = sign::record_id(Kind::USER_ADD, ADMIN, r(1)).0;
-    match ordinal % 3 {
-        0 => Entry::UserAdd(payload::UserAdd {
-            r: FixedBytes(r(1)),
-            login: format!("u{person}"),
-            displayName: String::new(),
-        }),
-        1 => {
-            let mut blob = b"\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20".to_vec();
-            blob.extend([0; 24]);
-            blob.extend(person.to_be_bytes());
-            Entry::KeyAdd(payload::KeyAdd {
-                r: FixedBytes(r(2)),
-                user: FixedBytes(user),
-                publicKey: blob.into(),
-                purposes: 1,
-                notAfter: 0,
-                comment: String::new(),
-            })
-        }
-        _ => Entry::GrantAdd(payload::GrantAdd {
-            r: FixedBytes(r(3)),
-            subject: FixedBytes(user),
-            hosts: Vec::new(),
-            labels: vec!["line-2".to_owned()],
-            allHosts: false,
-            logins: vec!["deploy".to_owned()],
-            via: 1,
-            maxTtl: 300,
-            approvals: 0,
-            forcedCommand: String::new(),
-            sourceAddresses: Vec::new(),
-            intervals: Vec::new(),
-            notAfter: 0,
-            permits: 1,
-        }),
     }
 }
 
