@@ -1,25 +1,39 @@
 //! The service's configuration: one TOML file, unknown keys refused with name and line. It names keys and password files and holds no
-//! secret itself. Relative paths are relative to the file's directory.
+//! secret itself. Relative paths are relative to the file's directory, never to where the service was started.
+//!
+//! Refuses a file that somebody else could have written, secrets that others can read, and a state directory that others can change.
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use countersign_chain::files::{self, Directory, FileError, Owners, Secrecy};
+use countersign_delivery::{DeliveryError, Place, Puts, StoreSetting, Stores};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::duration::parse_duration;
+use crate::mailing::PrekeyPolicy;
+
+/// The most that is read of a configuration file, in bytes.
+const LIMIT: u64 = 1 << 20;
 
 /// The configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// It cannot be read.
-    #[error("configuration {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
+    /// It cannot be read, or somebody else could have written it.
+    #[error("configuration: {0}")]
+    File(#[from] FileError),
+    /// Not UTF-8.
+    #[error("configuration {0}: expected UTF-8 text")]
+    Encoding(PathBuf),
+    /// A file or directory that it names is missing or unsafe.
+    #[error("{key}: {source}")]
+    Named {
+        /// The key that names it.
+        key: &'static str,
+        /// What is wrong with it.
+        source: FileError,
     },
     /// It is not TOML, or has an unknown, missing or mistyped key.
     #[error("configuration {path}, line {line}: {problem}")]
@@ -39,6 +53,22 @@ pub enum ConfigError {
         /// What was expected.
         problem: &'static str,
     },
+}
+
+impl ConfigError {
+    /// What the reader can do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(source) | Self::Named { source, .. } => source.hint(),
+            Self::Syntax { problem, .. } if problem.starts_with("duration") => {
+                Some("write a number and its unit, as in 5m".to_owned())
+            }
+            Self::Encoding(_) | Self::Syntax { .. } | Self::Contradiction { .. } => {
+                Some("countersign-issuer(8) lists the keys, docs/examples/issuer.toml shows them".to_owned())
+            }
+        }
+    }
 }
 
 /// A duration as in `5m`.
@@ -150,9 +180,35 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        Self::parse(path, &read_file(path)?)
+    }
+
+    /// Checks the secrets and directories that it names, before anything is opened or written.
+    ///
+    /// # Errors
+    /// [`ConfigError::Named`].
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        let secrets = [
+            ("actor", Some(&self.actor)),
+            ("actor-password-file", Some(&self.actor_password_file)),
+            ("delivery-key", Some(&self.delivery_key)),
+            ("ca-key", self.ca_key.as_ref()),
+            ("ca-password-file", self.ca_password_file.as_ref()),
+        ];
+        for (key, path) in secrets {
+            if let Some(path) = path {
+                check_secret(key, path)?;
+            }
+        }
+        check_state(&self.state)
+    }
+
+    /// Opens the block stores; connects to nobody yet.
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub fn stores(&self) -> Result<Stores, DeliveryError> {
+        open_stores(self.store.as_deref(), &self.block_store, self.puts)
     }
 
     /// Reads a file's text; `path` is for messages and for relative paths.
@@ -204,6 +260,55 @@ mod tests {
         assert_eq!(config.realm, Path::new("/etc/c/realm.toml"));
         assert_eq!(config.ca_password_file.as_deref(), Some(Path::new("/c")));
         assert_eq!((config.window.secs(), config.patience.secs(), config.payload.as_str()), (2, 120, "ssh"));
+/// A configuration file's text, from a file that nobody else could have written.
+pub(crate) fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let owners = Owners::process();
+    let bytes = files::read(&files::real_path(path, owners)?, owners, Secrecy::Public, LIMIT)?;
+    std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| ConfigError::Encoding(path.to_owned()))
+}
+
+/// What is wrong with the two ways to name stores: one is needed, and both would leave their order open.
+pub(crate) fn stores_problem(directory: Option<&Path>, several: &[StoreSetting]) -> Option<&'static str> {
+    match (directory, several) {
+        (Some(_), [_, ..]) | (None, []) => Some("expected one of store and [[block-store]]"),
+        _ => None,
+    }
+}
+
+pub(crate) fn open_stores(
+    directory: Option<&Path>,
+    several: &[StoreSetting],
+    puts: Puts,
+) -> Result<Stores, DeliveryError> {
+    match directory {
+        Some(directory) => Stores::open(&[directory.to_owned().into()], puts),
+        None => Stores::open(several, puts),
+    }
+}
+
+/// Refuses a secret that others can read or could have put there.
+pub(crate) fn check_secret(key: &'static str, path: &Path) -> Result<(), ConfigError> {
+    let owners = Owners::process();
+    let named = |source| ConfigError::Named { key, source };
+    // A pipe from a service manager has no owner and no mode that mean anything.
+    if std::fs::metadata(path).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_fifo(&found.file_type())) {
+        return Ok(());
+    }
+    let path = files::real_path(path, owners).map_err(named)?;
+    files::check(&path, owners, Secrecy::Private).map_err(named)
+}
+
+/// Refuses a state directory that others can change or take the place of.
+pub(crate) fn check_state(path: &Path) -> Result<(), ConfigError> {
+    let owners = Owners::process();
+    let named = |source| ConfigError::Named { key: "state", source };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(named(FileError::Path(path.to_owned())));
+    };
+    let place = files::real_path(parent, owners).map_err(named)?.join(name);
+    Directory::check_place(&place, owners).map_err(named)
+}
+
     }
 
     #[test]

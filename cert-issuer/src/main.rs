@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use countersign_issuer::config::Config;
-use countersign_issuer::run::{Service, read_status};
+use countersign_issuer::run::{Service, StartError, read_status};
 use countersign_issuer::watch::{self, Watch, WatchConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -56,11 +56,11 @@ fn main() -> ExitCode {
             let file = config_file(arguments.config, "COUNTERSIGN_WATCHDOG_CONFIG", "/etc/countersign/watchdog.toml");
             let config = match WatchConfig::load(&file) {
                 Ok(config) => config,
-                Err(error) => return fail(&error.to_string(), 2),
+                Err(error) => return fail(&hinted(&error, error.hint()), 2),
             };
             match command {
                 WatchCommand::Run => runtime.block_on(watch(config)),
-                WatchCommand::CheckConfig => runtime.block_on(Watch::open(config)).map(|_| ()).map_err(text),
+                WatchCommand::CheckConfig => runtime.block_on(Watch::open(config)).map(|_| ()).map_err(start),
                 WatchCommand::Status => watch::read_status(&config).map_err(text).and_then(|status| print(&status)),
             }
         }
@@ -68,10 +68,10 @@ fn main() -> ExitCode {
             let file = config_file(arguments.config, "COUNTERSIGN_ISSUER_CONFIG", "/etc/countersign/issuer.toml");
             let config = match Config::load(&file) {
                 Ok(config) => config,
-                Err(error) => return fail(&error.to_string(), 2),
+                Err(error) => return fail(&hinted(&error, error.hint()), 2),
             };
             match command {
-                Command::CheckConfig => runtime.block_on(Service::open(config)).map(|_| ()).map_err(text),
+                Command::CheckConfig => runtime.block_on(Service::open(config)).map(|_| ()).map_err(start),
                 Command::Status => read_status(&config).map_err(text).and_then(|status| print(&status)),
                 _ => runtime.block_on(run(config)),
             }
@@ -91,6 +91,15 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
+/// A message, and on a line of its own what the reader can do about it.
+fn hinted(error: impl std::fmt::Display, hint: Option<String>) -> String {
+    hint.map_or_else(|| error.to_string(), |hint| format!("{error}\nhint: {hint}"))
+}
+
+fn start(error: StartError) -> String {
+    hinted(&error, error.hint())
+}
+
 fn stopped() -> Result<impl Future<Output = ()>, String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
@@ -104,7 +113,7 @@ fn stopped() -> Result<impl Future<Output = ()>, String> {
 
 async fn run(config: Config) -> Result<(), String> {
     let stop = stopped()?;
-    let service = Service::open(config).await.map_err(text)?;
+    let service = Service::open(config).await.map_err(start)?;
     say("event=started");
     service.run(stop, say).await;
     say("event=stopped");
@@ -113,7 +122,7 @@ async fn run(config: Config) -> Result<(), String> {
 
 async fn watch(config: WatchConfig) -> Result<(), String> {
     let stop = stopped()?;
-    let watch = Watch::open(config).await.map_err(text)?;
+    let watch = Watch::open(config).await.map_err(start)?;
     say("event=started");
     watch.run(stop, say).await;
     say("event=stopped");

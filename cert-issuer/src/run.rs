@@ -42,6 +42,9 @@ const TOUCH: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 pub enum StartError {
     /// Issuing, keys, chain.
+    /// What the configuration names.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
     #[error(transparent)]
     Issue(#[from] IssueError),
     /// The notes.
@@ -59,7 +62,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// A password that others can read.
-    #[error("password file {path}: mode {mode:04o} lets others read it; expected 0600 (hint: chmod 600)")]
+    #[error("password file {path}: mode {mode:04o} lets others read it; expected 0600")]
     Mode {
         /// Which.
         path: std::path::PathBuf,
@@ -77,6 +80,20 @@ pub enum StartError {
 }
 
 /// The format of `status.json`.
+impl StartError {
+    /// What the reader can do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Issue(error) => error.hint(),
+            Self::Mode { path, .. } => Some(format!("chmod 600 {}", path.display())),
+            Self::Ca { .. } => Some("list the realm's CAs with `countersign ca list`".to_owned()),
+            Self::Answered(_) | Self::Sent(_) | Self::File { .. } => None,
+        }
+    }
+}
+
 const STATUS_FORMAT: u32 = 1;
 
 /// What the service last did; written to `status.json` in the state directory (`docs/spec/issuer-state.md`).
@@ -131,6 +148,7 @@ impl Service {
         let realm = RealmFile::load(&config.realm).map_err(IssueError::from)?;
         let password = first_line(&config.actor_password_file)?;
         let environment = |name: &str| (name == PASSWORD_VARIABLE).then(|| password.as_str().into());
+        config.check_files()?;
         let no_prompt = |_: &Path| Err(std::io::Error::other("a service has nobody to ask"));
         let actor =
             ActorKey::load(&KeySource::File(config.actor.clone()), environment, no_prompt).map_err(IssueError::from)?;
@@ -515,10 +533,8 @@ mod tests {
         assert_eq!(first_line(&path).unwrap().as_str(), "secret");
         for mode in [0o640, 0o604, 0o620, 0o644] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let expected = format!(
-                "password file {}: mode {mode:04o} lets others read it; expected 0600 (hint: chmod 600)",
-                path.display()
-            );
+            let expected =
+                format!("password file {}: mode {mode:04o} lets others read it; expected 0600", path.display());
             assert_eq!(first_line(&path).unwrap_err().to_string(), expected);
         }
     }

@@ -243,6 +243,8 @@ pub enum ChainError {
         path: PathBuf,
         /// Line, from 1, where known.
         line: Option<usize>,
+        /// The key that is wrong; empty where it is the file's form.
+        what: &'static str,
         /// What is wrong, and what was expected.
         detail: String,
     },
@@ -262,6 +264,9 @@ pub enum ChainError {
         /// What is wrong, and what was expected.
         detail: String,
     },
+    /// A file, or a directory on the way to it, that somebody else could have written or could read.
+    #[error(transparent)]
+    Unsafe(#[from] crate::files::FileError),
     /// Reading or writing a file failed.
     #[error("{}: {source}", path.display())]
     File {
@@ -277,6 +282,22 @@ fn hint(reasons: &[String]) -> String {
 }
 
 impl ChainError {
+    /// What the reader can do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unsafe(error) => error.hint(),
+            Self::RealmFile { what, .. } => Some(crate::realm_file::hint(what).to_owned()),
+            Self::KeyFile { path, detail } if detail.contains("expected mode") => {
+                Some(format!("chmod 600 {}", path.display()))
+            }
+            Self::KeyFile { path, detail } if detail.contains("expected owner") => {
+                Some(format!("use a key of your own, or chown {}", path.display()))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether a smaller request to the same node may succeed: it answered, but not with what was asked for.
     pub(crate) fn may_be_a_size_limit(&self) -> bool {
         matches!(

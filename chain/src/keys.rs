@@ -228,7 +228,7 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, ChainError> {
         return refuse("expected a regular file".into());
     }
     if metadata.mode() & 0o077 != 0 {
-        return refuse(format!("expected mode 0600, got {:04o} (hint: chmod 600)", metadata.mode() & 0o7777));
+        return refuse(format!("expected mode 0600, got {:04o}", metadata.mode() & 0o7777));
     }
     let own = geteuid().as_raw();
     if metadata.uid() != own && metadata.uid() != 0 {
@@ -449,7 +449,7 @@ mod tests {
         for mode in [0o640, 0o604, 0o620, 0o644] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let error = ActorKey::load(&KeySource::File(path.clone()), nothing, answer("correct horse")).unwrap_err();
-            let expected = format!("key file {}: expected mode 0600, got {mode:04o} (hint: chmod 600)", path.display());
+            let expected = format!("key file {}: expected mode 0600, got {mode:04o}", path.display());
             assert_eq!(error.to_string(), expected);
         }
     }

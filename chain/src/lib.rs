@@ -6,6 +6,7 @@
 
 pub mod contract;
 pub mod endpoints;
+pub mod files;
 pub mod keys;
 pub mod logs;
 pub mod profile;

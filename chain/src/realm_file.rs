@@ -3,9 +3,10 @@
 //! to ask and whom to believe.
 //!
 //! Refuses unknown keys with file and line, a pin whose id does not follow from its parts, `dev` on a chain of worth, a quorum
-//! of one, the same endpoint twice, and plain http to another machine unless at least two endpoints must agree.
+//! of one, the same node twice however it is spelled, plain http to other machines unless a quorum needs others too, and a file that
+//! somebody else could have written.
 
-use std::{io::Write, path::Path};
+use std::{io::Write, net::IpAddr, path::Path};
 
 use alloy_primitives::{Address, B256};
 use countersign_registry::pin::RealmPin;
@@ -14,6 +15,7 @@ use url::{Host, Url};
 
 use crate::{
     error::ChainError,
+    files::{self, Owners, Secrecy},
     profile::{ChainProfile, DEV_CHAIN_IDS, ProfileName},
 };
 
@@ -94,7 +96,7 @@ impl RealmFile {
         let profile = ChainProfile::new(profile, pin.chain_id)?;
         let needed = match trust {
             HeaderTrust::Dev if !DEV_CHAIN_IDS.contains(&pin.chain_id) => {
-                let detail = format!("dev is for chain ids {DEV_CHAIN_IDS:?}, got {} (hint: quorum)", pin.chain_id);
+                let detail = format!("dev is for chain ids {DEV_CHAIN_IDS:?}, got {}", pin.chain_id);
                 return refuse("header-source", detail);
             }
             HeaderTrust::Dev => 1,
@@ -104,17 +106,23 @@ impl RealmFile {
         if endpoints.len() < needed {
             return refuse("endpoints", format!("expected at least {needed}, got {}", endpoints.len()));
         }
+        let mut plain = 0_usize;
         for (index, url) in endpoints.iter().enumerate() {
             if endpoints.iter().take(index).any(|earlier| same_node(earlier, url)) {
                 return refuse("endpoints", format!("{} is there twice: one node is one voice", shown(url)));
             }
             match url.scheme() {
                 "https" => {}
-                // A lying network can delay a quorum as a lying node can; it cannot make several of them agree on a lie
-                // without sitting on the way to each. One plain connection it can rewrite as it likes.
-                "http" if is_loopback(url) || needed >= 2 => {}
+                "http" if is_loopback(url) => {}
+                // Who sits on this machine's own line speaks for every plain connection at once: all of them together are one
+                // voice that may lie, so they must never be a quorum by themselves.
                 "http" => {
-                    return refuse("endpoints", format!("{}: expected https, or a quorum of 2 or more", shown(url)));
+                    plain = plain.saturating_add(1);
+                    if plain >= needed {
+                        let detail =
+                            format!("{}: expected https, or a quorum larger than all plain http endpoints", shown(url));
+                        return refuse("endpoints", detail);
+                    }
                 }
                 other => return refuse("endpoints", format!("expected an http:// or https:// URL, got {other}://")),
             }
@@ -122,21 +130,21 @@ impl RealmFile {
         Ok(Self { pin, profile, trust, endpoints })
     }
 
-    /// Reads and checks a realm file.
+    /// Reads and checks a realm file; it and the directories on the way belong to root or the process's user, and nobody else may
+    /// write them.
     ///
     /// # Errors
-    /// `File`, or `RealmFile` with the line where TOML or serde names one.
+    /// `Unsafe`, or `RealmFile` with the line where TOML or serde names one.
     pub fn load(path: &Path) -> Result<Self, ChainError> {
-        let failed = |source| ChainError::File { path: path.to_owned(), source };
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
-        let mut bounded = std::io::Read::take(file, MAX_FILE.saturating_add(1));
-        std::io::Read::read_to_string(&mut bounded, &mut text).map_err(failed)?;
-        if u64::try_from(text.len()).is_ok_and(|length| length > MAX_FILE) {
-            let detail = format!("expected at most {MAX_FILE} bytes");
-            return Err(ChainError::RealmFile { path: path.to_owned(), line: None, detail });
-        }
-        Self::parse(path, &text)
+        let owners = Owners::process();
+        let bytes = files::read(&files::real_path(path, owners)?, owners, Secrecy::Public, MAX_FILE)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| ChainError::RealmFile {
+            path: path.to_owned(),
+            line: None,
+            what: "",
+            detail: "expected UTF-8 text".into(),
+        })?;
+        Self::parse(path, text)
     }
 
     /// Checks the text of a realm file; `path` is for errors only.
@@ -144,15 +152,19 @@ impl RealmFile {
     /// # Errors
     /// `RealmFile`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ChainError> {
-        let refuse = |line, detail| ChainError::RealmFile { path: path.to_owned(), line, detail };
+        let refuse = |line, what, detail| ChainError::RealmFile { path: path.to_owned(), line, what, detail };
         let syntax = |error: toml::de::Error| {
             let line = error.span().and_then(|span| text.get(..span.start)).map(line_of);
-            refuse(line, error.message().to_owned())
+            refuse(line, "", error.message().trim_end().to_owned())
         };
         // Before all other keys: another version may have others.
         let Version { version } = toml::from_str(text).map_err(syntax)?;
         if version != VERSION {
-            return Err(refuse(key_line(text, "version"), format!("version is {version}, expected {VERSION}")));
+            return Err(refuse(
+                key_line(text, "version"),
+                "version",
+                format!("version is {version}, expected {VERSION}"),
+            ));
         }
         let raw: Raw = toml::from_str(text).map_err(syntax)?;
         let trust = match (raw.header_source, raw.quorum) {
@@ -160,13 +172,14 @@ impl RealmFile {
             (RawSource::Dev, Some(_)) => {
                 return Err(refuse(
                     key_line(text, "quorum"),
+                    "quorum",
                     "quorum goes with header-source = \"quorum\" only".into(),
                 ));
             }
             (RawSource::Quorum, Some(k)) => HeaderTrust::Quorum(k),
             (RawSource::Quorum, None) => {
                 let line = key_line(text, "header-source");
-                return Err(refuse(line, "expected quorum = how many endpoints must agree".into()));
+                return Err(refuse(line, "quorum", "expected quorum = how many endpoints must agree".into()));
             }
         };
         let pin = RealmPin {
@@ -181,7 +194,7 @@ impl RealmFile {
             genesis_hash: raw.genesis_hash,
         };
         Self::new(pin, raw.profile, trust, raw.endpoints).map_err(|error| match error {
-            ChainError::Setting { what, detail } => refuse(key_line(text, what), format!("{what}: {detail}")),
+            ChainError::Setting { what, detail } => refuse(key_line(text, what), what, format!("{what}: {detail}")),
             other => other,
         })
     }
@@ -251,19 +264,51 @@ fn key_line(text: &str, key: &str) -> Option<usize> {
     position.checked_add(1)
 }
 
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        // Not every resolver keeps this name to itself, but RFC 6761 says that it must.
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
+/// What the reader can do about a key that is wrong.
+pub(crate) fn hint(what: &str) -> &'static str {
+    match what {
+        "realm" => {
+            "take the realm file from the realm's owner again: one of contract, threshold, roots and salt is not the realm's"
+        }
+        "header-source" => "header-source = \"quorum\" and quorum = 2, with endpoints of three operators",
+        "quorum" => "quorum = 2 with endpoints of three operators: one may fail or lie",
+        "endpoints" => "name nodes of different operators by https://, one each, and at least as many as quorum says",
+        "profile" => "docs/chains.md lists the profiles and their chain ids",
+        "version" => "this program is older or newer than the file: install the version that wrote it",
+        _ => "docs/spec/realm-file.md lists the keys, all of which are needed but quorum",
     }
 }
 
-/// Two tokens for one provider are one voice too.
+/// A node's host, whichever way it is written: names with and without the root's dot, IPv4 inside IPv6.
+#[derive(PartialEq, Eq)]
+enum Place {
+    Loopback,
+    Address(IpAddr),
+    Name(String),
+}
+
+fn place(url: &Url) -> Option<Place> {
+    let address = match url.host()? {
+        Host::Ipv4(address) => IpAddr::V4(address),
+        Host::Ipv6(address) => IpAddr::V6(address).to_canonical(),
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            // Not every resolver keeps this name to itself, but RFC 6761 says that it must.
+            return Some(if name == "localhost" { Place::Loopback } else { Place::Name(name) });
+        }
+    };
+    Some(if address.is_loopback() { Place::Loopback } else { Place::Address(address) })
+}
+
+fn is_loopback(url: &Url) -> bool {
+    place(url) == Some(Place::Loopback)
+}
+
+/// Two tokens for one provider are one voice too, and so are two ports or two schemes of one machine. On this machine itself, ports
+/// are all that tells nodes apart.
 fn same_node(one: &Url, other: &Url) -> bool {
-    one.host() == other.host() && one.port_or_known_default() == other.port_or_known_default()
+    let (here, there) = (place(one), place(other));
+    here == there && (here != Some(Place::Loopback) || one.port_or_known_default() == other.port_or_known_default())
 }
 
 /// Scheme, host and port; the rest may carry a token.
@@ -371,14 +416,17 @@ mod tests {
     fn dev_headers_are_refused_on_a_chain_of_worth() {
         let nodes = vec![url("https://one.example")];
         let error = RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Dev, nodes).unwrap_err();
-        assert_eq!(error.to_string(), "header-source: dev is for chain ids [31337, 1337], got 1 (hint: quorum)");
+        assert_eq!(error.to_string(), "header-source: dev is for chain ids [31337, 1337], got 1");
     }
 
+    const PLAIN: &str =
+        "endpoints: http://192.0.2.1:8545: expected https, or a quorum larger than all plain http endpoints";
+
     #[test]
-    fn plain_http_to_another_machine_needs_a_quorum() {
+    fn plain_http_to_other_machines_is_never_a_quorum_by_itself() {
         let far = vec![url("http://192.0.2.1:8545")];
         let error = RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, far.clone()).unwrap_err();
-        assert_eq!(error.to_string(), "endpoints: http://192.0.2.1:8545: expected https, or a quorum of 2 or more");
+        assert_eq!(error.to_string(), PLAIN);
         for near in ["http://127.0.0.2:1", "http://[::1]:1", "http://localhost:1"] {
             assert!(RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, vec![url(near)]).is_ok(), "{near}");
         }
@@ -387,7 +435,30 @@ mod tests {
             assert!(RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, nodes).is_err(), "{trick}");
         }
         let both = vec![url("http://192.0.2.1:8545"), url("http://192.0.2.2:8545")];
-        assert!(RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(2), both).is_ok());
+        let quorum = |nodes| RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(2), nodes);
+        assert_eq!(quorum(both).unwrap_err().to_string(), PLAIN.replace("192.0.2.1", "192.0.2.2"));
+        let one_of_three = ["http://192.0.2.1:8545", "https://two.example", "https://three.example"];
+        assert!(quorum(one_of_three.map(url).to_vec()).is_ok());
+    }
+
+    #[test]
+    fn one_node_is_one_voice_however_it_is_spelled() {
+        for (one, other) in [
+            ("https://one.example", "https://one.example/"),
+            ("https://one.example", "https://ONE.example:443/v2/key"),
+            ("https://one.example", "https://one.example./"),
+            ("https://one.example", "https://user:token@one.example:8443"),
+            ("https://192.0.2.1", "https://[::ffff:192.0.2.1]"),
+            ("https://192.0.2.1", "https://3221225985"),
+            ("http://127.0.0.1:8545", "http://localhost:8545"),
+            ("http://127.0.0.1:8545", "http://[::1]:8545/rpc"),
+        ] {
+            let nodes = vec![url(one), url("https://two.example"), url(other)];
+            let error = RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(2), nodes).unwrap_err();
+            assert!(error.to_string().ends_with("is there twice: one node is one voice"), "{one} {other}: {error}");
+        }
+        let local = vec![url("http://127.0.0.1:1"), url("http://127.0.0.1:2")];
+        assert!(RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(2), local).is_ok());
     }
 
     #[test]

@@ -193,7 +193,7 @@ async fn roles_and_root_set_are_read_with_proof() {
     let ledger = world.ledger(HeaderTrust::Dev, &[&world.anvil.url]);
     let header = ledger.heads().await.unwrap().latest;
     let admin = proofs::actor(ledger.endpoints(), &world.pin, &header, key(FUNDED_KEY).address()).await.unwrap();
-    assert_eq!(admin.roles, Roles::ADMIN | Roles::REVOKER);
+    assert_eq!(admin.roles, Roles::ADMIN | Roles::ISSUER | Roles::REVOKER);
     let nobody = proofs::actor(ledger.endpoints(), &world.pin, &header, world.root.address()).await.unwrap();
     assert_eq!(nobody, proofs::ActorSlot::default());
     let one = alloy_primitives::U256::ONE;

@@ -288,7 +288,7 @@ async fn a_field_of_a_later_fork_is_refused_and_said_to_be_one() {
 
 /// Two chains with the same beginning and different blocks: what a forger with a chain of its own would serve.
 async fn two_chains() -> (World, Anvil) {
-    let arguments = ["--slots-in-an-epoch", "1", "--timestamp", "1790000000"];
+    let arguments = ["--timestamp", "1790000000"];
     let world = World::on(Anvil::with(&arguments)).await;
     world.note(&["alice"]).await;
     // More than the steps down from the tip: the common beginning, which both chains truly have, is out of reach.

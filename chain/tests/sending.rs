@@ -45,7 +45,7 @@ async fn progress_tells_the_hash_before_it_is_sent_and_the_block_at_the_end() {
     let world = World::new().await;
     let mut steps = Vec::new();
     let mined = world
-        .sender
+        .admin
         .append(world.pin.contract, world.pin.realm, &note("alice"), &mut |step| steps.push(step))
         .await
         .unwrap();
@@ -62,24 +62,24 @@ async fn progress_tells_the_hash_before_it_is_sent_and_the_block_at_the_end() {
 #[tokio::test]
 async fn a_refusal_of_the_contract_is_told_in_words_and_costs_nothing() {
     let world = World::new().await;
-    let before = world.sender.balance().await.unwrap();
-    let forbidden = Write { shard: shard::shard(4, 0), kind: Kind::BATCH.0, data: sign::clear(b"x") };
+    let before = world.admin.balance().await.unwrap();
+    let forbidden = Write { shard: shard::shard(4, 0), kind: Kind::COUNTERSIGN.0, data: sign::clear(b"x") };
     let mut steps = Vec::new();
     let error = world
-        .sender
+        .admin
         .append(world.pin.contract, world.pin.realm, &forbidden, &mut |step| steps.push(step))
         .await
         .unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
-            "the registry refuses: {} has no role that may write entries of kind 0x0400 in realm {}",
-            world.sender.address(),
+            "the registry refuses: {} has no role that may write entries of kind 0x0500 in realm {}",
+            world.admin.address(),
             world.pin.realm
         )
     );
     assert_eq!(steps, []);
-    assert_eq!(world.sender.balance().await.unwrap(), before);
+    assert_eq!(world.admin.balance().await.unwrap(), before);
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_transaction_that_fails_only_when_mined_is_reported_with_its_reason() 
         &Entry::RoleSet(payload::RoleSet { actor: key(OTHER_KEY).address(), roles: 1, x25519: B256::ZERO }),
     )];
     // Both are right when they are estimated; the second has the nonce of the first.
-    let (first, second, ()) = tokio::join!(world.by_roots(1, &write), world.by_roots(1, &write), async {
+    let (first, second, ()) = tokio::join!(world.by_roots_at(1, &write), world.by_roots_at(1, &write), async {
         loop {
             let pending = world.anvil.call("txpool_status", json!([])).await;
             if pending["pending"] == "0x2" {
@@ -109,7 +109,7 @@ async fn a_transaction_that_fails_only_when_mined_is_reported_with_its_reason() 
 
 #[tokio::test]
 async fn parallel_appends_of_one_sender_all_land_each_with_its_own_nonce() {
-    let world = World::on(Anvil::with(&["--block-time", "1", "--slots-in-an-epoch", "1"])).await;
+    let world = World::on(Anvil::with(&["--block-time", "1"])).await;
     let texts: Vec<String> = (0..6).map(|number| format!("note {number}")).collect();
     let nonces = Mutex::new(Vec::new());
     let all = texts.iter().map(|text| {
@@ -120,7 +120,7 @@ async fn parallel_appends_of_one_sender_all_land_each_with_its_own_nonce() {
                     nonces.lock().unwrap().push(nonce);
                 }
             };
-            world.sender.append(world.pin.contract, world.pin.realm, &note(text), &mut report).await
+            world.admin.append(world.pin.contract, world.pin.realm, &note(text), &mut report).await
         }
     });
     for outcome in futures::future::join_all(all).await {
@@ -225,17 +225,17 @@ async fn a_signed_write_is_sent_by_another_account_and_only_once() {
     let world = World::new().await;
     let actor = key(OTHER_KEY);
     let role = Entry::RoleSet(payload::RoleSet { actor: actor.address(), roles: 1, x25519: B256::ZERO });
-    world.by_roots(1, &[sign::write(shard::GOVERNANCE, &role)]).await.unwrap();
+    world.by_roots_at(1, &[sign::write(shard::GOVERNANCE, &role)]).await.unwrap();
     let writes = vec![note("signed"), note("twice")];
     let (nonce, deadline) = (U256::ZERO, U256::from(u64::MAX));
     let domain = sign::domain(world.pin.chain_id, world.pin.contract);
     let digest = sign::append_digest(&domain, actor.address(), world.pin.realm, &writes, nonce, deadline);
     let signature = actor.sign(&digest).unwrap().as_bytes().to_vec().into();
     let signed = SignedAppend { actor: actor.address(), realm: world.pin.realm, writes, nonce, deadline, signature };
-    let mined = world.sender.append_by_sig(world.pin.contract, &signed, &mut |_| ()).await.unwrap();
+    let mined = world.admin.append_by_sig(world.pin.contract, &signed, &mut |_| ()).await.unwrap();
     assert!(mined.entries.iter().all(|entry| entry.actor == actor.address()));
     assert_eq!(mined.entries.len(), 2);
-    let error = world.sender.append_by_sig(world.pin.contract, &signed, &mut |_| ()).await.unwrap_err();
+    let error = world.admin.append_by_sig(world.pin.contract, &signed, &mut |_| ()).await.unwrap_err();
     assert_eq!(error.to_string(), "the registry refuses: nonce 0 was signed, the next one is 1");
 }
 

@@ -1,12 +1,18 @@
 //! Configuration files: `/etc/countersign/config.toml`, then `~/.config/countersign/config.toml` over it, or only the one that
 //! `--config` names. Flags and `COUNTERSIGN_*` variables come before both.
 //!
-//! An unknown key is refused with its name and line: a misspelt key must not be taken for a default. No key holds a secret.
+//! An unknown key is refused with its name and line: a misspelt key must not be taken for a default. No key holds a secret. A file
+//! that somebody else could have written is refused too: it says which realm to believe and which keys to use.
 
 use std::path::{Path, PathBuf};
 
+use countersign_chain::files::{self, FileError, Owners, Secrecy};
+use countersign_delivery::{Puts, StoreSetting};
 use serde::Deserialize;
 use thiserror::Error;
+
+/// The most that is read of a configuration file, in bytes.
+const LIMIT: u64 = 1 << 20;
 
 /// A configuration file cannot be used.
 #[derive(Debug, Error)]
@@ -19,6 +25,9 @@ pub enum ConfigError {
         /// The cause.
         source: std::io::Error,
     },
+    /// Somebody else could have written it.
+    #[error("configuration: {0}")]
+    Unsafe(FileError),
     /// It is not TOML, or has an unknown key or a value of the wrong type.
     #[error("configuration {path}, line {line}: {problem}")]
     Syntax {
@@ -29,6 +38,26 @@ pub enum ConfigError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// Keys that do not go together.
+    #[error("configuration {path}: {problem}")]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        problem: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// What the reader can do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unsafe(error) => error.hint(),
+            Self::Syntax { .. } | Self::Contradiction { .. } => Some("countersign(1) lists the keys".to_owned()),
+            Self::Read { .. } => None,
+        }
+    }
 }
 
 /// How results are printed.
@@ -89,12 +118,19 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self, ReadError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Err(ReadError::Missing(source)),
-            Err(source) => return Err(ReadError::Other(ConfigError::Read { path: path.to_owned(), source })),
-        };
-        let config = Self::parse(path, &text).map_err(ReadError::Other)?;
+        let owners = Owners::process();
+        let read = files::real_path(path, owners)
+            .and_then(|path| files::read(&path, owners, Secrecy::Public, LIMIT))
+            .map_err(|error| match error {
+            FileError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ReadError::Missing(source),
+            FileError::Io { source, .. } => ReadError::Other(ConfigError::Read { path: path.to_owned(), source }),
+            error => ReadError::Other(ConfigError::Unsafe(error)),
+        })?;
+        let text = std::str::from_utf8(&read).map_err(|error| {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+            ReadError::Other(ConfigError::Read { path: path.to_owned(), source })
+        })?;
+        let config = Self::parse(path, text).map_err(ReadError::Other)?;
         Ok(config.based_at(path.parent().unwrap_or(Path::new("."))))
     }
 

@@ -71,6 +71,14 @@ pub enum CliError {
         /// What was expected.
         problem: String,
     },
+    /// A password that others can read.
+    #[error("{path}: mode {mode:04o} lets others read a password; expected 0600")]
+    Readable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Standard input or output failed.
     #[error("standard {stream}: {source}")]
     Stream {
@@ -122,6 +130,9 @@ impl CliError {
                 _ => None,
             },
             Self::Issue(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Chain(error) => error.hint(),
+            Self::Readable { path, .. } => Some(format!("chmod 600 {}", path.display())),
             _ => None,
         }
     }

@@ -68,15 +68,14 @@ pub fn sha256_fingerprint(blob: &[u8]) -> String {
 /// The first line of a password file.
 ///
 /// # Errors
-/// [`CliError::File`]; [`CliError::Content`] when others can read it.
+/// [`CliError::File`]; [`CliError::Readable`] when others can read it.
 pub fn password(path: &Path) -> Result<Zeroizing<String>, CliError> {
     use std::os::unix::fs::MetadataExt;
     let file_error = |source| CliError::File { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(file_error)?;
     let metadata = file.metadata().map_err(file_error)?;
     if metadata.is_file() && metadata.mode() & 0o077 != 0 {
-        let problem = format!("mode {:04o} lets others read a password; expected 0600", metadata.mode() & 0o7777);
-        return Err(CliError::Content { path: path.to_owned(), problem });
+        return Err(CliError::Readable { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
     let mut text = Zeroizing::new(String::new());
     file.take(4096).read_to_string(&mut text).map_err(file_error)?;

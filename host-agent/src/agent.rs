@@ -83,6 +83,8 @@ impl AgentError {
             Self::Config(error) => error.hint(),
             Self::File(error) => error.hint(),
             Self::Device(error) => error.hint(),
+            Self::Realm(error) => error.hint(),
+            Self::Group(name) => Some(format!("groupadd --system {name}, or name another group")),
             _ => None,
         }
     }
@@ -142,7 +144,9 @@ impl Agent {
     /// What keeps the agent from working at all. A state file that cannot be used does not: it is set aside.
     pub fn open(config: Config, log: Log, clocks: Clocks) -> Result<Self, AgentError> {
         let state_dir = config.state_dir.as_path();
+        Directory::check_place(state_dir, Owners::process())?;
         make_state_dir(state_dir)?;
+        Directory::check_place(&config.snapshot_dir(), Owners::process())?;
         let directory = Directory::open(state_dir, Owners::process())?;
         let lock = Lock::take(state_dir)?;
         Self::open_locked(config, log, clocks, directory, lock)

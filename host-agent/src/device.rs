@@ -25,6 +25,9 @@ pub enum DeviceError {
     /// The keystore.
     #[error("device: ledger-key: {0}")]
     Ledger(#[source] ChainError),
+    /// The sealing key's file.
+    #[error("device: sealing-key: {0}")]
+    SealingFile(#[source] FileError),
     /// The sealing key.
     #[error("device: sealing-key: {0}")]
     Sealing(#[source] DeliveryError),
@@ -34,8 +37,9 @@ impl DeviceError {
     /// What the reader can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Password(error) => error.hint(),
-            _ => None,
+            Self::Password(error) | Self::SealingFile(error) => error.hint(),
+            Self::Ledger(error) => error.hint(),
+            Self::PasswordText(_) | Self::Sealing(_) => None,
         }
     }
 }
@@ -55,6 +59,10 @@ impl DeviceKeys {
     /// # Errors
     /// The first file that is missing, unsafe or not a key.
     pub fn load(device: &Device) -> Result<Self, DeviceError> {
+        let (owners, secrecy) = (Owners::process(), Secrecy::Private);
+        files::check(device.ledger_key.as_path(), owners, secrecy)
+            .map_err(|error| DeviceError::Ledger(ChainError::Unsafe(error)))?;
+        files::check(device.sealing_key.as_path(), owners, secrecy).map_err(DeviceError::SealingFile)?;
         let password = password(device.ledger_password_file.as_path())?;
         let source = KeySource::File(device.ledger_key.as_path().to_owned());
         let ledger = ActorKey::load(&source, |_| None, |_| Ok(password)).map_err(DeviceError::Ledger)?;

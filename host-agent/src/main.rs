@@ -63,12 +63,14 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, AgentError> {
     let path = &arguments.config;
     match &arguments.command {
         Command::Run => {
+            // What check-config refuses is refused at the start as well: later it would show as one failure after the other.
+            verify::check_config(path)?;
             let log = Log::for_process("countersign-agent");
             runtime()?.block_on(run::run(path, log, Box::new(Clock::now)))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Once => {
-            let config = Config::load(path)?;
+            let config = verify::check_config(path)?;
             let outcome = runtime()?.block_on(run::once(config, Log::stderr(), Box::new(Clock::now)))?;
             if let Some(failure) = outcome.failure {
                 eprintln!("error: {failure}");

@@ -23,9 +23,10 @@ pub fn check_config(path: &Path) -> Result<Config, AgentError> {
         move |source: FileError| ConfigError::Named { path, field, source }
     };
     load_realm_file(config.realm_file.as_path())?;
-    directory_or_its_parent(config.state_dir.as_path()).map_err(named("state-dir".to_owned()))?;
-    if config.snapshot_dir.is_some() {
-        directory_or_its_parent(&config.snapshot_dir()).map_err(named("snapshot-dir".to_owned()))?;
+    let owners = Owners::process();
+    Directory::check_place(config.state_dir.as_path(), owners).map_err(named("state-dir".to_owned()))?;
+    if let Some(directory) = &config.snapshot_dir {
+        Directory::check_place(directory.as_path(), owners).map_err(named("snapshot-dir".to_owned()))?;
     }
     access_group(&config)?;
     if let Some(device) = &config.device {
@@ -53,16 +54,6 @@ fn check_rule(path: &Path, rule: &PayloadRule) -> Result<(), ConfigError> {
         check_program(command.program.as_path()).map_err(|error| named("reload", error))?;
     }
     Ok(())
-}
-
-fn directory_or_its_parent(path: &Path) -> Result<(), FileError> {
-    match Directory::open(path, Owners::process()) {
-        Err(error) if error.is_not_found() => match path.parent() {
-            Some(parent) => Directory::open(parent, Owners::process()).map(|_| ()),
-            None => Err(error),
-        },
-        opened => opened.map(|_| ()),
-    }
 }
 
 fn existing_directory(path: &Path) -> Result<(), FileError> {

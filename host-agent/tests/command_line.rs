@@ -49,10 +49,15 @@ async fn check_config_accepts_what_works_and_names_the_one_thing_that_does_not()
             "allow-roots = true\n",
             "ROOT/agent.toml:5: unknown field `allow-roots`, expected one of `realm-file`, `host`, `state-dir`, \
              `snapshot-dir`, `group`, `poll-interval-ms`, `max-staleness-secs`, `allow-root`, `device`, `block-store`, \
-             `payload`\n"
+             `payload`\nhint: countersign-agent(8) lists the fields, docs/examples/agent.toml shows them\n"
                 .to_owned(),
         ),
-        ("group = \"root\"\n", "ROOT/agent.toml:5: duplicate key `group`\n".to_owned()),
+        (
+            "group = \"root\"\n",
+            "ROOT/agent.toml:5: duplicate key `group`\n\
+             hint: countersign-agent(8) lists the fields, docs/examples/agent.toml shows them\n"
+                .to_owned(),
+        ),
         (
             "snapshot-dir = \"ROOT/open/snapshot\"\n",
             "ROOT/agent.toml: snapshot-dir: ROOT/open may be written by others (mode 0777)\nhint: chmod go-w ROOT/open\n"
@@ -73,7 +78,8 @@ async fn check_config_accepts_what_works_and_names_the_one_thing_that_does_not()
     }
 
     std::fs::write(host.path("agent.toml"), good.replace("group = \"root\"", "group = \"no-such-group\"")).unwrap();
-    let message = "error: group \"no-such-group\": not found (it is made when the package is installed)\n";
+    let message = "error: group \"no-such-group\": not found (it is made when the package is installed)\n\
+                   hint: groupadd --system no-such-group, or name another group\n";
     assert_eq!(check(), (Some(1), String::new(), message.to_owned()));
 
     std::fs::write(host.path("agent.toml"), &good).unwrap();
@@ -101,11 +107,13 @@ async fn check_config_finds_owners_groups_directories_and_programs_that_are_not_
     let cases = [
         (
             "path = \"ROOT/key\"\nowner = \"nobody-here\"\n",
-            "payload deploy: owner: no user \"nobody-here\" on this host",
+            "payload deploy: owner: no user \"nobody-here\" on this host\n\
+             hint: countersign-agent(8) lists the fields, docs/examples/agent.toml shows them",
         ),
         (
             "path = \"ROOT/key\"\ngroup = \"nobody-here\"\n",
-            "payload deploy: group: no group \"nobody-here\" on this host",
+            "payload deploy: group: no group \"nobody-here\" on this host\n\
+             hint: countersign-agent(8) lists the fields, docs/examples/agent.toml shows them",
         ),
         (
             "path = \"ROOT/none/key\"\n",
@@ -271,7 +279,7 @@ async fn run_stops_at_once_although_an_endpoint_never_answers() {
     let mut world = World::new().await;
     // Takes connections, and nothing else.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    world.anvil.url = format!("http://{}", silent.local_addr().unwrap());
+    world.anvil.url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
     let host = HostFiles::new(&world, Id([1; 16]), "");
     let service = Service::start(&host);
     // Connected: the agent waits for an answer.

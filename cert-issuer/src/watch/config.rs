@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::{ConfigError, Span, read_toml};
+use crate::config::{ConfigError, Span, check_secret, check_state, open_stores, read_file, read_toml, stores_problem};
 use crate::watch::policy::Policy;
 
 /// What a watchdog works with.
@@ -42,9 +42,26 @@ impl WatchConfig {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        Self::parse(path, &read_file(path)?)
+    }
+
+    /// Checks the secrets and directories that it names, before anything is opened or written.
+    ///
+    /// # Errors
+    /// [`ConfigError::Named`].
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        check_secret("actor", &self.actor)?;
+        check_secret("actor-password-file", &self.actor_password_file)?;
+        check_secret("delivery-key", &self.delivery_key)?;
+        check_state(&self.state)
+    }
+
+    /// Opens the block stores; connects to nobody yet.
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub fn stores(&self) -> Result<Stores, DeliveryError> {
+        open_stores(self.store.as_deref(), &self.block_store, Puts::All)
     }
 
     /// Reads a file's text; `path` is for messages and for relative paths.

@@ -81,6 +81,7 @@ impl Watch {
     /// # Errors
     /// See [`StartError`]; a ledger key without the WATCHDOG role, or with ISSUER, is refused.
     pub async fn open(config: WatchConfig) -> Result<Self, StartError> {
+        config.check_files()?;
         let realm = RealmFile::load(&config.realm).map_err(IssueError::from)?;
         let password = first_line(&config.actor_password_file)?;
         let environment = |name: &str| (name == PASSWORD_VARIABLE).then(|| password.as_str().into());

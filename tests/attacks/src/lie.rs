@@ -44,12 +44,11 @@ pub struct Liar {
 
 impl Liar {
     /// In front of a real node.
-    pub async fn start(target: &str) -> Self {
+    pub async fn start(target: &Url) -> Self {
         let honest: Arc<Rule> = Arc::new(|_, _| Act::Pass);
         let rule = Arc::new(Mutex::new(honest));
         let current = Arc::clone(&rule);
-        let target = target.parse().expect("the node's URL");
-        let proxy = Proxy::start(&target, move |method, params| {
+        let proxy = Proxy::start(target, move |method, params| {
             let rule = Arc::clone(&current.lock().expect("no rule panics while it is replaced"));
             rule(method, params)
         })

@@ -14,6 +14,7 @@ use countersign_snapshot::{Clock, Denial};
 
 use crate::{
     lie::Liar,
+    node::Client,
     world::{HostFiles, Records, World, key_lock},
 };
 
@@ -35,16 +36,22 @@ pub struct Stage {
 impl Stage {
     /// One node, believed as development chains are.
     pub async fn dev() -> Self {
-        Self::new(HeaderTrust::Dev, 1).await
+        Self::dev_of(Client::Anvil).await
+    }
+
+    /// The same with the client of the test's choice.
+    pub async fn dev_of(client: Client) -> Self {
+        Self::on(World::of(client).await, HeaderTrust::Dev, 1).await
     }
 
     /// `needed` of `nodes` must agree.
     pub async fn quorum(needed: usize, nodes: usize) -> Self {
-        Self::new(HeaderTrust::Quorum(needed), nodes).await
+        Self::quorum_of(Client::Anvil, needed, nodes).await
     }
 
-    async fn new(trust: HeaderTrust, count: usize) -> Self {
-        Self::on(World::new().await, trust, count).await
+    /// The same with the client of the test's choice.
+    pub async fn quorum_of(client: Client, needed: usize, nodes: usize) -> Self {
+        Self::on(World::of(client).await, HeaderTrust::Quorum(needed), nodes).await
     }
 
     /// On a chain node of the test's choice.
@@ -115,5 +122,5 @@ impl Stage {
 pub async fn on_time(world: &World, host: &HostFiles) {
     let now = i64::try_from(Clock::now().expect("a clock").unix_secs).expect("a time of this age");
     let block = i64::try_from(world.latest_time().await).expect("a time of this age");
-    host.shift.set(block.saturating_sub(now).max(0).saturating_add(5));
+    host.shift.raise(block.saturating_sub(now).max(0).saturating_add(5));
 }

@@ -1,4 +1,5 @@
-//! Nodes that lie, one listed lie after the other: the exact reason code, the old snapshot's bytes, and the truth once it is told.
+//! Nodes that lie, one listed lie after the other, in front of both clients: the exact reason code, the old snapshot's bytes, and the
+//! truth once it is told.
 
 #![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what tests share fails loudly")]
 
@@ -7,6 +8,8 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use attacks::{
     lie::{drop_member, flip, rehash, set},
+    node::Client,
+    on_both_clients,
     proxy::Act,
     stage::Stage,
     world::{HostFiles, World},
@@ -27,6 +30,25 @@ type ListLie = fn(&mut Vec<Value>);
 
 const SLOTS: &str = "storageProof";
 
+on_both_clients!(
+    a_header_that_was_changed_in_any_field_is_refused,
+    a_header_with_a_field_of_a_later_fork_is_refused_as_one_and_a_harmless_addition_is_not,
+    a_block_that_is_none_is_refused,
+    another_chain_id_and_another_beginning_are_refused,
+    code_or_contract_that_is_not_the_pinned_one_publishes_nothing_at_all,
+    a_proof_of_something_else_is_refused,
+    an_old_head_under_a_new_block_is_refused,
+    a_final_block_that_goes_back_takes_nothing_back_and_another_one_of_its_height_is_refused,
+    logs_that_are_not_the_shards_entries_are_refused,
+    one_liar_of_three_neither_misleads_nor_delays_whatever_it_lies_about,
+    nodes_that_disagree_and_fewer_than_enough_publish_nothing,
+    two_liars_with_one_story_are_not_three_of_four,
+    a_final_block_that_only_liars_call_final_grants_nothing,
+    a_silent_node_of_three_costs_a_deadline_and_not_the_truth,
+    a_slow_node_that_makes_many_calls_necessary_does_not_hold_the_others_back,
+    all_silent_publishes_nothing,
+);
+
 /// The first storage proof of an existing slot, and of an absent one.
 fn present_and_absent(proof: &Value) -> (usize, usize) {
     let slots = proof[SLOTS].as_array().unwrap();
@@ -34,9 +56,8 @@ fn present_and_absent(proof: &Value) -> (usize, usize) {
     (slots.iter().position(|slot| !absent(slot)).unwrap(), slots.iter().position(absent).unwrap())
 }
 
-#[tokio::test]
-async fn a_header_that_was_changed_in_any_field_is_refused() {
-    let mut stage = Stage::dev().await;
+async fn a_header_that_was_changed_in_any_field_is_refused(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     for field in [
         "parentHash",
         "sha3Uncles",
@@ -70,9 +91,8 @@ async fn a_header_that_was_changed_in_any_field_is_refused() {
     stage.publishes_the_truth("honest again").await;
 }
 
-#[tokio::test]
-async fn a_header_with_a_field_of_a_later_fork_is_refused_as_one_and_a_harmless_addition_is_not() {
-    let mut stage = Stage::dev().await;
+async fn a_header_with_a_field_of_a_later_fork_is_refused_as_one_and_a_harmless_addition_is_not(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     stage.node().alters_block("latest", |block| {
         set(block, "laterFork", "0x1");
         flip(&mut block["hash"]);
@@ -85,9 +105,8 @@ async fn a_header_with_a_field_of_a_later_fork_is_refused_as_one_and_a_harmless_
     stage.publishes_the_truth("a field that does not").await;
 }
 
-#[tokio::test]
-async fn a_block_that_is_none_is_refused() {
-    let mut stage = Stage::dev().await;
+async fn a_block_that_is_none_is_refused(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     for (what, answer) in [
         ("null", Value::Null),
         ("a list", json!([])),
@@ -101,9 +120,8 @@ async fn a_block_that_is_none_is_refused() {
     }
 }
 
-#[tokio::test]
-async fn another_chain_id_and_another_beginning_are_refused() {
-    let mut stage = Stage::dev().await;
+async fn another_chain_id_and_another_beginning_are_refused(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     stage.node().alters("eth_chainId", |id| *id = json!("0x1"));
     stage.refuses("chain id", Reason::ChainMismatch).await;
     stage.node().alters("eth_chainId", |id| *id = json!("31337"));
@@ -119,9 +137,8 @@ async fn another_chain_id_and_another_beginning_are_refused() {
     stage.publishes_the_truth("honest again").await;
 }
 
-#[tokio::test]
-async fn code_or_contract_that_is_not_the_pinned_one_publishes_nothing_at_all() {
-    let mut world = World::new().await;
+async fn code_or_contract_that_is_not_the_pinned_one_publishes_nothing_at_all(client: Client) {
+    let mut world = World::of(client).await;
     let records = world.populate().await;
     let pin = world.pin.clone();
     world.pin.code_hash = B256::repeat_byte(1);
@@ -144,9 +161,8 @@ async fn code_or_contract_that_is_not_the_pinned_one_publishes_nothing_at_all() 
     assert!(refused.to_string().contains("realm"), "{refused}");
 }
 
-#[tokio::test]
-async fn a_proof_of_something_else_is_refused() {
-    let mut stage = Stage::dev().await;
+async fn a_proof_of_something_else_is_refused(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     let lies: [(&str, Lie); 15] = [
         ("code hash", |proof| flip(&mut proof["codeHash"])),
         ("balance", |proof| flip(&mut proof["balance"])),
@@ -203,9 +219,8 @@ async fn a_proof_of_something_else_is_refused() {
     stage.publishes_the_truth("honest again").await;
 }
 
-#[tokio::test]
-async fn an_old_head_under_a_new_block_is_refused() {
-    let mut stage = Stage::dev().await;
+async fn an_old_head_under_a_new_block_is_refused(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     let old = format!("{:#x}", stage.world.latest_number().await - 1);
     // A true proof, of the block before the lock.
     stage.node().does({
@@ -227,9 +242,8 @@ async fn an_old_head_under_a_new_block_is_refused() {
     stage.refuses("a frozen node", Reason::LatestWentBack).await;
 }
 
-#[tokio::test]
-async fn a_final_block_that_goes_back_takes_nothing_back_and_another_one_of_its_height_is_refused() {
-    let mut stage = Stage::dev().await;
+async fn a_final_block_that_goes_back_takes_nothing_back_and_another_one_of_its_height_is_refused(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     let known = stage.host.snapshot().facts().final_block.number;
     stage.node().does(|method, params| match (method, params[0].as_str()) {
         ("eth_getBlockByNumber", Some("finalized")) => Act::Ask(json!(["0x1", false])),
@@ -260,9 +274,8 @@ async fn a_final_block_that_goes_back_takes_nothing_back_and_another_one_of_its_
     stage.refuses("another final block of that height", Reason::FinalWentBack).await;
 }
 
-#[tokio::test]
-async fn logs_that_are_not_the_shards_entries_are_refused() {
-    let mut stage = Stage::dev().await;
+async fn logs_that_are_not_the_shards_entries_are_refused(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     let list = |lie: ListLie| move |logs: &mut Value| lie(logs.as_array_mut().unwrap());
     let incomplete: [(&str, ListLie); 5] = [
         ("all omitted", |logs| logs.clear()),
@@ -323,9 +336,8 @@ async fn logs_that_are_not_the_shards_entries_are_refused() {
     stage.publishes_the_truth("honest again").await;
 }
 
-#[tokio::test]
-async fn one_liar_of_three_neither_misleads_nor_delays_whatever_it_lies_about() {
-    let mut stage = Stage::quorum(2, 3).await;
+async fn one_liar_of_three_neither_misleads_nor_delays_whatever_it_lies_about(client: Client) {
+    let mut stage = Stage::quorum_of(client, 2, 3).await;
     let lies: [(&str, &'static str, Lie); 8] = [
         ("chain id", "eth_chainId", |id| *id = json!("0x1")),
         ("another state root that re-hashes", "eth_getBlockByNumber", |block| {
@@ -355,9 +367,8 @@ async fn one_liar_of_three_neither_misleads_nor_delays_whatever_it_lies_about() 
     stage.publishes_the_truth("hangs up").await;
 }
 
-#[tokio::test]
-async fn nodes_that_disagree_and_fewer_than_enough_publish_nothing() {
-    let mut stage = Stage::quorum(2, 3).await;
+async fn nodes_that_disagree_and_fewer_than_enough_publish_nothing(client: Client) {
+    let mut stage = Stage::quorum_of(client, 2, 3).await;
     let forged = |time: &'static str| {
         move |block: &mut Value| {
             set(block, "timestamp", time);
@@ -384,9 +395,8 @@ async fn nodes_that_disagree_and_fewer_than_enough_publish_nothing() {
     stage.publishes_the_truth("honest again").await;
 }
 
-#[tokio::test]
-async fn two_liars_with_one_story_are_not_three_of_four() {
-    let mut stage = Stage::quorum(3, 4).await;
+async fn two_liars_with_one_story_are_not_three_of_four(client: Client) {
+    let mut stage = Stage::quorum_of(client, 3, 4).await;
     for node in stage.nodes.iter().take(2) {
         node.alters("eth_getBlockByNumber", |block| {
             flip(&mut block["stateRoot"]);
@@ -398,9 +408,9 @@ async fn two_liars_with_one_story_are_not_three_of_four() {
     stage.publishes_the_truth("one of four").await;
 }
 
-#[tokio::test]
-async fn a_final_block_that_only_liars_call_final_grants_nothing() {
-    let mut stage = Stage::quorum(2, 3).await;
+async fn a_final_block_that_only_liars_call_final_grants_nothing(client: Client) {
+    let mut stage = Stage::quorum_of(client, 2, 3).await;
+    stage.world.anvil.leave_finality_behind().await;
     let later =
         stage.world.add(9, &Entry::GrantAdd(attacks::world::grant(9, stage.records.user, stage.records.host))).await;
     stage.node().does(|method, params| match (method, params[0].as_str()) {
@@ -409,14 +419,13 @@ async fn a_final_block_that_only_liars_call_final_grants_nothing() {
     });
     stage.publishes_the_truth("one liar").await;
     assert_eq!(stage.host.snapshot().grant(later).unwrap(), None, "the grant is not final");
-    stage.world.anvil.mine(3).await;
+    stage.world.anvil.finalize().await;
     stage.publishes_the_truth("final now").await;
     assert!(stage.host.snapshot().grant(later).unwrap().is_some());
 }
 
-#[tokio::test]
-async fn a_silent_node_of_three_costs_a_deadline_and_not_the_truth() {
-    let mut stage = Stage::quorum(2, 3).await;
+async fn a_silent_node_of_three_costs_a_deadline_and_not_the_truth(client: Client) {
+    let mut stage = Stage::quorum_of(client, 2, 3).await;
     stage.node().does(|_, _| Act::Silent);
     stage.publishes_the_truth("silent").await;
     stage.world.anvil.mine(1).await;
@@ -424,9 +433,8 @@ async fn a_silent_node_of_three_costs_a_deadline_and_not_the_truth() {
     stage.publishes_the_truth("endless").await;
 }
 
-#[tokio::test]
-async fn a_slow_node_that_makes_many_calls_necessary_does_not_hold_the_others_back() {
-    let mut stage = Stage::quorum(2, 3).await;
+async fn a_slow_node_that_makes_many_calls_necessary_does_not_hold_the_others_back(client: Client) {
+    let mut stage = Stage::quorum_of(client, 2, 3).await;
     stage.world.anvil.mine(200).await;
     // One block at a time, each answer within its deadline: more than half an hour, if it had its way.
     stage.node().does(|method, params| match method {
@@ -438,9 +446,8 @@ async fn a_slow_node_that_makes_many_calls_necessary_does_not_hold_the_others_ba
     tokio::time::timeout(Duration::from_secs(60), cycle).await.expect("the next node is asked in time");
 }
 
-#[tokio::test]
-async fn all_silent_publishes_nothing() {
-    let mut stage = Stage::dev().await;
+async fn all_silent_publishes_nothing(client: Client) {
+    let mut stage = Stage::dev_of(client).await;
     stage.node().does(|_, _| Act::Silent);
     stage.refuses("silent", Reason::EndpointsSilent).await;
 }

@@ -1,7 +1,7 @@
-//! Generated lies: true answers of a real node, changed from a seed. In the process against the verifiers alone, for volume; and
-//! through a proxy against the agent, one liar among three nodes.
+//! Generated lies: true answers of real nodes of both clients, changed from a seed. In the process against the verifiers alone, for
+//! volume; and through a proxy against the agent, one liar among three nodes.
 //!
-//! `COUNTERSIGN_ATTACK_SEED=n` replays a run, `COUNTERSIGN_ATTACK_MUTATIONS=n` (default 100,000) makes it longer.
+//! `COUNTERSIGN_ATTACK_SEED=n` replays a run, `COUNTERSIGN_ATTACK_MUTATIONS=n` (default 100,000, shared by the clients) makes it longer.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use alloy_primitives::{B256, U256};
 use attacks::{
     mutate::{Seeded, mutate},
+    node::Client,
+    on_both_clients,
     proxy::Act,
     stage::Stage,
     world::{World, grant, key_lock},
@@ -31,6 +33,12 @@ use countersign_registry::{
     shard, sign,
 };
 use serde_json::{Value, json};
+
+on_both_clients!(
+    no_mutated_answer_is_accepted_for_anything_but_the_truth,
+    one_node_of_three_that_mutates_every_answer_neither_misleads_nor_delays,
+    two_nodes_of_three_that_mutate_every_answer_do_not_mislead,
+);
 
 /// True answers about one block, and what follows from them.
 struct Truth {
@@ -96,8 +104,8 @@ impl Tally {
     }
 }
 
-async fn truths() -> (World, Truth, Truth) {
-    let world = World::new().await;
+async fn truths(client: Client) -> (World, Truth, Truth) {
+    let world = World::of(client).await;
     let records = world.populate().await;
     for seed in 1..4 {
         world.append(shard::DENIALS, &key_lock(Fingerprint20([seed; 20]))).await;
@@ -110,13 +118,13 @@ async fn truths() -> (World, Truth, Truth) {
     (world, truth, older)
 }
 
-#[tokio::test]
-async fn no_mutated_answer_is_accepted_for_anything_but_the_truth() {
-    let (_world, truth, older) = truths().await;
-    let count: u64 = match std::env::var("COUNTERSIGN_ATTACK_MUTATIONS") {
+async fn no_mutated_answer_is_accepted_for_anything_but_the_truth(client: Client) {
+    let (_world, truth, older) = truths(client).await;
+    let all: u64 = match std::env::var("COUNTERSIGN_ATTACK_MUTATIONS") {
         Ok(text) => text.parse().expect("COUNTERSIGN_ATTACK_MUTATIONS: a number"),
         Err(_) => 100_000,
     };
+    let count = all.div_ceil(2);
     let seed = Seeded::from_environment("mutations");
     // One lie after the other has a seed of its own, so that threads share nothing.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -135,7 +143,7 @@ async fn no_mutated_answer_is_accepted_for_anything_but_the_truth() {
             tally.true_still += true_still;
         }
     });
-    println!("{count} mutations: {} refused, {} true still, 0 accepted", tally.refused, tally.true_still);
+    println!("{client:?}: {count} mutations: {} refused, {} true still, 0 accepted", tally.refused, tally.true_still);
     assert_eq!(tally.refused + tally.true_still, count);
     // Were most mutations without effect, the figure would say nothing.
     assert!(tally.refused > count / 2, "{tally:?}");
@@ -175,7 +183,7 @@ fn attack(truth: &Truth, older: &Truth, seed: Seeded, numbers: impl Iterator<Ite
 
 #[tokio::test]
 async fn a_verifier_that_believed_values_without_their_proof_would_be_caught() {
-    let (_world, truth, older) = truths().await;
+    let (_world, truth, older) = truths(Client::Anvil).await;
     let mut random = Seeded::new(1);
     let mut believed = 0;
     for _ in 0..2_000 {
@@ -203,9 +211,8 @@ async fn a_seed_gives_the_same_lies_again() {
     assert_eq!(lies(), lies());
 }
 
-#[tokio::test]
-async fn one_node_of_three_that_mutates_every_answer_neither_misleads_nor_delays() {
-    let mut stage = Stage::quorum(2, 3).await;
+async fn one_node_of_three_that_mutates_every_answer_neither_misleads_nor_delays(client: Client) {
+    let mut stage = Stage::quorum_of(client, 2, 3).await;
     let seed = Seeded::from_environment("one of three");
     let random = std::sync::Arc::new(std::sync::Mutex::new(seed));
     stage.node().does(move |_, _| {
@@ -214,15 +221,14 @@ async fn one_node_of_three_that_mutates_every_answer_neither_misleads_nor_delays
             mutate(result, &[], &mut random.lock().unwrap());
         }))
     });
-    for round in 0..60 {
+    for round in 0..40 {
         stage.world.anvil.mine(1).await;
         stage.publishes_the_truth(&format!("round {round}")).await;
     }
 }
 
-#[tokio::test]
-async fn two_nodes_of_three_that_mutate_every_answer_do_not_mislead() {
-    let mut stage = Stage::quorum(2, 3).await;
+async fn two_nodes_of_three_that_mutate_every_answer_do_not_mislead(client: Client) {
+    let mut stage = Stage::quorum_of(client, 2, 3).await;
     let seed = Seeded::from_environment("two of three");
     let random = std::sync::Arc::new(std::sync::Mutex::new(seed));
     for node in stage.nodes.iter().take(2) {

@@ -1,7 +1,5 @@
 //! A node that lies: an HTTP proxy in front of a real one that hands every JSON-RPC exchange to a closure.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test support fails loudly")]
-
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -46,12 +44,14 @@ pub type Rule = dyn Fn(&str, &Value) -> Act + Send + Sync;
 
 /// A running proxy; ends when dropped.
 pub struct Proxy {
+    /// Its endpoint.
     pub url: Url,
     task: JoinHandle<()>,
     calls: Arc<AtomicUsize>,
 }
 
 impl Proxy {
+    /// In front of a real node.
     pub async fn start(target: &Url, rule: impl Fn(&str, &Value) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
@@ -73,6 +73,7 @@ impl Proxy {
     }
 
     /// How many calls came so far.
+    #[must_use]
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }

@@ -1,7 +1,9 @@
-//! Opening and replacing files that access depends on. A path is walked from `/` one component at a time, each opened without
-//! following a symbolic link and checked on the very descriptor that is used next; directories that somebody else could change
-//! are refused, and so are keys that others can read. Files are replaced whole (temporary file, fsync, rename, fsync of the
-//! directory) and never truncated in place.
+//! Opening and replacing files that access depends on: configurations, realm files, keys, snapshots. A path is walked from `/` one
+//! component at a time, each opened without following a symbolic link and checked on the very descriptor that is used next;
+//! directories that somebody else could change are refused, and so are keys that others can read. Files are replaced whole (temporary
+//! file, fsync, rename, fsync of the directory) and never truncated in place.
+//!
+//! People's own files may be reached through links ([`real_path`]), as long as nobody else could have made or could change one.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,6 +15,9 @@ use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 use zeroize::Zeroizing;
+
+/// As many links as the kernel follows.
+const MAX_LINKS: usize = 40;
 
 /// What is wrong with a file or a directory on the way to it.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,9 @@ pub enum FileError {
     /// A component of the path, or the file itself, is a symbolic link.
     #[error("{} is a symbolic link; expected the thing itself", .0.display())]
     SymbolicLink(PathBuf),
+    /// Links that lead to links without end.
+    #[error("{}: expected at most {MAX_LINKS} symbolic links on the way", .0.display())]
+    Links(PathBuf),
     /// Not a directory, or not a regular file, where one is needed.
     #[error("{} is not a {expected}", path.display())]
     Kind {
@@ -81,10 +89,17 @@ impl FileError {
     /// What the reader can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Writable { path, mode } if mode & 0o1000 != 0 => Some(format!(
+                "choose a directory that only root or you may write: in {} anybody can take a name first",
+                path.display()
+            )),
             Self::Writable { path, .. } => Some(format!("chmod go-w {}", path.display())),
             Self::Readable { path, .. } => Some(format!("chmod go= {}", path.display())),
             Self::Owner { path, expected, .. } => Some(format!("chown {expected} {}", path.display())),
-            _ => None,
+            Self::SymbolicLink(path) => Some(format!("write the path that `realpath {}` prints", path.display())),
+            Self::Path(_) => Some("write the path from / on".to_owned()),
+            Self::Links(_) => Some("write the path that it is meant to lead to".to_owned()),
+            Self::Io { .. } | Self::Kind { .. } | Self::Size { .. } => None,
         }
     }
 
@@ -111,12 +126,12 @@ impl Owners {
         Self { also: uid }
     }
 
-    fn check(self, path: &Path, stat: &FileStat) -> Result<(), FileError> {
+    fn check(self, path: &Path, uid: u32) -> Result<(), FileError> {
         // Root owns everything above a test directory; a file of root's is never less trustworthy than one's own.
-        if stat.st_uid == 0 || stat.st_uid == self.also {
+        if uid == 0 || uid == self.also {
             return Ok(());
         }
-        Err(FileError::Owner { path: path.to_owned(), uid: stat.st_uid, expected: self.also })
+        Err(FileError::Owner { path: path.to_owned(), uid, expected: self.also })
     }
 }
 
@@ -155,6 +170,10 @@ impl Directory {
     /// # Errors
     /// The component that is missing, linked or unsafe.
     pub fn open(path: &Path, owners: Owners) -> Result<Self, FileError> {
+        Self::walk(path, owners, Sticky::PassThrough)
+    }
+
+    fn walk(path: &Path, owners: Owners, sticky: Sticky) -> Result<Self, FileError> {
         let mut walked = PathBuf::from("/");
         let mut names = Vec::new();
         let mut components = path.components();
@@ -170,16 +189,29 @@ impl Directory {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
         let mut fd = nix::fcntl::open("/", flags, Mode::empty()).map_err(|errno| io("open", &walked, errno))?;
         let mut stat = fstat(&fd).map_err(|errno| io("examine", &walked, errno))?;
-        check_directory(&walked, &stat, owners, names.is_empty())?;
+        check_directory(&walked, &stat, owners, sticky.at(names.is_empty()))?;
         let mut left = names.len();
         for name in names {
             left = left.saturating_sub(1);
             walked.push(name);
             fd = openat(&fd, name, flags, Mode::empty()).map_err(|errno| not_a_directory(&fd, name, &walked, errno))?;
             stat = fstat(&fd).map_err(|errno| io("examine", &walked, errno))?;
-            check_directory(&walked, &stat, owners, left == 0)?;
+            check_directory(&walked, &stat, owners, sticky.at(left == 0))?;
         }
         Ok(Self { fd, path: walked, owners })
+    }
+
+    /// Checks a directory that a program keeps for itself, and the one in which it stands: in a directory that everybody may write,
+    /// sticky or not, its name could be taken while it is not there. It need not exist yet; its parent must.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn check_place(path: &Path, owners: Owners) -> Result<(), FileError> {
+        Self::of(path, owners)?;
+        match Self::open(path, owners) {
+            Err(error) if error.is_not_found() => Ok(()),
+            opened => opened.map(|_| ()),
+        }
     }
 
     /// Opens the directory that holds `path` and returns it with the file's name.
@@ -204,13 +236,7 @@ impl Directory {
     /// A missing, linked, foreign, writable (or, where private, readable) or oversize file.
     pub fn read(&self, name: &std::ffi::OsStr, secrecy: Secrecy, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
         let path = self.path.join(name);
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::ELOOP => FileError::SymbolicLink(path.clone()),
-            errno => io("open", &path, errno),
-        })?;
-        let stat = fstat(&fd).map_err(|errno| io("examine", &path, errno))?;
-        check_file(&path, &stat, self.owners, secrecy)?;
+        let fd = self.open_file(name, secrecy)?;
         let mut bytes = Zeroizing::new(Vec::new());
         File::from(fd).take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|source| FileError::Io {
             action: "read",
@@ -221,6 +247,18 @@ impl Directory {
             return Err(FileError::Size { path, limit });
         }
         Ok(bytes)
+    }
+
+    fn open_file(&self, name: &std::ffi::OsStr, secrecy: Secrecy) -> Result<OwnedFd, FileError> {
+        let path = self.path.join(name);
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::ELOOP => FileError::SymbolicLink(path.clone()),
+            errno => io("open", &path, errno),
+        })?;
+        let stat = fstat(&fd).map_err(|errno| io("examine", &path, errno))?;
+        check_file(&path, &stat, self.owners, secrecy)?;
+        Ok(fd)
     }
 
     /// Whether there is anything of this name, a dangling link included.
@@ -287,6 +325,75 @@ impl Directory {
     }
 }
 
+/// Where a directory of root's may be writable by all, if what is in it can only be renamed by its owner.
+#[derive(Clone, Copy)]
+enum Sticky {
+    /// On the way, and not at its end.
+    PassThrough,
+    /// At the end too: what is looked for there is somebody's link.
+    Anywhere,
+}
+
+impl Sticky {
+    fn at(self, last: bool) -> bool {
+        matches!(self, Self::Anywhere) || !last
+    }
+}
+
+/// The path without `.`, `..` and symbolic links that `path` leads to; a relative one begins in the working directory. Each link must
+/// belong to `owners` and stand in a directory that nobody else can change. What is at the end is not looked at: open it with
+/// [`read`] or [`Directory::open`], which check everything on the way to it.
+///
+/// # Errors
+/// The component that is missing, or the link that is not to be trusted.
+pub fn real_path(path: &Path, owners: Owners) -> Result<PathBuf, FileError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| FileError::Io { action, path, source }
+    };
+    let absolute = std::path::absolute(path).map_err(failed("find", path))?;
+    let mut real = PathBuf::from("/");
+    let mut rest: Vec<PathBuf> = vec![absolute];
+    let mut links = 0_usize;
+    while let Some(next) = rest.pop() {
+        let mut components = next.components();
+        let Some(first) = components.next() else { continue };
+        rest.push(components.as_path().to_owned());
+        match first {
+            Component::RootDir => real = PathBuf::from("/"),
+            Component::ParentDir => {
+                real.pop();
+            }
+            Component::Normal(name) => {
+                let found = real.join(name);
+                let metadata = std::fs::symlink_metadata(&found).map_err(failed("open", &found))?;
+                if !metadata.is_symlink() {
+                    real = found;
+                    continue;
+                }
+                links = links.saturating_add(1);
+                if links > MAX_LINKS {
+                    return Err(FileError::Links(path.to_owned()));
+                }
+                owners.check(&found, std::os::unix::fs::MetadataExt::uid(&metadata))?;
+                Directory::walk(&real, owners, Sticky::Anywhere)?;
+                rest.push(std::fs::read_link(&found).map_err(failed("read", &found))?);
+            }
+            Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(real)
+}
+
+/// Checks that the file at an absolute path could be read by [`read`], and reads nothing.
+///
+/// # Errors
+/// As [`read`].
+pub fn check(path: &Path, owners: Owners, secrecy: Secrecy) -> Result<(), FileError> {
+    let (directory, name) = Directory::of(path, owners)?;
+    directory.open_file(name, secrecy).map(|_| ())
+}
+
 /// Reads the file at an absolute path, after walking to it (see [`Directory`]).
 ///
 /// # Errors
@@ -296,11 +403,11 @@ pub fn read(path: &Path, owners: Owners, secrecy: Secrecy, limit: u64) -> Result
     directory.read(name, secrecy, limit)
 }
 
-fn check_directory(path: &Path, stat: &FileStat, owners: Owners, last: bool) -> Result<(), FileError> {
-    owners.check(path, stat)?;
+fn check_directory(path: &Path, stat: &FileStat, owners: Owners, may_be_sticky: bool) -> Result<(), FileError> {
+    owners.check(path, stat.st_uid)?;
     let mode = stat.st_mode & 0o7777;
     // In a sticky directory of root's nobody can rename or remove what another owns, so it is safe to walk through.
-    let sticky = stat.st_uid == 0 && mode & 0o1000 != 0 && !last;
+    let sticky = stat.st_uid == 0 && mode & 0o1000 != 0 && may_be_sticky;
     if mode & 0o022 != 0 && !sticky {
         return Err(FileError::Writable { path: path.to_owned(), mode });
     }
@@ -311,7 +418,7 @@ fn check_file(path: &Path, stat: &FileStat, owners: Owners, secrecy: Secrecy) ->
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
         return Err(FileError::Kind { path: path.to_owned(), expected: "regular file" });
     }
-    owners.check(path, stat)?;
+    owners.check(path, stat.st_uid)?;
     let mode = stat.st_mode & 0o7777;
     if mode & 0o022 != 0 {
         return Err(FileError::Writable { path: path.to_owned(), mode });
@@ -426,6 +533,44 @@ mod tests {
         fs::write(directory.path().join("file"), [0; 101]).unwrap();
         let error = read(&directory.path().join("file"), Owners::process(), Secrecy::Public, 100).unwrap_err();
         assert!(matches!(error, FileError::Size { limit: 100, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_link_is_followed_where_nobody_else_could_have_made_it() {
+        let directory = safe_directory();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        fs::create_dir(root.join("real")).unwrap();
+        fs::write(root.join("real/file"), "here").unwrap();
+        symlink("real", root.join("folder")).unwrap();
+        symlink("../folder/./file", root.join("real/link")).unwrap();
+        symlink("round", root.join("round")).unwrap();
+        let real = |name: &str| real_path(&root.join(name), Owners::process());
+        for name in ["real/file", "folder/file", "real/link", "folder/link", "real/../folder/file"] {
+            assert_eq!(real(name).unwrap(), root.join("real/file"), "{name}");
+        }
+        assert!(matches!(real("round"), Err(FileError::Links(_))));
+        assert!(real("none").unwrap_err().is_not_found());
+        chmod(&root.join("real"), 0o777);
+        assert!(matches!(real("real/link"), Err(FileError::Writable { path, .. }) if path == root.join("real")));
+        chmod(&root.join("real"), 0o700);
+        if Uid::effective().is_root() {
+            std::os::unix::fs::lchown(root.join("folder"), Some(4711), None).unwrap();
+            assert!(matches!(real("folder/file"), Err(FileError::Owner { uid: 4711, .. })));
+        }
+    }
+
+    #[test]
+    fn a_directory_of_one_s_own_does_not_stand_where_everybody_may_write() {
+        let directory = safe_directory();
+        let place = |name: &str| Directory::check_place(&directory.path().join(name), Owners::process());
+        place("state").unwrap();
+        fs::create_dir(directory.path().join("state")).unwrap();
+        place("state").unwrap();
+        assert!(place("none/state").unwrap_err().is_not_found());
+        chmod(directory.path(), 0o1777);
+        let error = place("state").unwrap_err();
+        assert!(matches!(error, FileError::Writable { mode: 0o1777, .. }), "{error}");
+        assert!(error.hint().unwrap().starts_with("choose a directory that only root or you may write"), "{error}");
     }
 
     #[test]

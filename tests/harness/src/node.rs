@@ -1,0 +1,231 @@
+//! Chain nodes: anvil, and `geth --dev` as the second client. Each is a process of its own on a free port, killed by its pid when
+//! dropped. A chain makes blocks when a test says so, or on each transaction: block numbers are the test's to decide.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use alloy_primitives::Address;
+use countersign_chain::{
+    ChainError,
+    endpoints::{Endpoints, Limits},
+    keys::ActorKey,
+};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::{
+    tools,
+    world::{ADMIN_KEY, DEVICE_KEY, ROOT_KEY},
+};
+
+/// What tests of one kind always tell anvil.
+pub const ANVIL_ARGUMENTS: [&str; 4] = ["--hardfork", "osaka", "--slots-in-an-epoch", "1"];
+
+/// The tenth key of anvil's well-known mnemonic, which no test uses for anything else: its nonces disturb nobody.
+const FUNDING_KEY: &str = "2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
+
+/// Which program a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Foundry's development node; can mine, roll back and reorganise as it is told.
+    Anvil,
+    /// go-ethereum: other JSON, other proofs of absence, another finality.
+    Geth,
+}
+
+impl Client {
+    /// Starts one.
+    pub async fn start(self) -> Node {
+        match self {
+            Self::Anvil => Node::on_demand(),
+            Self::Geth => Node::geth().await,
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    child: Child,
+    /// Its endpoint.
+    pub url: Url,
+    /// Its chain's id.
+    pub chain_id: u64,
+    /// Which program it is.
+    pub client: Client,
+    /// geth's developer account, whose payments make blocks.
+    payer: Option<Address>,
+}
+
+impl Node {
+    /// anvil; `safe` and `finalized` are one and two blocks behind.
+    #[must_use]
+    pub fn on_demand() -> Self {
+        Self::with(&[])
+    }
+
+    /// anvil with more arguments.
+    #[must_use]
+    pub fn with(arguments: &[&str]) -> Self {
+        let mut child = Command::new(tools::foundry("anvil"))
+            .args(["--host", "127.0.0.1", "--port", "0"])
+            .args(ANVIL_ARGUMENTS)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("anvil starts");
+        let address = listens(child.stdout.take().expect("piped"), |line| line.strip_prefix("Listening on "));
+        let url = Url::parse(&format!("http://{address}")).expect("an address");
+        Self { child, url, chain_id: 31337, client: Client::Anvil, payer: None }
+    }
+
+    /// `geth --dev`, which makes a block of each transaction and calls a block final with every 32nd one. The accounts of a
+    /// [`World`](crate::world::World) are funded.
+    pub async fn geth() -> Self {
+        let mut child = Command::new(tools::geth())
+            .args(["--dev", "--ipcdisable", "--nodiscover", "--port", "0", "--authrpc.port", "0"])
+            .args(["--http", "--http.addr", "127.0.0.1", "--http.port", "0", "--http.api", "eth,debug"])
+            // Neither is used by a chain that lives for seconds, and both take time to prepare.
+            .args(["--nousb", "--cache", "64"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("geth starts");
+        let address = listens(child.stderr.take().expect("piped"), |line| {
+            let (_, rest) =
+                line.split_once("HTTP server started").and_then(|(_, rest)| rest.split_once("endpoint="))?;
+            rest.split_whitespace().next()
+        });
+        let url = Url::parse(&format!("http://{address}")).expect("an address");
+        let mut node = Self { child, url, chain_id: 1337, client: Client::Geth, payer: None };
+        let accounts = node.call("eth_accounts", json!([])).await;
+        let payer: Address = serde_json::from_value(accounts[0].clone()).expect("the developer's account");
+        node.payer = Some(payer);
+        for key in [ADMIN_KEY, ROOT_KEY, DEVICE_KEY] {
+            node.fund(ActorKey::from_hex(key).unwrap().address()).await;
+        }
+        node
+    }
+
+    async fn send(&self, transaction: &Value) -> Value {
+        self.call("eth_sendTransaction", json!([transaction])).await
+    }
+
+    async fn mined(&self, transaction: &Value) {
+        let endpoints = self.endpoints();
+        let node = endpoints.iter().next().unwrap();
+        loop {
+            match node.call::<Value>("eth_getTransactionReceipt", json!([transaction])).await {
+                Ok(receipt) if !receipt.is_null() => return,
+                Ok(_) => {}
+                // What geth says of a chain that has just begun.
+                Err(ChainError::Rpc { message, .. }) if message.contains("indexing is in progress") => {}
+                Err(error) => panic!("{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// For our own client.
+    #[must_use]
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints::new(std::slice::from_ref(&self.url), Limits::default()).unwrap()
+    }
+
+    /// One call that must succeed.
+    pub async fn call(&self, method: &'static str, params: Value) -> Value {
+        let endpoints = self.endpoints();
+        let answer = endpoints.iter().next().unwrap().call(method, params).await;
+        answer.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Gives an account 100 test coins, by a transaction: balances that are set by decree make anvil's proofs wrong for a block.
+    pub async fn fund(&self, account: Address) {
+        let payer = match self.payer {
+            Some(payer) => payer,
+            None => ActorKey::from_hex(FUNDING_KEY).unwrap().address(),
+        };
+        let hash = self.send(&json!({ "from": payer, "to": account, "value": "0x56bc75e2d63100000" })).await;
+        self.mined(&hash).await;
+    }
+
+    /// Takes back every block above `number`.
+    pub async fn set_head(&self, number: u64) {
+        match self.client {
+            Client::Anvil => {
+                let depth = self.number("latest").await.checked_sub(number).expect("a block that is there");
+                self.call("anvil_rollback", json!([depth])).await;
+            }
+            Client::Geth => {
+                self.call("debug_setHead", json!([format!("{number:#x}")])).await;
+            }
+        }
+    }
+
+    /// Makes that many blocks, of nothing or nearly so.
+    pub async fn mine(&self, blocks: u64) {
+        let Some(payer) = self.payer else {
+            self.call("anvil_mine", json!([format!("{blocks:#x}")])).await;
+            return;
+        };
+        for _ in 0..blocks {
+            let transaction = self.send(&json!({ "from": payer, "to": payer })).await;
+            self.mined(&transaction).await;
+        }
+    }
+
+    /// Makes blocks until what is there now is final.
+    pub async fn finalize(&self) {
+        match self.client {
+            Client::Anvil => self.mine(3).await,
+            Client::Geth => {
+                let latest = self.number("latest").await;
+                while self.number("finalized").await < latest {
+                    self.mine(1).await;
+                }
+            }
+        }
+    }
+
+    /// Makes blocks until the next one and its successor are final only later: geth calls every 32nd block final as it makes it.
+    pub async fn leave_finality_behind(&self) {
+        if self.client == Client::Geth {
+            while self.number("latest").await % 32 > 16 {
+                self.mine(1).await;
+            }
+        }
+    }
+
+    /// The number of the block that a tag names.
+    pub async fn number(&self, tag: &str) -> u64 {
+        let block = self.call("eth_getBlockByNumber", json!([tag, false])).await;
+        let text = block["number"].as_str().unwrap_or("0x0");
+        u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a block number")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Errors only say that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads a new process's lines until one says where it listens. Goes on reading afterwards, else it stops at a full pipe.
+fn listens(output: impl Read + Send + 'static, address: impl Fn(&str) -> Option<&str>) -> String {
+    let mut lines = BufReader::new(output).lines();
+    let found = loop {
+        let line = lines.next().expect("it says where it listens, before it ends").expect("UTF-8");
+        if let Some(address) = address(&line) {
+            break address.trim().to_owned();
+        }
+    };
+    std::thread::spawn(move || for _ in lines.map_while(Result::ok) {});
+    found
+}
