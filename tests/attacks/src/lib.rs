@@ -32,8 +32,10 @@ macro_rules! on_both_clients {
     };
 }
 
+pub mod cast;
 pub mod lie;
 pub mod mutate;
+pub mod paper;
 pub mod stage;
 
 pub use harness::{node, proxy};

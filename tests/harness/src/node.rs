@@ -91,6 +91,8 @@ impl Node {
             .args(["--http", "--http.addr", "127.0.0.1", "--http.port", "0", "--http.api", "eth,debug"])
             // Neither is used by a chain that lives for seconds, and both take time to prepare.
             .args(["--nousb", "--cache", "64"])
+            // Else a transaction that a reorg took back is sent once more after a minute.
+            .arg("--txpool.nolocals")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

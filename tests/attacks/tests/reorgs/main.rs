@@ -2,17 +2,31 @@
 //! restarted in between. Promise 4: denials count from the latest block and keep counting through a reorg, new authority counts from
 //! the final view; batches by an already final issuer count from the latest block, and only while they are there.
 
-#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "what tests share fails loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "what tests share fails loudly"
+)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod authority;
+mod deliveries;
+mod denials;
+mod geth;
+mod histories;
+mod model;
+mod orders;
+mod protocol;
 
 use attacks::{
-    mutate::Seeded,
+    paper::blob,
     stage,
     world::{HostFiles, Records, World, grant, key_lock},
 };
 use countersign_agent::{agent::Agent, reason::Reason};
-use countersign_certificate::{Fingerprint20, Id, Serial};
+use countersign_certificate::{Id, Serial};
 use countersign_registry::{
     entries::{Entry, Roles, Targets, payload},
     shard, sign,
@@ -21,10 +35,9 @@ use countersign_snapshot::{BatchState, CaState, Denial, Snapshot};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// An Ed25519 public key in wire form, of no known private key.
-fn blob(name: u8) -> Vec<u8> {
-    let key = [&[0, 0, 0, 11], b"ssh-ed25519".as_slice(), &[0, 0, 0, 32], &[name; 32]];
-    key.concat()
+fn settings(items: &[(u16, u64)]) -> Entry {
+    let items = items.iter().map(|(key, value)| payload::Setting { key: *key, value: *value }).collect();
+    Entry::Settings(payload::Settings { items })
 }
 
 fn ca_entry(seed: u8, issuer: alloy_primitives::Address) -> Entry {
@@ -327,117 +340,4 @@ async fn a_fork_of_the_final_block_without_any_entry_changed_is_refused_too() {
     let failure = scene.agent.as_mut().unwrap().cycle().await.failure.unwrap();
     assert_eq!(failure.reason, Reason::FinalWentBack, "{failure}");
     assert!(scene.host.snapshot_files() == before, "the snapshot has changed");
-}
-
-/// What a random history writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    Grant(u8),
-    Remove(u8),
-    Lock(u8),
-}
-
-#[tokio::test]
-async fn in_random_histories_with_reorgs_a_host_is_never_more_permissive_than_the_final_history_and_the_latest_denials()
-{
-    let mut random = Seeded::from_environment("reorgs");
-    let rounds: usize = match std::env::var("COUNTERSIGN_ATTACK_ROUNDS") {
-        Ok(text) => text.parse().expect("COUNTERSIGN_ATTACK_ROUNDS: a number"),
-        Err(_) => 120,
-    };
-    let mut scene = Scene::new().await;
-    let grant_id = |scene: &Scene, seed: u8| {
-        let entry = Entry::GrantAdd(grant(seed, scene.records.user, scene.records.host));
-        sign::record_id(entry.kind(), scene.world.admin.address(), [seed; 16])
-    };
-    // The chain as it stands, by block; and the denials that a published snapshot has known, by the last block they were in.
-    let mut history: Vec<(u64, Event)> = Vec::new();
-    let mut known: BTreeMap<Event, u64> = BTreeMap::new();
-    let (mut final_block, mut next_seed, mut reorgs) = (0, 20, 0);
-    for round in 0..rounds {
-        let told = format!("round {round}");
-        match random.below(8) {
-            0..=2 => {
-                next_seed += 1;
-                put(&scene, &mut history, Event::Grant(next_seed)).await;
-            }
-            3 if next_seed > 20 => {
-                let seed = 21 + u8::try_from(random.below(usize::from(next_seed - 20))).unwrap();
-                let event = if random.below(2) == 0 { Event::Remove(seed) } else { Event::Lock(seed) };
-                put(&scene, &mut history, event).await;
-            }
-            4 | 5 => {
-                let depth = 1 + u64::try_from(random.below(2)).unwrap();
-                let latest = scene.world.latest_number().await;
-                let (kept, mut gone): (Vec<_>, Vec<_>) =
-                    history.into_iter().partition(|(block, _)| *block <= latest - depth);
-                history = kept;
-                scene.world.anvil.call("anvil_rollback", json!([depth])).await;
-                reorgs += 1;
-                // Some come back, in another order.
-                gone.reverse();
-                for (_, event) in gone {
-                    if random.below(2) == 0 {
-                        put(&scene, &mut history, event).await;
-                    }
-                }
-                let short = (latest + 1).saturating_sub(scene.world.latest_number().await);
-                if short > 0 {
-                    scene.world.anvil.mine(short).await;
-                }
-            }
-            6 => scene.restart(),
-            _ => scene.world.anvil.mine(1 + u64::try_from(random.below(3)).unwrap()).await,
-        }
-        scene.cycle(&told).await;
-
-        let latest = scene.world.latest_number().await;
-        final_block = final_block.max(latest - 2);
-        let snapshot = scene.snapshot();
-        assert_eq!(snapshot.facts().final_block.number, final_block, "{told}");
-        for (block, event) in &history {
-            if !matches!(event, Event::Grant(_)) {
-                let seen = known.entry(*event).or_insert(*block);
-                *seen = (*seen).max(*block);
-            }
-        }
-        let present: BTreeSet<Event> = history.iter().map(|(_, event)| *event).collect();
-        known.retain(|event, block| present.contains(event) || final_block < *block + 64);
-        for seed in 21..=next_seed {
-            let granted = snapshot.grant(grant_id(&scene, seed)).unwrap().is_some();
-            let is_final = history.iter().any(|(block, event)| *event == Event::Grant(seed) && *block <= final_block);
-            let denied = known.contains_key(&Event::Remove(seed));
-            assert_eq!(granted, is_final && !denied, "{told}: grant {seed}, final {is_final}, denied {denied}");
-            let locked = snapshot.key_revoked(Fingerprint20([seed; 20])).unwrap().is_some();
-            assert_eq!(locked, known.contains_key(&Event::Lock(seed)), "{told}: lock {seed}");
-        }
-    }
-    println!("{rounds} rounds, {reorgs} reorgs, {} entries stand", history.len());
-    assert!(reorgs > 0);
-
-    // A host that has seen none of the forks gives at least as much, never less, and denies what the chain denies.
-    let stranger = HostFiles::new(&scene.world, scene.records.host, "");
-    scene.on_time(&stranger).await;
-    assert_eq!(stranger.open().cycle().await.failure, None);
-    for seed in 21..=next_seed {
-        let id = grant_id(&scene, seed);
-        if scene.snapshot().grant(id).unwrap().is_some() {
-            assert!(stranger.snapshot().grant(id).unwrap().is_some(), "grant {seed}");
-        }
-    }
-}
-
-/// Writes an event and notes the block it is in.
-async fn put(scene: &Scene, history: &mut Vec<(u64, Event)>, event: Event) {
-    let (shard, entry) = match event {
-        Event::Grant(seed) => (shard::DIRECTORY, Entry::GrantAdd(grant(seed, scene.records.user, scene.records.host))),
-        Event::Remove(seed) => {
-            let entry = Entry::GrantAdd(grant(seed, scene.records.user, scene.records.host));
-            let id = sign::record_id(entry.kind(), scene.world.admin.address(), [seed; 16]);
-            (shard::DIRECTORY, Entry::Remove(vec![id]))
-        }
-        Event::Lock(seed) => (shard::DENIALS, key_lock(Fingerprint20([seed; 20]))),
-    };
-    scene.world.append(shard, &entry).await;
-    history.push((scene.world.latest_number().await, event));
 }
