@@ -133,13 +133,22 @@ pub struct Config {
     pub ca_password_file: Option<PathBuf>,
     /// The sealing key of `actor`, made by `countersign device new`.
     pub delivery_key: PathBuf,
-    /// Directory of blocks.
-    pub store: PathBuf,
+    /// Directory of blocks, or
+    pub store: Option<PathBuf>,
+    /// several places for them, in order.
+    #[serde(default)]
+    pub block_store: Vec<StoreSetting>,
+    /// Whether all of those that take blocks must have taken one, or any.
+    #[serde(default)]
+    pub puts: Puts,
     /// The service's own directory: what was answered, what is to be unpinned, status.
     pub state: PathBuf,
     /// The name under which recipients know what is delivered.
     #[serde(default = "default_payload")]
     pub payload: String,
+    /// What is done about prekeys: `require`, `refuse`, `fall-back` or `off`.
+    #[serde(default)]
+    pub prekeys: PrekeyPolicy,
     /// How long requests are collected for one batch.
     #[serde(default = "default_window")]
     pub window: Span,
@@ -223,6 +232,13 @@ impl Config {
             (None, Some(_), Some(_)) => return contradiction("ca-password-file goes with ca-key"),
             _ => {}
         }
+        if let Some(problem) = stores_problem(config.store.as_deref(), &config.block_store) {
+            return contradiction(problem);
+        }
+        if !config.block_store.is_empty() && config.block_store.iter().all(|one| matches!(one.place, Place::Gateway(_)))
+        {
+            return contradiction("expected a block store that takes blocks: a directory or an IPFS node");
+        }
         Ok(config.based_at(path.parent().unwrap_or(Path::new(""))))
     }
 
@@ -236,30 +252,14 @@ impl Config {
             ca_agent: self.ca_agent.map(based),
             ca_password_file: self.ca_password_file.map(based),
             delivery_key: based(self.delivery_key),
-            store: based(self.store),
+            store: self.store.map(based),
+            block_store: self.block_store.into_iter().map(|store| store.based_at(directory)).collect(),
             state: based(self.state),
             ..self
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WHOLE: &str = "realm = \"realm.toml\"\nactor = \"a.json\"\nactor-password-file = \"p\"\nca = \"prod\"\n\
-        ca-key = \"ca\"\nca-password-file = \"/c\"\ndelivery-key = \"x\"\nstore = \"blocks\"\nstate = \"state\"\n";
-
-    fn message(text: &str) -> String {
-        Config::parse(Path::new("/etc/c/issuer.toml"), text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_whole_file_reads_with_its_defaults_and_paths_beside_it() {
-        let config = Config::parse(Path::new("/etc/c/issuer.toml"), &format!("{WHOLE}window = \"2s\"\n")).unwrap();
-        assert_eq!(config.realm, Path::new("/etc/c/realm.toml"));
-        assert_eq!(config.ca_password_file.as_deref(), Some(Path::new("/c")));
-        assert_eq!((config.window.secs(), config.patience.secs(), config.payload.as_str()), (2, 120, "ssh"));
 /// A configuration file's text, from a file that nobody else could have written.
 pub(crate) fn read_file(path: &Path) -> Result<String, ConfigError> {
     let owners = Owners::process();
@@ -309,6 +309,23 @@ pub(crate) fn check_state(path: &Path) -> Result<(), ConfigError> {
     Directory::check_place(&place, owners).map_err(named)
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = "realm = \"realm.toml\"\nactor = \"a.json\"\nactor-password-file = \"p\"\nca = \"prod\"\n\
+        ca-key = \"ca\"\nca-password-file = \"/c\"\ndelivery-key = \"x\"\nstore = \"blocks\"\nstate = \"state\"\n";
+
+    fn message(text: &str) -> String {
+        Config::parse(Path::new("/etc/c/issuer.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_file_reads_with_its_defaults_and_paths_beside_it() {
+        let config = Config::parse(Path::new("/etc/c/issuer.toml"), &format!("{WHOLE}window = \"2s\"\n")).unwrap();
+        assert_eq!(config.realm, Path::new("/etc/c/realm.toml"));
+        assert_eq!(config.ca_password_file.as_deref(), Some(Path::new("/c")));
+        assert_eq!((config.window.secs(), config.patience.secs(), config.payload.as_str()), (2, 120, "ssh"));
     }
 
     #[test]
@@ -332,5 +349,29 @@ pub(crate) fn check_state(path: &Path) -> Result<(), ConfigError> {
         for text in [neither, both] {
             assert_eq!(message(&text), "configuration /etc/c/issuer.toml: expected one of ca-key and ca-agent");
         }
+    }
+
+    #[test]
+    fn blocks_go_into_a_directory_or_into_several_places_in_order() {
+        let several = "\n[[block-store]]\nkubo = \"http://127.0.0.1:5001\"\nauthorization-file = \"token\"\n\n\
+            [[block-store]]\ndirectory = \"spare\"\n";
+        let plain = WHOLE.replace("store = \"blocks\"\n", "");
+        let config =
+            Config::parse(Path::new("/etc/c/issuer.toml"), &format!("{plain}puts = \"any\"\n{several}")).unwrap();
+        assert_eq!((config.store, config.puts), (None, Puts::Any));
+        let paths: Vec<_> = config.block_store.iter().flat_map(StoreSetting::paths).collect();
+        assert_eq!(paths, [Path::new("/etc/c/token"), Path::new("/etc/c/spare")]);
+
+        let one = "configuration /etc/c/issuer.toml: expected one of store and [[block-store]]";
+        assert_eq!(message(&plain), one);
+        assert_eq!(message(&format!("{WHOLE}{several}")), one);
+        assert_eq!(
+            message(&format!("{plain}[[block-store]]\ngateway = \"https://gateway.example\"\n")),
+            "configuration /etc/c/issuer.toml: expected a block store that takes blocks: a directory or an IPFS node"
+        );
+        assert_eq!(
+            message(&format!("{plain}[[block-store]]\nkubo = \"http://a\"\ngateway = \"http://b\"\n")),
+            "configuration /etc/c/issuer.toml, line 9: expected one of `directory`, `kubo`, `gateway`"
+        );
     }
 }

@@ -13,7 +13,7 @@ use countersign_chain::endpoints::Limits;
 use countersign_chain::keys::{ActorKey, KeySource, PASSWORD_VARIABLE};
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::sync::{Cursor, Ledger};
-use countersign_delivery::{BlockCid, DirectoryStore, SecretKey};
+use countersign_delivery::{BlockCid, SecretKey, Stores};
 use countersign_registry::shard::{CLASS_BATCHES, CLASS_MEMBERS, class_of};
 use countersign_registry::{Address, Effective, Id};
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,9 @@ use zeroize::Zeroizing;
 use crate::answered::{Answered, AnsweredError};
 use crate::ca_key::CaKey;
 use crate::config::Config;
-use crate::deliver::{self, Parcel};
+use crate::deliver::{self, Parcel, Swept};
 use crate::error::IssueError;
+use crate::mailing;
 use crate::notify;
 use crate::outbox::{Due, Outbox};
 use crate::policy::Order;
@@ -41,10 +42,10 @@ const TOUCH: Duration = Duration::from_secs(60);
 /// Why the service cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// Issuing, keys, chain.
     /// What the configuration names.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// Issuing, keys, chain.
     #[error(transparent)]
     Issue(#[from] IssueError),
     /// The notes.
@@ -79,7 +80,6 @@ pub enum StartError {
     },
 }
 
-/// The format of `status.json`.
 impl StartError {
     /// What the reader can do about it, where there is something.
     #[must_use]
@@ -94,6 +94,7 @@ impl StartError {
     }
 }
 
+/// The format of `status.json`.
 const STATUS_FORMAT: u32 = 1;
 
 /// What the service last did; written to `status.json` in the state directory (`docs/spec/issuer-state.md`).
@@ -126,7 +127,7 @@ pub struct Service {
     realm: RealmFile,
     issuer: Issuer,
     sealing: SecretKey,
-    store: DirectoryStore,
+    stores: Stores,
     outbox: Outbox,
     answered: Answered,
     turns: Turns,
@@ -137,6 +138,8 @@ pub struct Service {
     /// Ended batches whose sealed leaves this process has let go of.
     let_go: BTreeSet<Id>,
     status: Status,
+    /// What stores said that failed, as long as it stands.
+    complaints: BTreeMap<&'static str, String>,
 }
 
 impl Service {
@@ -145,10 +148,10 @@ impl Service {
     /// # Errors
     /// See [`StartError`].
     pub async fn open(config: Config) -> Result<Self, StartError> {
+        config.check_files()?;
         let realm = RealmFile::load(&config.realm).map_err(IssueError::from)?;
         let password = first_line(&config.actor_password_file)?;
         let environment = |name: &str| (name == PASSWORD_VARIABLE).then(|| password.as_str().into());
-        config.check_files()?;
         let no_prompt = |_: &Path| Err(std::io::Error::other("a service has nobody to ask"));
         let actor =
             ActorKey::load(&KeySource::File(config.actor.clone()), environment, no_prompt).map_err(IssueError::from)?;
@@ -159,7 +162,7 @@ impl Service {
             }
             _ => {}
         }
-        let store = DirectoryStore::open(&config.store).map_err(IssueError::from)?;
+        let stores = config.stores().map_err(IssueError::from)?;
         let outbox = Outbox::open(&config.state.join("outbox")).map_err(IssueError::from)?;
         let answered = Answered::open(&config.state.join("answered"))?;
         let view = View::read(&realm, 1).await.map_err(IssueError::from)?;
@@ -167,7 +170,7 @@ impl Service {
         let (issuer, format) = (actor.address().to_string(), STATUS_FORMAT);
         let status = Status { format, issuer, ca: ca.to_string(), ..Status::default() };
         let ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
-        let window = Window { key: sealing.clone(), store: store.clone() };
+        let window = Window { key: sealing.clone(), stores: stores.clone() };
         let issuer = Issuer::new(realm.clone(), actor, (ca, key), config.patience.duration(), Some(window))?;
         let cursor = Cursor::default();
         let unfinished = true;
@@ -177,7 +180,7 @@ impl Service {
             realm,
             issuer,
             sealing,
-            store,
+            stores,
             outbox,
             answered,
             turns,
@@ -186,6 +189,7 @@ impl Service {
             unfinished,
             let_go,
             status,
+            complaints: BTreeMap::new(),
         })
     }
 
@@ -237,7 +241,7 @@ impl Service {
         if !orders.is_empty() {
             self.answer(&view, orders, now, say).await?;
         }
-        self.sweep(&view, now, say)?;
+        self.sweep(&view, now, say).await?;
         self.unfinished = false;
         Ok(())
     }
@@ -324,7 +328,7 @@ impl Service {
         for (request, result) in requests.into_iter().zip(results) {
             let delivered = match result {
                 Ok(issued) => match issued.line() {
-                    Ok(line) => self.deliver(view, request, &line, now).await.map(|id| (id, issued)),
+                    Ok(line) => self.deliver(view, request, &line, now, say).await.map(|id| (id, issued)),
                     Err(error) => Err(error),
                 },
                 Err(error) => Err(error),
@@ -372,11 +376,20 @@ impl Service {
     }
 
     /// Seals a certificate to the ledger key that asked, and logs it.
-    async fn deliver(&mut self, view: &View, request: Id, line: &str, now: u64) -> Result<Id, IssueError> {
+    async fn deliver(
+        &mut self,
+        view: &View,
+        request: Id,
+        line: &str,
+        now: u64,
+        say: &mut impl FnMut(&str),
+    ) -> Result<Id, IssueError> {
         let recipient = self.recipient(view, request)?;
         let payload = deliver::certificate_payload(&self.config.payload, line)?;
-        let parcel = Parcel { sender: self.issuer.address(), sender_key: &self.sealing, recipient, payload };
-        let posted = deliver::post(&view.effective, parcel, &self.store, &self.outbox, now)?;
+        let (sender, prekeys) = (self.issuer.address(), self.config.prekeys);
+        let parcel = Parcel { sender, sender_key: &self.sealing, recipient, payload, prekeys };
+        let posted = deliver::post(&view.effective, parcel, &self.stores, &self.outbox, now).await?;
+        self.complain("put", posted.failures.first().cloned(), say);
         self.issuer.log(view, &posted.entry, &mut |_| {}).await?;
         self.answered.add(request).map_err(|error| IssueError::Recipient(error.to_string()))?;
         self.status.undelivered = self.status.undelivered.saturating_add(1);
@@ -384,34 +397,65 @@ impl Service {
     }
 
     /// Lets go of the sealed leaves of this issuer's batches that have ended: nobody has a use for them any more.
-    fn let_go(&mut self, effective: &Effective) -> Result<(), IssueError> {
+    async fn let_go(&mut self, effective: &Effective) -> Option<String> {
         let own = self.issuer.address();
         let time = effective.latest_block.time;
+        let mut failure = None;
         self.let_go.retain(|id| effective.batches.contains_key(id));
         for (id, batch) in &effective.batches {
             let ended = batch.issuer == own && batch.not_after < time && !batch.leaves_cid.is_empty();
             if ended && !self.let_go.contains(id) {
-                if let Ok(cid) = BlockCid::from_bytes(&batch.leaves_cid) {
-                    self.store.unpin(&cid)?;
+                let unpinned = match BlockCid::from_bytes(&batch.leaves_cid) {
+                    Ok(cid) => self.stores.unpin(&cid).await.map(|_| ()),
+                    Err(_) => Ok(()),
+                };
+                match unpinned {
+                    Ok(()) => _ = self.let_go.insert(*id),
+                    Err(error) => failure = Some(error.to_string()),
                 }
-                self.let_go.insert(*id);
             }
         }
-        Ok(())
+        failure
     }
 
-    fn sweep(&mut self, view: &View, now: u64, say: &mut impl FnMut(&str)) -> Result<(), IssueError> {
-        self.let_go(&view.effective)?;
+    async fn sweep(&mut self, view: &View, now: u64, say: &mut impl FnMut(&str)) -> Result<(), IssueError> {
+        let mut failure = self.let_go(&view.effective).await;
         let timeout = self.config.delivery_timeout.secs();
-        let swept = deliver::sweep(&view.effective, &self.store, &self.outbox, now, timeout)?;
-        for one in swept.iter().filter(|one| matches!(one.due, Due::Acknowledged | Due::TimedOut)) {
+        let swept = deliver::sweep(&view.effective, &self.stores, &self.outbox, now, timeout).await?;
+        let due = swept.iter().filter(|one| matches!(one.due, Due::Acknowledged | Due::TimedOut));
+        for one in due.filter(|one| one.failure.is_none()) {
             let how = if one.due == Due::Acknowledged { "acknowledged" } else { "timed-out" };
             say(&format!("event=unpinned delivery={} reason={how}", one.note.delivery));
         }
-        self.status.undelivered = swept.iter().filter(|one| matches!(one.due, Due::Wait | Due::OtherDigest)).count();
+        let kept = |one: &&Swept| one.failure.is_some() || matches!(one.due, Due::Wait | Due::OtherDigest);
+        self.status.undelivered = swept.iter().filter(kept).count();
+        failure = failure.or_else(|| swept.into_iter().find_map(|one| one.failure));
+        let books = mailing::sweep(&view.effective, &self.stores, &self.outbox, now, timeout).await?;
+        for one in books {
+            match one.due {
+                _ if one.failure.is_some() => failure = failure.or(one.failure),
+                Due::Acknowledged => say(&format!("event=unpinned delivery={} reason=acknowledged", one.id)),
+                Due::TimedOut => say(&format!("event=unpinned delivery={} reason=timed-out", one.id)),
+                Due::Wait | Due::OtherDigest => {
+                    self.status.undelivered = self.status.undelivered.saturating_add(1);
+                }
+            }
+        }
+        self.complain("unpin", failure, say);
         let requests = &view.effective.requests;
         let forgotten = self.answered.retain(|id| requests.contains_key(&id));
         forgotten.map_err(|error| IssueError::Recipient(error.to_string()))
+    }
+
+    /// Tells of trouble with stores once, not with every look.
+    fn complain(&mut self, what: &'static str, failure: Option<String>, say: &mut impl FnMut(&str)) {
+        let before = match &failure {
+            Some(message) => self.complaints.insert(what, message.clone()),
+            None => self.complaints.remove(what),
+        };
+        if let Some(message) = failure.filter(|_| before.is_none()) {
+            say(&format!("event=store-failed action={what} message={message:?}"));
+        }
     }
 
     fn write_status(&mut self, say: &mut impl FnMut(&str)) {

@@ -8,7 +8,7 @@ use countersign_chain::endpoints::{Endpoints, Limits};
 use countersign_chain::keys::ActorKey;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::send::{FeeCaps, Mined, Patience, Progress, Sender};
-use countersign_delivery::{DirectoryStore, LEAF_OVERHEAD, SecretKey, leaves_capacity};
+use countersign_delivery::{LEAF_OVERHEAD, SecretKey, Stores, leaves_capacity};
 use countersign_registry::entries::Entry;
 use countersign_registry::head::Meta;
 use countersign_registry::realm::BatchState;
@@ -97,7 +97,7 @@ pub struct Window {
     /// The issuer's sealing key.
     pub key: SecretKey,
     /// Where the sealed leaves go.
-    pub store: DirectoryStore,
+    pub stores: Stores,
 }
 
 /// Logs `batch` as `scribe`. Where the realm asks for countersignatures, the leaves are sealed to its watchdogs and stored first, so that
@@ -116,7 +116,7 @@ pub async fn log_batch(
     if view.effective.settings.countersign_quorum > 0 {
         let window = window.ok_or(IssueError::NothingToSealWith)?;
         let block = batch.seal(&view.effective, signer, &window.key)?;
-        window.store.put(&block)?;
+        window.stores.put(&block).await?;
     }
     scribe.log(view, &batch.entry, &mut |progress| report(Stage::Sending(progress))).await
 }

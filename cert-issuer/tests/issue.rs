@@ -356,6 +356,10 @@ fn a_proof_of_another_batch_is_worth_nothing() {
     assert_eq!(result.unwrap_err().reason(), Some(Reason::LogProofMismatch));
 }
 
+fn blocking<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
 #[test]
 fn a_parcel_is_sealed_only_with_the_sender_s_own_key_and_to_a_known_one() {
     let mut world = World::new();
@@ -364,12 +368,14 @@ fn a_parcel_is_sealed_only_with_the_sender_s_own_key_and_to_a_known_one() {
     let device_actor = Address::repeat_byte(0xde);
     let directory = tempfile::tempdir().unwrap();
     let store = countersign_delivery::DirectoryStore::open(&directory.path().join("blocks")).unwrap();
+    let stores = countersign_delivery::Stores::from(store.clone());
     let outbox = Outbox::open(&directory.path().join("outbox")).unwrap();
     let post = |ledger: &Ledger, key| {
         let (private, _) = deliver::generate_key_pair("alice").unwrap();
         let payload = deliver::key_pair_payload("ssh", &private, None).unwrap();
-        let parcel = Parcel { sender: ISSUER, sender_key: key, recipient: device_actor, payload };
-        deliver::post(&ledger.effective(), parcel, &store, &outbox, now())
+        let parcel =
+            Parcel { sender: ISSUER, sender_key: key, recipient: device_actor, payload, prekeys: Default::default() };
+        blocking(deliver::post(&ledger.effective(), parcel, &stores, &outbox, now()))
     };
     let missing = post(&world.ledger, &sender).unwrap_err().to_string();
     assert!(missing.contains("sender") && missing.contains("no sealing key on the ledger"), "{missing}");
@@ -394,7 +400,8 @@ fn a_parcel_is_sealed_only_with_the_sender_s_own_key_and_to_a_known_one() {
     let posted = post(&world.ledger, &sender).unwrap();
     world.ledger.log(ISSUER, posted.entry);
     assert!(store.get(&posted.note.cid).is_ok());
-    let sweep = |ledger: &Ledger, now| deliver::sweep(&ledger.effective(), &store, &outbox, now, 100).unwrap();
+    let sweep =
+        |ledger: &Ledger, now| blocking(deliver::sweep(&ledger.effective(), &stores, &outbox, now, 100)).unwrap();
     assert_eq!(sweep(&world.ledger, now())[0].due, Due::Wait);
     let acknowledge = |digest| Entry::Acknowledge(payload::Acknowledge { delivery: posted.id.0.into(), digest });
     let mut liar = Ledger { entries: world.ledger.entries.clone(), start: world.ledger.start };
@@ -408,7 +415,7 @@ fn a_parcel_is_sealed_only_with_the_sender_s_own_key_and_to_a_known_one() {
     let (last, before) = world.ledger.entries.split_last().unwrap();
     replay.advance(BlockRef { number: latest.number - 1, time: latest.time }, before).unwrap();
     let ahead = replay.effective(latest, std::slice::from_ref(last)).unwrap();
-    assert_eq!(deliver::sweep(&ahead, &store, &outbox, now(), 100).unwrap()[0].due, Due::Wait);
+    assert_eq!(blocking(deliver::sweep(&ahead, &stores, &outbox, now(), 100)).unwrap()[0].due, Due::Wait);
     assert_eq!(sweep(&world.ledger, now())[0].due, Due::Acknowledged);
     assert!(store.get(&posted.note.cid).is_err());
     assert_eq!(outbox.notes().unwrap(), []);

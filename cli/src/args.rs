@@ -118,9 +118,16 @@ pub enum Command {
     Waiting(crate::waiting::WaitingArgs),
     /// Confirm another admin's additions
     Confirm(crate::waiting::ConfirmArgs),
+    /// Seal a file to hosts, users or ledger keys
+    Send(crate::mail::SendArgs),
+    /// List what was delivered to this device
+    Inbox(crate::inbox::InboxArgs),
     /// What was sealed and sent
     #[command(subcommand)]
     Delivery(crate::delivery::DeliveryCommand),
+    /// The places that keep sealed blocks
+    #[command(subcommand)]
+    Store(crate::store::StoreCommand),
     /// Receive what was delivered to this device
     Fetch(crate::fetch::FetchArgs),
     /// Print the ledger's entries

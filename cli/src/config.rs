@@ -89,8 +89,15 @@ pub struct Config {
     pub ca_password_file: Option<PathBuf>,
     /// The delivery key's file, made by `countersign device new`.
     pub delivery_key: Option<PathBuf>,
-    /// Directory block store.
+    /// Directory of blocks, or
     pub store: Option<PathBuf>,
+    /// several places for them, in order.
+    #[serde(default)]
+    pub block_store: Vec<StoreSetting>,
+    /// Whether all of those that take blocks must have taken one, or any.
+    pub puts: Option<Puts>,
+    /// The sender's books, which say what to unpin.
+    pub outbox: Option<PathBuf>,
 }
 
 impl Config {
@@ -139,14 +146,32 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Syntax`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| {
+        let config: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count().saturating_add(1);
             ConfigError::Syntax { path: path.to_owned(), line, problem: error.message().to_owned() }
-        })
+        })?;
+        if config.store.is_some() && !config.block_store.is_empty() {
+            let problem = "expected one of store and [[block-store]]";
+            return Err(ConfigError::Contradiction { path: path.to_owned(), problem });
+        }
+        Ok(config)
+    }
+
+    /// The stores, in order; none where no key names one.
+    pub fn stores(&self) -> Vec<StoreSetting> {
+        match &self.store {
+            Some(directory) => vec![directory.clone().into()],
+            None => self.block_store.clone(),
+        }
     }
 
     fn over(self, below: Self) -> Self {
+        // One list, not two in an order that nobody wrote down.
+        let (store, block_store) = match (&self.store, self.block_store.as_slice()) {
+            (None, []) => (below.store, below.block_store),
+            _ => (self.store, self.block_store),
+        };
         Self {
             realm: self.realm.or(below.realm),
             format: self.format.or(below.format),
@@ -155,7 +180,10 @@ impl Config {
             ca_key: self.ca_key.or(below.ca_key),
             ca_password_file: self.ca_password_file.or(below.ca_password_file),
             delivery_key: self.delivery_key.or(below.delivery_key),
-            store: self.store.or(below.store),
+            store,
+            block_store,
+            puts: self.puts.or(below.puts),
+            outbox: self.outbox.or(below.outbox),
         }
     }
 
@@ -170,6 +198,9 @@ impl Config {
             ca_password_file: based(self.ca_password_file),
             delivery_key: based(self.delivery_key),
             store: based(self.store),
+            block_store: self.block_store.into_iter().map(|store| store.based_at(directory)).collect(),
+            puts: self.puts,
+            outbox: based(self.outbox),
         }
     }
 }
@@ -229,5 +260,23 @@ mod tests {
         assert_eq!(Config::load(None, Some(empty.path())).unwrap(), Config::default());
         let missing = Config::load(Some(&empty.path().join("none.toml")), None).unwrap_err();
         assert!(missing.to_string().ends_with("none.toml: No such file or directory (os error 2)"));
+    }
+
+    #[test]
+    fn the_stores_come_from_one_file_and_are_a_directory_or_a_list() {
+        let several = "[[block-store]]\nkubo = \"http://127.0.0.1:5001\"\n\n[[block-store]]\ndirectory = \"spare\"\n";
+        let parse =
+            |text: &str| Config::parse(Path::new("c.toml"), text).map(|config| config.based_at(Path::new("/etc/c")));
+        let list = parse(several).unwrap();
+        assert_eq!(list.stores().iter().flat_map(StoreSetting::paths).collect::<Vec<_>>(), [Path::new("/etc/c/spare")]);
+        let directory = parse("store = \"blocks\"\nputs = \"any\"\n").unwrap();
+        assert_eq!(directory.stores(), [StoreSetting::from(PathBuf::from("/etc/c/blocks"))]);
+        let merged = list.clone().over(directory.clone());
+        assert_eq!((merged.stores(), merged.puts), (list.stores(), Some(Puts::Any)));
+        assert_eq!(directory.clone().over(list).stores(), directory.stores());
+        assert_eq!(
+            message(&format!("store = \"blocks\"\n{several}")),
+            "configuration c.toml: expected one of store and [[block-store]]"
+        );
     }
 }

@@ -41,6 +41,11 @@ impl Context {
         Ok(Self { printer: Printer::new(format, global.quiet), config, password_file })
     }
 
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// A path from a flag, or from the configuration.
     pub fn configured(&self, flag: Option<PathBuf>, key: impl Fn(&Config) -> Option<PathBuf>) -> Option<PathBuf> {
         flag.or_else(|| key(&self.config))

@@ -20,11 +20,13 @@ pub mod files;
 pub mod grant;
 pub mod group;
 pub mod host;
+pub mod inbox;
 pub mod inspect;
 pub mod issue;
 pub mod key;
 pub mod label;
 pub mod log;
+pub mod mail;
 pub mod member;
 pub mod output;
 pub mod page;
@@ -39,6 +41,7 @@ pub mod roots;
 pub mod send;
 pub mod signed;
 pub mod status;
+pub mod store;
 pub mod submit;
 pub mod user;
 pub mod values;
@@ -132,7 +135,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Restore(args) => waiting::restore(context, args).await,
         Command::Waiting(args) => waiting::list(context, args).await,
         Command::Confirm(args) => waiting::confirm(context, args).await,
+        Command::Send(args) => mail::run(context, args).await,
+        Command::Inbox(args) => inbox::run(context, args).await,
         Command::Delivery(command) => delivery::run(context, command).await,
+        Command::Store(command) => store::run(context, command).await,
         Command::Fetch(args) => fetch::run(context, args).await,
         Command::Log(args) => log::run(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,

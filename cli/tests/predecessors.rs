@@ -122,7 +122,11 @@ impl Log {
 fn parcel(log: &Log) -> Parcel<'_> {
     let certificate = "ssh-ed25519-cert-v01@openssh.com AAAA alice/01\n".to_owned();
     let payload = Payload::new("deploy", Contents::SshCertificate { certificate }).unwrap();
-    Parcel { sender: ISSUER, sender_key: &log.sealing[0], recipient: DEVICE, payload }
+    Parcel { sender: ISSUER, sender_key: &log.sealing[0], recipient: DEVICE, payload, prekeys: Default::default() }
+}
+
+fn blocking<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 /// A delivery that the issuer posted in block 5, with its store and books.
@@ -138,7 +142,8 @@ impl Post {
         let directory = tempfile::tempdir().unwrap();
         let store = DirectoryStore::open(&directory.path().join("blocks")).unwrap();
         let outbox = Outbox::open(&directory.path().join("outbox")).unwrap();
-        let posted = deliver::post(&log.views(4, 4), parcel(log), &store, &outbox, time(5)).unwrap();
+        let posted =
+            blocking(deliver::post(&log.views(4, 4), parcel(log), &store.clone().into(), &outbox, time(5))).unwrap();
         log.add(5, ISSUER, &posted.entry);
         Self { _directory: directory, store, outbox, posted }
     }
@@ -149,7 +154,7 @@ impl Post {
 
     /// What the sweep finds due at a time.
     fn due(&self, effective: &Effective, now: u64) -> Due {
-        let swept = deliver::sweep(effective, &self.store, &self.outbox, now, 3_600).unwrap();
+        let swept = blocking(deliver::sweep(effective, &self.store.clone().into(), &self.outbox, now, 3_600)).unwrap();
         swept.first().unwrap().due
     }
 

@@ -5,6 +5,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use countersign_delivery::Place;
+
 use crate::agent::{AgentError, access_group, load_realm_file};
 use crate::config::{Config, ConfigError, PayloadRule};
 use crate::device::DeviceKeys;
@@ -33,7 +35,14 @@ pub fn check_config(path: &Path) -> Result<Config, AgentError> {
         DeviceKeys::load(device)?;
     }
     for store in &config.block_store {
-        existing_directory(store.directory.as_path()).map_err(named("block-store: directory".to_owned()))?;
+        if let Place::Directory(directory) = &store.place {
+            existing_directory(directory).map_err(named("block-store: directory".to_owned()))?;
+        }
+        store.open().map_err(|error| ConfigError::Value {
+            path: path.to_owned(),
+            field: "block-store".to_owned(),
+            problem: error.to_string(),
+        })?;
     }
     for rule in &config.payload {
         check_rule(path, rule)?;

@@ -26,11 +26,17 @@ pub struct Service {
 
 impl Service {
     /// Starts it for the CA named `ca1`; `delivery_key` is the file of the sealing key that `actor`'s role names.
+    #[must_use]
+    pub fn start(actor: &Actor, ca_key: &KeyFile, delivery_key: &str) -> Self {
+        Self::start_with(actor, ca_key, delivery_key, "store = \"blocks\"\n")
+    }
+
+    /// As [`Service::start`], with other stores than the directory beside its configuration.
     ///
     /// # Panics
     /// Where its keys cannot be written.
     #[must_use]
-    pub fn start(actor: &Actor, ca_key: &KeyFile, delivery_key: &str) -> Self {
+    pub fn start_with(actor: &Actor, ca_key: &KeyFile, delivery_key: &str, stores: &str) -> Self {
         let folder = bed::folder("issuer");
         let (store, keystore, config) = (folder.join("blocks"), folder.join("actor.json"), folder.join("issuer.toml"));
         machine::write(folder.join("password"), PASSWORD, 0o600);
@@ -39,7 +45,7 @@ impl Service {
         fs::set_permissions(&store, fs::Permissions::from_mode(0o755)).expect("its mode");
         let text = format!(
             "realm = \"{REALM_FILE}\"\nactor = \"actor.json\"\nactor-password-file = \"password\"\nca = \"ca1\"\nca-key = \"{}\"\n\
-             delivery-key = \"{delivery_key}\"\nstore = \"blocks\"\nstate = \"state\"\npayload = \"ssh\"\n",
+             delivery-key = \"{delivery_key}\"\nstate = \"state\"\npayload = \"ssh\"\n{stores}",
             ca_key.path.display()
         );
         machine::write(&config, &text, 0o644);

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use countersign_delivery::{DeliveryError, Puts, StoreSetting, Stores};
 use serde::Deserialize;
 
 use crate::config::{ConfigError, Span, check_secret, check_state, open_stores, read_file, read_toml, stores_problem};
@@ -20,8 +21,11 @@ pub struct WatchConfig {
     pub actor_password_file: PathBuf,
     /// The sealing key of `actor`, made by `countersign device new`.
     pub delivery_key: PathBuf,
-    /// Directory of blocks.
-    pub store: PathBuf,
+    /// Directory of blocks, or
+    pub store: Option<PathBuf>,
+    /// several places for them, in order.
+    #[serde(default)]
+    pub block_store: Vec<StoreSetting>,
     /// The watchdog's own directory: what was sent, status.
     pub state: PathBuf,
     /// How long a batch is looked at again where the objection may pass: a block that is not there yet, a grant that is not final yet.
@@ -70,6 +74,9 @@ impl WatchConfig {
     /// [`ConfigError::Syntax`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let config: Self = read_toml(path, text)?;
+        if let Some(problem) = stores_problem(config.store.as_deref(), &config.block_store) {
+            return Err(ConfigError::Contradiction { path: path.to_owned(), problem });
+        }
         let directory = path.parent().unwrap_or(Path::new(""));
         let based = |path: PathBuf| directory.join(path);
         Ok(Self {
@@ -77,7 +84,8 @@ impl WatchConfig {
             actor: based(config.actor),
             actor_password_file: based(config.actor_password_file),
             delivery_key: based(config.delivery_key),
-            store: based(config.store),
+            store: config.store.map(based),
+            block_store: config.block_store.into_iter().map(|store| store.based_at(directory)).collect(),
             state: based(config.state),
             ..config
         })

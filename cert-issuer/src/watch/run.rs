@@ -13,7 +13,7 @@ use countersign_chain::keys::{ActorKey, KeySource, PASSWORD_VARIABLE};
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::send::Progress;
 use countersign_chain::sync::{Cursor, Ledger};
-use countersign_delivery::{DirectoryStore, SecretKey};
+use countersign_delivery::{BlockCid, SecretKey, Stores};
 use countersign_registry::entries::{Entry, Roles, payload};
 use countersign_registry::realm::{Batch, BatchState};
 use countersign_registry::shard::{CLASS_BATCHES, DAY_SECS, class_of};
@@ -64,7 +64,7 @@ pub struct Watch {
     realm: RealmFile,
     scribe: Scribe,
     key: SecretKey,
-    store: DirectoryStore,
+    stores: Stores,
     sent: Sent,
     ledger: Ledger,
     cursor: Cursor,
@@ -95,7 +95,7 @@ impl Watch {
             }
             _ => {}
         }
-        let store = DirectoryStore::open(&config.store).map_err(IssueError::from)?;
+        let stores = config.stores().map_err(IssueError::from)?;
         let sent = Sent::open(&config.state.join("countersigned"))?;
         let view = View::read(&realm, 1).await.map_err(IssueError::from)?;
         may_watch(&view.effective, actor.address(), &key)?;
@@ -104,7 +104,7 @@ impl Watch {
         let ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
         let scribe = Scribe::new(realm.clone(), actor)?;
         let (cursor, done, unfinished) = (Cursor::default(), BTreeSet::new(), true);
-        Ok(Self { config, realm, scribe, key, store, sent, ledger, cursor, done, unfinished, status })
+        Ok(Self { config, realm, scribe, key, stores, sent, ledger, cursor, done, unfinished, status })
     }
 
     /// Works until `stop` is ready. `say` takes one line for the log at a time.
@@ -195,7 +195,11 @@ impl Watch {
         say: &mut impl FnMut(&str),
     ) -> Result<bool, IssueError> {
         let watchdog = Watchdog { address: self.scribe.address(), key: &self.key, policy: &self.config.policy };
-        let certificates = match judge(&view.effective, id, batch, watchdog, |cid| self.store.get(cid)) {
+        let fetched = match BlockCid::from_bytes(&batch.leaves_cid) {
+            Ok(cid) => self.stores.get(&cid).await,
+            Err(error) => Err(error),
+        };
+        let certificates = match judge(&view.effective, id, batch, watchdog, |_| fetched) {
             Ok(leaves) => leaves.size(),
             Err(objection) => {
                 let late = now.saturating_sub(batch.at.time) > self.config.patience.secs();

@@ -154,13 +154,13 @@ impl Stores {
     }
 
     /// Keeps a file, pinned, in every place that takes blocks, in all of them at the same time. Under [`Puts::All`] each must have
-    /// taken it, under [`Puts::Any`] one.
+    /// taken it; under [`Puts::Any`] one, and those that failed a moment ago are asked only where no other took it.
     ///
     /// # Errors
     /// [`DeliveryError::Stores`] with what each place said; [`DeliveryError::FileTooLarge`].
     pub async fn put(&self, file: &[u8]) -> Result<Placed, DeliveryError> {
         let tree = Tree::of(file)?;
-        let places = self.everywhere(|store| store.put_tree(&tree)).await;
+        let places = self.keep(|store| store.put_tree(&tree)).await;
         self.judge(&places, || format!("block {}: not stored", tree.root()))?;
         Ok(Placed { cid: tree.root(), blocks: tree.count(), places })
     }
@@ -190,11 +190,11 @@ impl Stores {
         for place in self.in_order() {
             match place.store.get_block(cid).await {
                 Ok(block) => {
-                    place.rest(None);
+                    place.judge(None);
                     return Ok(block);
                 }
                 Err(error) => {
-                    place.rest(error.is_of_the_place().then(|| Instant::now().checked_add(REST)).flatten());
+                    place.judge(Some(&error));
                     failures.push(error.to_string());
                 }
             }
@@ -210,17 +210,20 @@ impl Stores {
     /// # Errors
     /// [`DeliveryError::Stores`].
     pub async fn pin(&self, root: &BlockCid) -> Result<Vec<Outcome<()>>, DeliveryError> {
-        let places = self.everywhere(|store| store.pin_tree(root)).await;
+        let places = self.keep(|store| store.pin_tree(root)).await;
         self.judge(&places, || format!("block {root}: not pinned"))?;
         Ok(places)
     }
 
-    /// Lets go of a root in every place that takes blocks. All of them must have done so: what one still keeps is not gone.
+    /// Lets go of a root in every place that takes blocks. All of them must have done so: what one still keeps is not gone. Those that
+    /// failed a moment ago are not asked; it is for the caller to come back.
     ///
     /// # Errors
     /// [`DeliveryError::Stores`].
     pub async fn unpin(&self, root: &BlockCid) -> Result<Vec<Outcome<()>>, DeliveryError> {
-        let places = self.everywhere(|store| store.unpin_tree(root)).await;
+        let (awake, resting) = self.takers_by_rest();
+        let mut places = everywhere(&awake, |store| store.unpin_tree(root)).await;
+        places.extend(resting.iter().map(|place| place.left_alone()));
         require(&places, places.len(), || format!("block {root}: not let go of"))?;
         Ok(places)
     }
@@ -247,12 +250,24 @@ impl Stores {
         self.places.iter().filter(|place| place.store.takes_blocks())
     }
 
-    async fn everywhere<'a>(&'a self, act: impl Fn(&'a dyn BlockStore) -> Answer<'a, ()>) -> Vec<Outcome<()>> {
-        let act = &act;
-        let asked = self
-            .takers()
-            .map(|place| async move { Outcome { store: place.store.name(), result: act(place.store.as_ref()).await } });
-        join_all(asked).await
+    /// Those that take blocks: without and with a failure a moment ago.
+    fn takers_by_rest(&self) -> (Vec<&Slot>, Vec<&Slot>) {
+        let now = Instant::now();
+        self.takers().partition(|place| !place.rests(now))
+    }
+
+    async fn keep<'a>(&'a self, act: impl Fn(&'a dyn BlockStore) -> Answer<'a, ()>) -> Vec<Outcome<()>> {
+        let (awake, resting) = match self.puts {
+            Puts::All => (self.takers().collect(), Vec::new()),
+            Puts::Any => self.takers_by_rest(),
+        };
+        let mut places = everywhere(&awake, &act).await;
+        if places.iter().any(|place| place.result.is_ok()) {
+            places.extend(resting.iter().map(|place| place.left_alone()));
+        } else {
+            places.extend(everywhere(&resting, &act).await);
+        }
+        places
     }
 
     fn judge(&self, places: &[Outcome<()>], what: impl FnOnce() -> String) -> Result<(), DeliveryError> {
@@ -266,6 +281,17 @@ impl Stores {
         order.sort_by_key(|place| place.rests(now));
         order
     }
+}
+
+/// Asks all of these at the same time.
+async fn everywhere<'a>(places: &[&'a Slot], act: impl Fn(&'a dyn BlockStore) -> Answer<'a, ()>) -> Vec<Outcome<()>> {
+    let act = &act;
+    let asked = places.iter().map(|place| async move {
+        let result = act(place.store.as_ref()).await;
+        place.judge(result.as_ref().err());
+        Outcome { store: place.store.name(), result }
+    });
+    join_all(asked).await
 }
 
 /// At least one place, and at least `wanted` of them, must have succeeded.
@@ -288,10 +314,17 @@ impl Slot {
         until.is_some_and(|until| until > now)
     }
 
-    fn rest(&self, until: Option<Instant>) {
-        if let Ok(mut slot) = self.rests_until.lock() {
-            *slot = until;
+    /// Has it rest after a failure of its own, and no longer after anything else.
+    fn judge(&self, error: Option<&DeliveryError>) {
+        let failed = error.is_some_and(DeliveryError::is_of_the_place);
+        if let Ok(mut until) = self.rests_until.lock() {
+            *until = failed.then(|| Instant::now().checked_add(REST)).flatten();
         }
+    }
+
+    fn left_alone(&self) -> Outcome<()> {
+        let store = self.store.name();
+        Outcome { store: store.clone(), result: Err(DeliveryError::Resting { store }) }
     }
 }
 

@@ -37,6 +37,9 @@ fn gateway(url: &str) -> GatewayStore {
     GatewayStore::new(url.parse().unwrap(), DEADLINES).unwrap()
 }
 
+/// Of files: one block, the longest block, one byte more, the longest payload and file.
+const LENGTHS: [usize; 6] = [1, 1024 + 49, MAX_BLOCK_BYTES, MAX_BLOCK_BYTES + 1, (1 << 20) + 7, MAX_FILE_BYTES];
+
 /// Bytes that no other call gives, as sealed blocks are.
 fn file(length: usize) -> Vec<u8> {
     let mut seed = [0; 32];
@@ -62,12 +65,17 @@ async fn read(store: Box<dyn BlockStore>, cid: &BlockCid) -> Result<Vec<u8>, Del
 }
 
 /// What every pair of a store that takes blocks and one that gives them does; the two may be the same.
-async fn suite<W: BlockStore + Clone + 'static, R: BlockStore + Clone + 'static>(what: &str, writer: W, reader: R) {
+async fn suite<W: BlockStore + Clone + 'static, R: BlockStore + Clone + 'static>(
+    what: &str,
+    lengths: &[usize],
+    writer: W,
+    reader: R,
+) {
     writer.probe().await.unwrap_or_else(|error| panic!("{what}: {error}"));
     reader.probe().await.unwrap_or_else(|error| panic!("{what}: {error}"));
     let same = writer.name() == reader.name();
 
-    for length in [1, 1024 + 49, MAX_BLOCK_BYTES, MAX_BLOCK_BYTES + 1, (1 << 20) + 7, MAX_FILE_BYTES] {
+    for length in lengths.iter().copied() {
         let file = file(length);
         let what = format!("{what}, {length} bytes");
         let tree = Tree::of(&file).unwrap();
@@ -117,26 +125,36 @@ async fn suite<W: BlockStore + Clone + 'static, R: BlockStore + Clone + 'static>
 async fn a_directory_passes_the_suite() {
     let directory = tempfile::tempdir().unwrap();
     let store = DirectoryStore::open(&directory.path().join("blocks")).unwrap();
-    suite("directory", store.clone(), store.clone()).await;
+    suite("directory", &LENGTHS, store.clone(), store.clone()).await;
     assert_eq!(store.list().unwrap(), []);
 }
 
 // row: D27
 #[tokio::test]
-async fn the_rpc_of_two_makes_of_nodes_passes_the_suite() {
+async fn the_rpc_of_a_node_passes_the_suite_and_one_s_own_where_it_is_named() {
     let boxo = Node::boxo(ipfs::Options::default());
-    suite("boxo", kubo(&boxo.rpc), kubo(&boxo.rpc)).await;
-    let js = Node::js();
-    suite("js-ipfs", kubo(&js.rpc), kubo(&js.rpc)).await;
+    suite("boxo", &LENGTHS, kubo(&boxo.rpc), kubo(&boxo.rpc)).await;
+    nodes::what_is_pinned_outlives_a_garbage_collection(&boxo).await;
     if let Ok(rpc) = std::env::var("IPFS_TEST_RPC") {
-        suite("IPFS_TEST_RPC", kubo(&rpc), kubo(&rpc)).await;
+        suite("IPFS_TEST_RPC", &LENGTHS, kubo(&rpc), kubo(&rpc)).await;
     }
+}
+
+// row: D27
+#[tokio::test]
+async fn the_rpc_of_another_make_of_node_passes_the_same_and_its_gateway_is_found_out() {
+    let js = Node::js();
+    // It looks for what it does not have until its time is over: fewer lengths.
+    suite("js-ipfs", &[1, MAX_BLOCK_BYTES + 1], kubo(&js.rpc), kubo(&js.rpc)).await;
+    nodes::what_is_pinned_outlives_a_garbage_collection(&js).await;
+    nodes::a_gateway_that_ignores_the_format_gives_raw_blocks_and_is_found_out_with_nodes(&js).await;
 }
 
 // row: D27
 #[tokio::test]
 async fn what_is_put_at_one_node_is_read_at_another_s_gateway_by_bitswap() {
     let (first, second) = ipfs::pair();
-    suite("bitswap to a gateway", kubo(&first.rpc), gateway(&second.gateway)).await;
-    suite("bitswap to an RPC", kubo(&first.rpc), kubo(&second.rpc)).await;
+    let lengths = [1, MAX_BLOCK_BYTES, (1 << 20) + 7];
+    suite("bitswap to a gateway", &lengths, kubo(&first.rpc), gateway(&second.gateway)).await;
+    suite("bitswap to an RPC", &[MAX_BLOCK_BYTES + 1], kubo(&first.rpc), kubo(&second.rpc)).await;
 }

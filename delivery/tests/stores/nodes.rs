@@ -22,7 +22,11 @@ use crate::{
 fn post(rpc: &str, path: &str) -> String {
     let host = rpc.trim_start_matches("http://");
     let mut connection = TcpStream::connect(host).unwrap();
-    write!(connection, "POST /api/v0/{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+    write!(
+        connection,
+        "POST /api/v0/{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     answer
@@ -62,28 +66,26 @@ async fn a_failure_in_mid_stream_under_status_200_is_an_error() {
     }
 }
 
-#[tokio::test]
-async fn what_is_pinned_outlives_a_garbage_collection_and_the_rest_does_not() {
-    for (what, node) in [("boxo", Node::boxo(Options::default())), ("js-ipfs", Node::js())] {
-        let store = kubo(&node.rpc);
-        let (kept, lost) = (file(MAX_BLOCK_BYTES + 10), file(MAX_BLOCK_BYTES + 10));
-        let (kept_root, lost_root) = (put(&store, &kept).await, put(&store, &lost).await);
-        // Somebody else's hand on the node: unpinned, but not deleted.
-        assert!(post(&node.rpc, &format!("pin/rm?arg={lost_root}")).contains("200 OK"), "{what}");
-        assert_eq!(store.holds(&lost_root).await.unwrap(), Held::Present, "{what}");
-        let collected = post(&node.rpc, "repo/gc");
-        assert!(collected.contains("200 OK") && collected.contains("Key"), "{what}: {collected}");
+/// What is pinned outlives a garbage collection, and the rest does not.
+pub(crate) async fn what_is_pinned_outlives_a_garbage_collection(node: &Node) {
+    let store = kubo(&node.rpc);
+    let (kept, lost) = (file(MAX_BLOCK_BYTES + 10), file(MAX_BLOCK_BYTES + 10));
+    let (kept_root, lost_root) = (put(&store, &kept).await, put(&store, &lost).await);
+    // Somebody else's hand on the node: unpinned, but not deleted.
+    assert!(post(&node.rpc, &format!("pin/rm?arg={lost_root}")).contains("200 OK"));
+    assert_eq!(store.holds(&lost_root).await.unwrap(), Held::Present);
+    let collected = post(&node.rpc, "repo/gc");
+    assert!(collected.contains("200 OK") && collected.contains("Key"), "{collected}");
 
-        assert_eq!(store.holds(&lost_root).await.unwrap(), Held::Absent, "{what}");
-        assert_eq!(store.holds(&kept_root).await.unwrap(), Held::Pinned, "{what}");
-        assert!(read(Box::new(store.clone()), &kept_root).await.unwrap() == kept, "{what}");
-        let error = read(Box::new(store.clone()), &lost_root).await.unwrap_err();
-        assert!(error.to_string().starts_with(&format!("block {lost_root}: from no store: ")), "{what}: {error}");
-        // To let go of what is gone is fine; and putting it again brings it back.
-        store.unpin_tree(&lost_root).await.unwrap();
-        assert_eq!(put(&store, &lost).await, lost_root);
-        assert_eq!(store.holds(&lost_root).await.unwrap(), Held::Pinned, "{what}");
-    }
+    assert_eq!(store.holds(&lost_root).await.unwrap(), Held::Absent);
+    assert_eq!(store.holds(&kept_root).await.unwrap(), Held::Pinned);
+    assert!(read(Box::new(store.clone()), &kept_root).await.unwrap() == kept);
+    let error = read(Box::new(store.clone()), &lost_root).await.unwrap_err();
+    assert!(error.to_string().starts_with(&format!("block {lost_root}: from no store: ")), "{error}");
+    // To let go of what is gone is fine; and putting it again brings it back.
+    store.unpin_tree(&lost_root).await.unwrap();
+    assert_eq!(put(&store, &lost).await, lost_root);
+    assert_eq!(store.holds(&lost_root).await.unwrap(), Held::Pinned);
 }
 
 // row: D27
@@ -115,9 +117,7 @@ async fn a_node_killed_in_the_middle_of_a_transfer_gives_nothing_half_and_anothe
 }
 
 /// js-ipfs's gateway knows no `format`: for a node's CID it sends the file.
-#[tokio::test]
-async fn a_gateway_that_ignores_the_format_gives_raw_blocks_and_is_found_out_with_nodes() {
-    let node = Node::js();
+pub(crate) async fn a_gateway_that_ignores_the_format_gives_raw_blocks_and_is_found_out_with_nodes(node: &Node) {
     let (rpc, reader) = (kubo(&node.rpc), gateway(&node.gateway));
     let small = file(500);
     let cid = put(&rpc, &small).await;
