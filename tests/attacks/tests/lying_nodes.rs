@@ -266,6 +266,7 @@ async fn a_final_block_that_goes_back_takes_nothing_back_and_another_one_of_its_
             let genuine = height.clone();
             Act::Alter(Box::new(move |block| {
                 set(block, "number", genuine);
+                flip(&mut block["parentHash"]);
                 rehash(block);
             }))
         }
