@@ -5,11 +5,13 @@
 //!
 //! People's own files may be reached through links ([`real_path`]), as long as nobody else could have made or could change one.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
@@ -279,6 +281,7 @@ impl Directory {
     /// What the system refused; the old file is then as it was.
     pub fn replace(&self, name: &std::ffi::OsStr, bytes: &[u8], ownership: Ownership) -> Result<(), FileError> {
         let path = self.path.join(name);
+        self.clear_left_over(name).map_err(|errno| io("clear what was left over beside", &path, errno))?;
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random).map_err(|error| FileError::Io {
             action: "get randomness for",
@@ -291,27 +294,58 @@ impl Directory {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.fd, temporary.as_os_str(), flags, Mode::from_bits_truncate(0o600))
             .map_err(|errno| io("create a file beside", &path, errno))?;
-        let written = self.fill(fd, bytes, ownership, &path).and_then(|()| {
+        // The file stays open, and locked, until it has its name.
+        let written = self.fill(fd, bytes, ownership, &path).and_then(|_locked| {
             renameat(&self.fd, temporary.as_os_str(), &self.fd, name).map_err(|errno| io("replace", &path, errno))
         });
         if written.is_err() {
-            // The first error is the one to tell; a left-over temporary file is harmless.
+            // The first error is the one to tell; what is left over is cleared by the next replacement.
             let _ = unlinkat(&self.fd, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
         written?;
         fsync(&self.fd).map_err(|errno| io("sync the directory of", &path, errno))
     }
 
-    fn fill(&self, fd: OwnedFd, bytes: &[u8], ownership: Ownership, path: &Path) -> Result<(), FileError> {
-        fchown(&fd, Some(Uid::from_raw(ownership.uid)), Some(Gid::from_raw(ownership.gid)))
-            .map_err(|errno| io("set the owner of", path, errno))?;
-        fchmod(&fd, Mode::from_bits_truncate(ownership.mode)).map_err(|errno| io("set the mode of", path, errno))?;
+    /// Removes the temporary files of replacements of `name` whose process was killed: they may hold a secret. Those of living ones are
+    /// locked; one that is met before it is locked fails to be renamed, and its writer says so.
+    fn clear_left_over(&self, name: &std::ffi::OsStr) -> nix::Result<()> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mut listing = Dir::openat(&self.fd, ".", flags, Mode::empty())?;
+        for entry in listing.iter() {
+            let entry = entry?;
+            let found = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
+            if !is_temporary_of(name, found) {
+                continue;
+            }
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+            let left_over = match openat(&self.fd, found, flags, Mode::empty()) {
+                // Whatever it is, no process that can be written through is at work on it.
+                Err(_) => true,
+                Ok(fd) => !matches!(File::from(fd).try_lock(), Err(TryLockError::WouldBlock)),
+            };
+            if left_over {
+                match unlinkat(&self.fd, found, UnlinkatFlags::NoRemoveDir) {
+                    Ok(()) | Err(Errno::ENOENT | Errno::EISDIR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&self, fd: OwnedFd, bytes: &[u8], ownership: Ownership, path: &Path) -> Result<File, FileError> {
         let mut file = File::from(fd);
+        file.lock().map_err(|source| FileError::Io { action: "lock", path: path.to_owned(), source })?;
+        let fd = file.as_fd();
+        fchown(fd, Some(Uid::from_raw(ownership.uid)), Some(Gid::from_raw(ownership.gid)))
+            .map_err(|errno| io("set the owner of", path, errno))?;
+        fchmod(fd, Mode::from_bits_truncate(ownership.mode)).map_err(|errno| io("set the mode of", path, errno))?;
         file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|source| FileError::Io {
             action: "write",
             path: path.to_owned(),
             source,
-        })
+        })?;
+        Ok(file)
     }
 
     /// Renames a file inside this directory.
@@ -323,6 +357,18 @@ impl Directory {
         renameat(&self.fd, from, &self.fd, to).map_err(|errno| io("rename", &path, errno))?;
         fsync(&self.fd).map_err(|errno| io("sync the directory of", &path, errno))
     }
+}
+
+/// `.NAME.` and sixteen hexadecimal digits: how [`Directory::replace`] calls what is not finished.
+fn is_temporary_of(name: &std::ffi::OsStr, found: &std::ffi::OsStr) -> bool {
+    let digits = found
+        .as_bytes()
+        .strip_prefix(b".")
+        .and_then(|rest| rest.strip_prefix(name.as_bytes()))
+        .and_then(|rest| rest.strip_prefix(b"."));
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 /// Where a directory of root's may be writable by all, if what is in it can only be renamed by its owner.
@@ -495,6 +541,33 @@ mod tests {
         let error = Directory::open(Path::new("/tmp"), Owners::process());
         assert!(matches!(error, Err(FileError::Writable { .. })), "{error:?}");
         Directory::open(safe_directory().path(), Owners::process()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_behind_goes_with_the_next_replacement_and_nothing_else_does() {
+        let directory = safe_directory();
+        let at = |name: &str| directory.path().join(name);
+        let stale = [".key.0123456789abcdef", ".key.ffffffffffffffff"];
+        let others = [".key.0123456789ABCDEF", ".key.0123", ".key2.0123456789abcdef", "key.0123456789abcdef", ".key."];
+        for name in stale.iter().chain(&others) {
+            fs::write(at(name), "secret").unwrap();
+        }
+        symlink("/nowhere", at(".key.00000000000000aa")).unwrap();
+        let alive = File::create(at(".key.00000000000000bb")).unwrap();
+        alive.lock().unwrap();
+        let ownership = Ownership { uid: Uid::current().as_raw(), gid: Gid::current().as_raw(), mode: 0o600 };
+        let open = Directory::open(directory.path(), Owners::process()).unwrap();
+        open.replace("key".as_ref(), b"new", ownership).unwrap();
+        let mut left: Vec<String> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        let mut expected: Vec<&str> = others.iter().copied().chain(["key", ".key.00000000000000bb"]).collect();
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+        drop(alive);
+        open.replace("key".as_ref(), b"newer", ownership).unwrap();
+        assert!(!at(".key.00000000000000bb").exists());
+        assert_eq!(fs::read(at("key")).unwrap(), b"newer");
     }
 
     #[test]
