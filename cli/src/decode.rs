@@ -289,4 +289,161 @@ mod tests {
             format!("r={} login=alice display-name=\"A roles=[admin]\\u{{1b}}[2J\"", "00".repeat(16))
         );
     }
+
+    /// One entry of each kind that a threshold of roots may write, with what its signers must read.
+    fn by_roots() -> Vec<(Entry, Vec<&'static str>)> {
+        let id = |byte: u8| Id([byte; 16]);
+        let b128 = |byte: u8| B128::repeat_byte(byte);
+        let (one, two) = (Address::repeat_byte(0x11), Address::repeat_byte(0x22));
+        const ONE: &str = "0x1111111111111111111111111111111111111111";
+        const TWO: &str = "0x2222222222222222222222222222222222222222";
+        const THREE: &str = "33333333333333333333333333333333";
+        const FOUR: &str = "44444444444444444444444444444444";
+        let limits =
+            || payload::CaLimits { ca: b128(0x33), maxTtl: 77, logins: vec!["deploy".into()], issuers: vec![one] };
+        let setting = || payload::Settings { items: vec![payload::Setting { key: 3, value: 2 }] };
+        let fingerprint = countersign_registry::Fingerprint20([0x55; 20]);
+        let users = || Targets::Users(vec![id(0x33), id(0x44)]);
+        vec![
+            (
+                Entry::RootSet(payload::RootSet { threshold: U256::from(2), roots: vec![one, two] }),
+                vec!["threshold=2", ONE, TWO],
+            ),
+            (
+                Entry::RoleSet(payload::RoleSet { actor: one, roles: 5, x25519: B256::repeat_byte(0x33) }),
+                vec![ONE, "roles=[admin,watchdog]", THREE],
+            ),
+            (
+                Entry::CaAdd(payload::CaAdd {
+                    r: b128(0x33),
+                    purpose: 2,
+                    name: "hosts".into(),
+                    publicKey: vec![0x44; 16].into(),
+                    maxTtl: 77,
+                    logins: vec!["deploy".into()],
+                    issuers: vec![one, two],
+                }),
+                vec!["purpose=2", "name=hosts", FOUR, "max-ttl=77", "logins=[deploy]", ONE, TWO],
+            ),
+            (Entry::CaLoosen(limits()), vec![THREE, "max-ttl=77", "logins=[deploy]", ONE]),
+            (Entry::CaTighten(limits()), vec![THREE, "max-ttl=77", "logins=[deploy]", ONE]),
+            (Entry::Unlock(users()), vec!["sort=users", THREE, FOUR]),
+            (Entry::Revoke(Targets::Cas(vec![id(0x33)])), vec!["sort=cas", THREE]),
+            (
+                Entry::Restore(payload::Restore { kind: 0x0101, id: b128(0x33), name: "alice".into(), uid: 77 }),
+                vec!["kind=0x0101", THREE, "name=alice", "uid=77"],
+            ),
+            (Entry::Settings(setting()), vec!["countersign-quorum=2"]),
+            (Entry::SettingsTighten(setting()), vec!["countersign-quorum=2"]),
+            (
+                Entry::MemberSet(payload::MemberSet {
+                    actor: one,
+                    member: true,
+                    subject: b128(0x33),
+                    x25519: B256::repeat_byte(0x44),
+                }),
+                vec![ONE, "member=true", THREE, FOUR],
+            ),
+            (
+                Entry::UserAdd(payload::UserAdd {
+                    r: b128(0x33),
+                    login: "alice".into(),
+                    displayName: "Alice B".into(),
+                }),
+                vec!["login=alice", "\"Alice B\""],
+            ),
+            (Entry::GroupAdd(payload::GroupAdd { r: b128(0x33), name: "web".into() }), vec!["name=web"]),
+            (
+                Entry::HostAdd(payload::HostAdd {
+                    r: b128(0x33),
+                    name: "web1".into(),
+                    owner: b128(0x44),
+                    hostKey: vec![0x55; 4].into(),
+                }),
+                vec!["name=web1", FOUR, "55555555"],
+            ),
+            (
+                Entry::LabelAdd(payload::LabelAdd { r: b128(0x11), target: b128(0x33), label: "web".into() }),
+                vec![THREE, "label=web"],
+            ),
+            (
+                Entry::KeyAdd(payload::KeyAdd {
+                    r: b128(0x11),
+                    user: b128(0x33),
+                    publicKey: vec![0x55; 4].into(),
+                    purposes: 1,
+                    notAfter: 77,
+                    comment: "laptop".into(),
+                }),
+                vec![THREE, "55555555", "purposes=1", "not-after=77", "comment=laptop"],
+            ),
+            (
+                Entry::GrantAdd(payload::GrantAdd {
+                    subject: b128(0x33),
+                    hosts: vec![b128(0x44)],
+                    labels: vec!["web".into()],
+                    allHosts: true,
+                    logins: vec!["deploy".into()],
+                    via: 3,
+                    maxTtl: 77,
+                    approvals: 2,
+                    forcedCommand: "uptime".into(),
+                    sourceAddresses: vec!["10.0.0.0/8".into()],
+                    notAfter: 78,
+                    permits: 1,
+                    ..Default::default()
+                }),
+                vec![
+                    THREE,
+                    FOUR,
+                    "labels=[web]",
+                    "all-hosts=true",
+                    "logins=[deploy]",
+                    "via=3",
+                    "max-ttl=77",
+                    "approvals=2",
+                    "force-command=uptime",
+                    "10.0.0.0/8",
+                    "not-after=78",
+                    "permits=[pty]",
+                ],
+            ),
+            (
+                Entry::GroupMemberAdd(payload::GroupMemberAdd { r: b128(0x11), group: b128(0x33), user: b128(0x44) }),
+                vec![THREE, FOUR],
+            ),
+            (
+                Entry::PayloadNameAdd(payload::PayloadNameAdd { r: b128(0x11), name: "ssh".into(), payloadKind: 2 }),
+                vec!["name=ssh", "2"],
+            ),
+            (Entry::Remove(vec![id(0x33)]), vec![THREE]),
+            (Entry::Confirm(vec![id(0x33)]), vec![THREE]),
+            (
+                Entry::Lock(Targets::Keys(vec![fingerprint])),
+                vec!["sort=keys", "5555555555555555555555555555555555555555"],
+            ),
+            (Entry::Lock(users()), vec!["sort=users", THREE, FOUR]),
+            (Entry::Lock(Targets::Hosts(vec![id(0x33)])), vec!["sort=hosts", THREE]),
+            (Entry::Lock(Targets::Cas(vec![id(0x33)])), vec!["sort=cas", THREE]),
+            (Entry::Lock(Targets::Actors(vec![two])), vec!["sort=actors", TWO]),
+            (Entry::Lock(Targets::Batches(vec![id(0x33)])), vec!["sort=batches", THREE]),
+            (Entry::CaRetire(vec![id(0x33)]), vec![THREE]),
+            (Entry::CertRevoke { ca: id(0x33), serials: vec![7, 8] }, vec![THREE, "7", "8"]),
+        ]
+    }
+
+    #[test]
+    fn every_kind_that_roots_may_write_says_all_of_itself_before_it_is_signed() {
+        use countersign_registry::entries::Kind;
+        let entries = by_roots();
+        let shown: std::collections::BTreeSet<u16> = entries.iter().map(|(entry, _)| entry.kind().0).collect();
+        let named = Kind::NAMED.iter().filter(|(_, kind)| kind.0 < 0x0400 && *kind != Kind::MIGRATE);
+        assert_eq!(shown, named.map(|(_, kind)| kind.0).collect());
+        let mut lines = std::collections::BTreeSet::new();
+        for (entry, said) in entries {
+            let line = one_line(&entry);
+            assert!(said.iter().all(|word| line.contains(word)), "{}: {said:?}: {line}", entry.kind());
+            assert!(lines.insert(format!("{} {line}", entry.kind())));
+        }
+    }
 }
