@@ -124,7 +124,11 @@ async fn no_mutated_answer_is_accepted_for_anything_but_the_truth(client: Client
         Ok(text) => text.parse().expect("COUNTERSIGN_ATTACK_MUTATIONS: a number"),
         Err(_) => 100_000,
     };
-    let count = all.div_ceil(2);
+    // The verifiers are the same; what geth adds is another true answer to begin with.
+    let count = match client {
+        Client::Anvil => all - all / 5,
+        Client::Geth => all / 5,
+    };
     let seed = Seeded::from_environment("mutations");
     // One lie after the other has a seed of its own, so that threads share nothing.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
