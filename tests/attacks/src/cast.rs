@@ -3,6 +3,8 @@
 //! helper is asked what its agent has published.
 //!
 //! The chain can be set back: [`Cast::rollback`]. That is a reorg once other blocks stand there.
+//!
+//! Longer than 600 lines: one constructor for each kind of entry, by the names of those who are there.
 
 use std::cell::{Cell, RefCell};
 

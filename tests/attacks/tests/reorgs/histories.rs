@@ -283,14 +283,20 @@ impl Play {
         self.model.history.push(Placed { block, event, hash });
     }
 
+    /// The newest blocks are gone. Returns what they held.
+    async fn take_back(&mut self, depth: u64) -> Vec<Placed> {
+        let kept = self.cast.world.latest_number().await - depth;
+        self.cast.rollback(depth).await;
+        self.reorgs += 1;
+        let at = self.model.history.partition_point(|placed| placed.block <= kept);
+        self.model.history.split_off(at)
+    }
+
     /// Takes back one or two blocks; some of what they held comes back in another order.
     async fn reorg(&mut self) {
         let depth = self.one_of(&[1, 2]);
         let latest = self.cast.world.latest_number().await;
-        self.cast.rollback(depth).await;
-        self.reorgs += 1;
-        let at = self.model.history.partition_point(|placed| placed.block <= latest - depth);
-        let mut gone = self.model.history.split_off(at);
+        let mut gone = self.take_back(depth).await;
         gone.reverse();
         for placed in gone {
             if self.random.below(2) == 0 && self.is_taken(&placed.event) {
@@ -303,16 +309,40 @@ impl Play {
         }
     }
 
+    /// A denial is seen, and gone with the next block that is seen: what it denied must stay denied.
+    async fn strike(&mut self) {
+        let (grant, batch) = (self.grants.last().copied().unwrap_or_default(), self.papers.keys().next_back().copied());
+        let event = match (self.random.below(8), batch) {
+            (0..=2, _) => Event::Lock(self.lockable()),
+            (3, _) => Event::Remove(self.one_of(&[0, 1, grant])),
+            (4, _) => Event::Role { who: self.one_of(&[Who::Second, Who::Issuer, Who::Watchdog]), on: false },
+            (5, _) => Event::CaTighten(1),
+            (6, Some(batch)) => Event::Revoke(batch),
+            _ => Event::Set { switch: self.one_of(&[Switch::RequireLogged, Switch::Quorum]), on: true, by: Who::Admin },
+        };
+        self.put(event).await;
+        self.look("struck").await;
+        self.take_back(1).await;
+        self.cast.world.anvil.mine(2).await;
+    }
+
+    async fn look(&mut self, told: &str) {
+        self.post.cycle(&self.cast, told).await;
+        self.model.look(self.post.final_block());
+        self.check(told);
+    }
+
     async fn step(&mut self) {
-        match self.random.below(12) {
-            0..=6 => {
+        match self.random.below(14) {
+            0..=5 => {
                 let event = self.event().await;
                 self.put(event).await;
             }
-            7..=9 => self.reorg().await,
-            10 => self.post.restart(),
+            6..=8 => self.strike().await,
+            9..=11 => self.reorg().await,
+            12 => self.post.restart(),
             _ => {
-                let blocks = self.one_of(&[1, 1, 2, 3, 70]);
+                let blocks = self.one_of(&[1, 3, 70, 70]);
                 self.cast.world.anvil.mine(blocks).await;
             }
         }
@@ -363,10 +393,7 @@ async fn in_random_histories_with_reorgs_the_helper_never_lets_in_more_than_the_
     let mut play = Play::new().await;
     for round in 0..rounds {
         play.step().await;
-        let told = format!("round {round}");
-        play.post.cycle(&play.cast, &told).await;
-        play.model.look(play.post.final_block());
-        play.check(&told);
+        play.look(&format!("round {round}")).await;
     }
     let Play { reorgs, granted, refused, .. } = play;
     println!("{rounds} rounds, {reorgs} reorgs, {granted} let in, {refused} refused");

@@ -14,7 +14,6 @@
 mod authority;
 mod deliveries;
 mod denials;
-mod geth;
 mod histories;
 mod model;
 mod orders;
@@ -23,17 +22,16 @@ mod protocol;
 use attacks::{
     paper::blob,
     stage,
-    world::{HostFiles, Records, World, grant, key_lock},
+    world::{HostFiles, Records, World, key_lock},
 };
 use countersign_agent::{agent::Agent, reason::Reason};
-use countersign_certificate::{Id, Serial};
+use countersign_certificate::Id;
 use countersign_registry::{
-    entries::{Entry, Roles, Targets, payload},
+    entries::{Entry, Roles, payload},
     shard, sign,
 };
-use countersign_snapshot::{BatchState, CaState, Denial, Snapshot};
+use countersign_snapshot::{BatchState, Snapshot};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 fn settings(items: &[(u16, u64)]) -> Entry {
     let items = items.iter().map(|(key, value)| payload::Setting { key: *key, value: *value }).collect();
@@ -105,156 +103,6 @@ impl Scene {
         self.world.anvil.call("anvil_rollback", json!([depth])).await;
         self.world.anvil.mine(depth + 1).await;
     }
-
-    async fn write(&self, what: What) {
-        let (records, admin) = (&self.records, self.world.admin.address());
-        let now = self.world.latest_time().await;
-        match what {
-            What::KeyLock => self.world.append(shard::DENIALS, &key_lock(records.key)).await,
-            What::UserLock => {
-                self.world.append(shard::DENIALS, &Entry::Lock(Targets::Users(vec![records.user]))).await;
-            }
-            What::CaRetire => self.world.append(shard::DENIALS, &Entry::CaRetire(vec![self.ca])).await,
-            What::GrantRemove => self.world.append(shard::DIRECTORY, &Entry::Remove(vec![records.grant])).await,
-            What::SerialRevoke => {
-                let entry = Entry::CertRevoke { ca: self.ca, serials: vec![77] };
-                self.world.append(shard::revocation_shard(now + 60, now), &entry).await;
-            }
-            What::GrantAdd => {
-                self.world.add(9, &Entry::GrantAdd(grant(9, records.user, records.host))).await;
-            }
-            What::CaAdd => self.world.by_roots(&[sign::write(shard::GOVERNANCE, &ca_entry(2, admin))]).await,
-        }
-    }
-
-    fn took_effect(&self, what: What) -> bool {
-        let snapshot = self.snapshot();
-        match what {
-            What::KeyLock => snapshot.key_revoked(self.records.key).unwrap() == Some(Denial::Locked),
-            What::UserLock => {
-                let user = snapshot.user(self.records.user).unwrap();
-                user.is_none_or(|user| user.state != countersign_snapshot::UserState::Active)
-            }
-            What::CaRetire => {
-                let ca = snapshot.ca(&Sha256::digest(blob(1)).into()).unwrap();
-                ca.is_none_or(|ca| ca.state != CaState::Active)
-            }
-            What::GrantRemove => snapshot.grant(self.records.grant).unwrap().is_none(),
-            What::SerialRevoke => snapshot.serial_revoked(self.ca, Serial(77)).unwrap(),
-            What::GrantAdd => {
-                let entry = Entry::GrantAdd(grant(9, self.records.user, self.records.host));
-                let id = sign::record_id(entry.kind(), self.world.admin.address(), [9; 16]);
-                snapshot.grant(id).unwrap().is_some()
-            }
-            What::CaAdd => snapshot.ca(&Sha256::digest(blob(2)).into()).unwrap().is_some(),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum What {
-    KeyLock,
-    UserLock,
-    CaRetire,
-    GrantRemove,
-    SerialRevoke,
-    GrantAdd,
-    CaAdd,
-}
-
-const DENIALS: [What; 5] = [What::KeyLock, What::UserLock, What::CaRetire, What::GrantRemove, What::SerialRevoke];
-
-#[tokio::test]
-async fn a_denial_counts_at_once_survives_a_reorg_and_a_restart_and_ends_64_blocks_after_it_was_not_final() {
-    for what in DENIALS {
-        let mut scene = Scene::new().await;
-        scene.write(what).await;
-        let block = scene.world.latest_number().await;
-        scene.cycle("seen").await;
-        assert!(scene.took_effect(what), "{what:?}: not at once");
-
-        scene.reorg(1).await;
-        scene.cycle("reorged out").await;
-        assert!(scene.took_effect(what), "{what:?}: gone with the reorg");
-        scene.restart();
-        assert!(scene.agent.as_mut().unwrap().republish().unwrap());
-        assert!(scene.took_effect(what), "{what:?}: gone with the restart");
-        scene.world.anvil.mine(3).await;
-        scene.cycle("final without it").await;
-        assert!(scene.took_effect(what), "{what:?}: gone once the final view has passed it");
-
-        // Finality lags two blocks here.
-        let latest = scene.world.latest_number().await;
-        scene.world.anvil.mine(block + 63 + 2 - latest).await;
-        scene.cycle("63 blocks later").await;
-        assert_eq!(scene.snapshot().facts().final_block.number, block + 63);
-        assert!(scene.took_effect(what), "{what:?}: ended too early");
-        scene.world.anvil.mine(1).await;
-        scene.cycle("64 blocks later").await;
-        assert!(!scene.took_effect(what), "{what:?}: never ends, although no history has it");
-
-        scene.write(what).await;
-        scene.cycle("again").await;
-        assert!(scene.took_effect(what), "{what:?}: not the second time");
-        scene.world.anvil.mine(80).await;
-        scene.cycle("final").await;
-        scene.restart();
-        scene.cycle("restarted").await;
-        assert!(scene.took_effect(what), "{what:?}: final, and not for ever");
-    }
-}
-
-#[tokio::test]
-async fn authority_that_was_reorged_out_never_counts_and_re_included_it_counts_once_final() {
-    for what in [What::GrantAdd, What::CaAdd] {
-        let mut scene = Scene::new().await;
-        scene.write(what).await;
-        scene.cycle("seen").await;
-        assert!(!scene.took_effect(what), "{what:?}: before it is final");
-        scene.world.anvil.mine(1).await;
-        scene.cycle("a block later").await;
-        assert!(!scene.took_effect(what), "{what:?}: before it is final");
-
-        scene.reorg(2).await;
-        if matches!(what, What::CaAdd) {
-            scene.world.root_writes_are_gone(1);
-        }
-        scene.restart();
-        for _ in 0..5 {
-            scene.world.anvil.mine(1).await;
-            scene.cycle("final without it").await;
-            assert!(!scene.took_effect(what), "{what:?}: no history has it");
-        }
-        scene.write(what).await;
-        scene.cycle("re-included").await;
-        assert!(!scene.took_effect(what), "{what:?}: re-included, and not final");
-        scene.restart();
-        scene.world.anvil.mine(2).await;
-        scene.cycle("final").await;
-        assert!(scene.took_effect(what), "{what:?}: final");
-    }
-}
-
-#[tokio::test]
-async fn a_batch_by_a_final_issuer_counts_while_the_latest_view_has_it() {
-    let mut scene = Scene::new().await;
-    let now = scene.world.latest_time().await;
-    let (batch, entry) = batch(&scene, 5, now);
-    let day = shard::shard(shard::CLASS_BATCHES, 0);
-    scene.world.append(day, &entry).await;
-    scene.cycle("logged").await;
-    assert_eq!(scene.snapshot().batch(batch).unwrap().unwrap().state, BatchState::Accepted);
-
-    scene.reorg(1).await;
-    scene.cycle("reorged out").await;
-    assert_eq!(scene.snapshot().batch(batch).unwrap(), None, "no history has the batch");
-    scene.restart();
-    scene.world.append(day, &entry).await;
-    scene.cycle("re-included").await;
-    assert_eq!(scene.snapshot().batch(batch).unwrap().unwrap().state, BatchState::Accepted);
-    scene.world.anvil.mine(3).await;
-    scene.cycle("final").await;
-    assert_eq!(scene.snapshot().batch(batch).unwrap().unwrap().state, BatchState::Accepted);
 }
 
 #[tokio::test]
@@ -307,7 +155,7 @@ fn batch(scene: &Scene, seed: u8, now: u64) -> (Id, Entry) {
 #[tokio::test]
 async fn a_reorg_beyond_what_was_final_publishes_nothing_before_and_after_a_restart() {
     let mut scene = Scene::new().await;
-    scene.write(What::KeyLock).await;
+    scene.world.append(shard::DENIALS, &key_lock(scene.records.key)).await;
     scene.world.anvil.mine(4).await;
     scene.cycle("final").await;
     let before = scene.host.snapshot_files();
