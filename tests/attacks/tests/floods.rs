@@ -4,12 +4,7 @@
 //!
 //! `./bench flood` prints the same as figures: memory, processor time, files.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what tests share fails loudly"
-)]
+#![expect(clippy::arithmetic_side_effects, clippy::expect_used, reason = "what tests share fails loudly")]
 
 use std::{
     collections::BTreeMap,
