@@ -24,6 +24,8 @@ use countersign_registry::{Address, B256, Effective, EntryRef, Id, LogEntry, Pla
 use countersign_sshd::Reason;
 use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
 
+#[path = "issue/mailing.rs"]
+mod mailing;
 #[path = "issue/watch.rs"]
 mod watch;
 

@@ -21,7 +21,10 @@ use countersign_agent::run;
 use countersign_certificate::Id;
 use countersign_chain::keys::ActorKey;
 use countersign_chain::sync::{Cursor, Ledger};
-use countersign_delivery::{Contents, Context, DirectoryStore, Payload, SecretKey, seal};
+use countersign_delivery::{
+    Addressee, Binding, Contents, Context, DirectoryStore, Payload, PayloadKind, PublicKey, SecretKey, seal,
+    seal_envelope, seal_payload,
+};
 use countersign_registry::entries::{Entry, Kind, payload};
 use countersign_registry::realm::Acknowledgement;
 use countersign_registry::{BlockRef, Replay, shard, sign};
@@ -332,4 +335,143 @@ async fn a_device_that_cannot_pay_keeps_the_file_and_says_that_the_acknowledgeme
     assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), certificate);
     agent.cycle().await;
     assert_eq!(bed.delivery_status(), ("applied".to_owned(), Some("delivery-acknowledge".to_owned())));
+}
+
+const FLEET: &str = "\
+[device]
+ledger-key = \"ROOT/ledger.json\"
+ledger-password-file = \"ROOT/ledger.password\"
+sealing-key = \"ROOT/x25519\"
+prekeys = 4
+[[block-store]]
+directory = \"ROOT/blocks\"
+[[payload]]
+name = \"token\"
+kind = \"opaque-secret\"
+path = \"ROOT/keys/token\"
+reload = [\"/usr/bin/touch\", \"ROOT/reloaded\"]
+[[payload]]
+name = \"motd\"
+kind = \"public-data\"
+path = \"ROOT/keys/motd\"
+mode = \"0644\"
+";
+
+impl Bed {
+    /// What the ledger says, read by somebody else.
+    async fn effective(&self) -> countersign_registry::Effective {
+        let mut ledger = Ledger::new(&self.world.realm_file(), Default::default()).unwrap();
+        let heads = ledger.heads().await.unwrap();
+        let mut shards = shard::access_shards(heads.latest.time, 3600);
+        shards.extend(shard::delivery_shards(heads.latest.time, heads.latest.time));
+        let update = ledger.update(&Cursor::default(), &heads, &shards).await.unwrap();
+        let mut replay = Replay::new(self.world.pin.realm);
+        let flat =
+            |entries: std::collections::BTreeMap<u64, Vec<_>>| entries.into_values().flatten().collect::<Vec<_>>();
+        let block = BlockRef { number: update.final_header.number, time: update.final_header.time };
+        replay.advance(block, &flat(update.final_entries)).unwrap();
+        let latest = BlockRef { number: update.latest.number, time: update.latest.time };
+        replay.effective(latest, &flat(update.latest_entries)).unwrap()
+    }
+
+    /// Logs an envelope with a secret for the device, or for somebody else, sealed to `prekey` as well.
+    async fn mail(&mut self, prekey: Option<PublicKey>, text: &str, for_us: bool) -> (Id, Vec<Vec<u8>>) {
+        self.sent += 1;
+        let r = [self.sent; 16];
+        let id = sign::record_id(Kind::ENVELOPE, self.world.admin.address(), r);
+        let kind = PayloadKind::OpaqueSecret;
+        let binding = Binding { realm: self.world.pin.realm.0, delivery: id.0, kind };
+        let contents = Contents::OpaqueSecret { secret: Zeroizing::new(text.as_bytes().to_vec()) };
+        let sealed = seal_payload(&binding, &Payload::new("token", contents).unwrap()).unwrap();
+        let address = if for_us { device_address().into_array() } else { [7; 20] };
+        let one = Addressee { address, key: self.device.public(), prekey, item: &sealed.item };
+        let envelope = seal_envelope(&binding, &self.world.admin_sealing, &[one]).unwrap();
+        let blocks = [vec![sealed.block], envelope.pages.clone(), vec![envelope.index.clone()]].concat();
+        for block in &blocks {
+            self.store.put(block).unwrap();
+        }
+        let entry = Entry::Envelope(payload::Envelope {
+            r: r.into(),
+            payloadKind: kind.number(),
+            index: envelope.index_digest().into(),
+            payloadName: "token".into(),
+        });
+        self.world.append(shard::write_shard(Kind::ENVELOPE).unwrap(), &entry).await;
+        (id, blocks)
+    }
+
+    fn prekey_files(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.host.path("state/prekeys")).unwrap();
+        let mut names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn usable_prekeys(&self, effective: &countersign_registry::Effective) -> Vec<PublicKey> {
+        let published = effective.prekeys.get(&device_address()).into_iter().flatten();
+        published.map(|prekey| PublicKey::from_bytes(prekey.key.0).unwrap()).collect()
+    }
+}
+
+// row: D16 D22 D23
+#[tokio::test]
+async fn prekeys_are_published_used_once_replenished_and_dropped_after_a_restore() {
+    let mut bed = Bed::with(FLEET).await;
+    let data = payload::PublicData { r: [77; 16].into(), name: "motd".into(), data: b"hello".to_vec().into() };
+    bed.world.append(shard::write_shard(Kind::PUBLIC_DATA).unwrap(), &Entry::PublicData(data)).await;
+    let once = async |bed: &Bed| {
+        let outcome = run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
+        assert_eq!((outcome.failure, outcome.unfinished), (None, 0), "{}", bed.host.log.text());
+    };
+    once(&bed).await;
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/motd")).unwrap(), "hello");
+    assert_eq!(std::fs::metadata(bed.host.path("keys/motd")).unwrap().mode() & 0o777, 0o644);
+    let published = bed.usable_prekeys(&bed.effective().await);
+    assert_eq!(published.len(), 4);
+
+    // A backup of the disk, from before anything was used.
+    let backup = bed.host.path("backup");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let status = Command::new("cp").arg("-aT").args([from, to]).status().unwrap();
+        assert!(status.success());
+    };
+    let state = bed.host.path("state");
+    once(&bed).await;
+    copy(&state, &backup);
+
+    // Three are used: each payload is there, its prekey's secret is gone, and it is acknowledged; one for others changes nothing.
+    bed.mail(None, "not ours", false).await;
+    for (number, prekey) in published.iter().take(3).enumerate() {
+        let (id, _) = bed.mail(Some(*prekey), &format!("secret {number}"), true).await;
+        once(&bed).await;
+        assert_eq!(std::fs::read_to_string(bed.host.path("keys/token")).unwrap(), format!("secret {number}"));
+        let effective = bed.effective().await;
+        assert!(effective.envelope_acknowledgements[&id].contains_key(&device_address()));
+    }
+    assert!(bed.host.path("reloaded").exists());
+    assert_eq!(bed.prekey_files().iter().filter(|name| name.ends_with(".used")).count(), 3);
+    // One was left, which is fewer than half of four: three more are on the ledger.
+    assert_eq!(bed.usable_prekeys(&bed.effective().await).len(), 4 + 3);
+    assert_eq!(bed.prekey_files().iter().filter(|name| !name.ends_with(".used")).count(), 4);
+
+    // Used again: refused as such, and the file stays as it is.
+    let (_, _) = bed.mail(Some(published[0]), "again", true).await;
+    bed.world.anvil.mine(3).await;
+    let mut agent = bed.open();
+    assert_eq!(agent.cycle().await.failure, None);
+    assert_eq!(bed.delivery_status(), ("refused".to_owned(), Some("delivery-prekey-used".to_owned())));
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/token")).unwrap(), "secret 2");
+    drop(agent);
+
+    // The disk is put back: its prekeys are unused as far as it knows, and all are dropped, here and on the ledger.
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&backup, &state);
+    let mut agent = bed.open();
+    agent.cycle().await;
+    agent.finish_publishing_prekeys().await;
+    drop(agent);
+    assert!(bed.host.log.text().contains("event=prekeys-dropped"), "{}", bed.host.log.text());
+    let now = bed.usable_prekeys(&bed.effective().await);
+    assert_eq!(now.len(), 4);
+    assert!(now.iter().all(|prekey| !published.contains(prekey)), "none of the old ones is offered");
 }

@@ -11,9 +11,14 @@ use std::process::Command;
 use alloy_primitives::{Address, B256, Bytes};
 use countersign_agent::files::Ownership;
 use countersign_agent::reason::Reason;
-use countersign_agent::receive::{self, KeyPairs, OutputRule, ReceiveError, Recipient, public_key_blob};
+use countersign_agent::receive::{
+    self, Found, KeyPairs, OutputRule, ReceiveError, Recipient, Sources, public_key_blob,
+};
 use countersign_certificate::Id;
-use countersign_delivery::{Contents, Context, DirectoryStore, Payload, PayloadKind, SecretKey, seal};
+use countersign_delivery::{
+    Addressee, Binding, BlockCid, Contents, Context, DirectoryStore, Envelope, Payload, PayloadKind, Prekeys,
+    PublicKey, SecretKey, seal, seal_envelope, seal_payload,
+};
 use countersign_registry::effective::{Keys, Settings};
 use countersign_registry::entries::Roles;
 use countersign_registry::realm::{Acknowledgement, Actor, Ca, CaLimits, CaPurpose, CaState, Delivery, EntryRef};
@@ -123,11 +128,59 @@ impl Bed {
         self.recipient().check(&self.effective)?;
         let found = receive::waiting(&self.effective, DEVICE);
         let [(id, delivery)] = found.as_slice() else { panic!("expected one delivery, found {found:?}") };
-        let stores = [self.store.clone()];
-        let payload = receive::open(&self.effective, *id, delivery, self.recipient(), &stores)?;
+        let payload = run(receive::open(&self.effective, *id, delivery, self.recipient(), &self.sources()))?;
         let rule = self.rule();
         let checked = receive::check(&self.effective, &payload, rule.own_key()?.as_deref(), NOW)?;
         receive::apply(&checked, &rule)
+    }
+
+    fn sources(&self) -> Sources {
+        Sources::new(self.store.clone().into())
+    }
+
+    /// Seals `contents` into an envelope for the device (unless `others_only`) and nine others, and puts it into store and realm.
+    fn mail(&mut self, id: Id, contents: Contents, prekey: Option<PublicKey>, others_only: bool) -> Envelope {
+        let kind = contents.kind();
+        let binding = Binding { realm: self.effective.realm.0, delivery: id.0, kind };
+        let sealed = seal_payload(&binding, &Payload::new("deploy", contents).unwrap()).unwrap();
+        let other = |number: u8| (Address::repeat_byte(number), SecretKey::generate().unwrap().public(), None);
+        let mut recipients: Vec<(Address, PublicKey, Option<PublicKey>)> = (1..10).map(other).collect();
+        if !others_only {
+            recipients.push((DEVICE, self.device.public(), prekey));
+        }
+        let addressees: Vec<Addressee<'_>> = recipients
+            .iter()
+            .map(|(address, key, prekey)| Addressee {
+                address: address.into_array(),
+                key: *key,
+                prekey: *prekey,
+                item: &sealed.item,
+            })
+            .collect();
+        let envelope = seal_envelope(&binding, &self.sender, &addressees).unwrap();
+        self.store.put(&sealed.block).unwrap();
+        self.post(id, kind, &envelope);
+        envelope
+    }
+
+    fn post(&mut self, id: Id, kind: PayloadKind, envelope: &Envelope) {
+        for block in envelope.pages.iter().chain([&envelope.index]) {
+            self.store.put(block).unwrap();
+        }
+        let logged = countersign_registry::realm::Envelope {
+            at: EntryRef { block: 5, shard: 6 << 32, index: 0, time: NOW },
+            actor: SENDER,
+            payload_name: "deploy".to_owned(),
+            payload_kind: kind.number(),
+            index: B256::from(envelope.index_digest()),
+        };
+        self.effective.envelopes.insert(id, logged);
+    }
+
+    fn look(&self, id: Id, prekeys: Option<&Prekeys>) -> Result<Found, ReceiveError> {
+        let found = receive::envelopes(&self.effective, DEVICE);
+        let (_, envelope) = found.iter().find(|(found, _)| *found == id).unwrap();
+        run(receive::look(&self.effective, id, envelope, self.recipient(), prekeys, &self.sources(), NOW))
     }
 
     fn refused(&self) -> (Reason, String) {
@@ -149,6 +202,10 @@ impl Bed {
     fn ca(&mut self) -> &mut Ca {
         self.effective.cas.get_mut(&Id([9; 16])).unwrap()
     }
+}
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 fn ssh_keygen(arguments: &[&str], file: &Path) {
@@ -390,7 +447,7 @@ fn a_delivery_with_another_digest_name_or_sender_on_the_ledger_is_refused() {
     assert_eq!(change(|delivery| delivery.digest = B256::ZERO), Reason::DeliveryCid);
     assert_eq!(change(|delivery| delivery.payload_name = "backup".to_owned()), Reason::DeliveryDigest);
     assert_eq!(change(|delivery| delivery.payload_kind = 2), Reason::DeliveryCid);
-    assert_eq!(change(|delivery| delivery.payload_kind = 3), Reason::DeliveryKind);
+    assert_eq!(change(|delivery| delivery.payload_kind = 9), Reason::DeliveryKind);
     assert_eq!(change(|delivery| delivery.actor = Address::ZERO), Reason::DeliverySender);
     // A member is no sender, whatever it sealed.
     assert_eq!(change(|delivery| delivery.actor = DEVICE), Reason::DeliverySender);
@@ -560,5 +617,207 @@ fn a_certificate_for_the_cas_own_key_and_one_signed_by_a_certificate_are_refused
     let spliced = [&good[..at - 4], &length[..], &intermediate, &good[at + ca.len()..]].concat();
     let certificate = format!("ssh-ed25519-cert-v01@openssh.com {} x\n", STANDARD.encode(spliced));
     bed.deliver("deploy", Contents::SshCertificate { certificate });
+    assert_eq!(bed.refused().0, Reason::DeliveryMalformed);
+}
+
+fn secret() -> Contents {
+    Contents::OpaqueSecret { secret: Zeroizing::new(b"hunter2".to_vec()) }
+}
+
+// row: D9 D16 D23 D25
+#[test]
+fn an_envelope_is_opened_by_its_recipient_and_is_nothing_to_anybody_else() {
+    let mut bed = Bed::new();
+    let (mine, others) = (Id([21; 16]), Id([22; 16]));
+    bed.mail(mine, secret(), None, false);
+    bed.mail(others, secret(), None, true);
+    let Found::Payload(unsealed) = bed.look(mine, None).unwrap() else { panic!("it is for this device") };
+    let checked = receive::check(&bed.effective, &unsealed.payload, None, NOW).unwrap();
+    assert_eq!(receive::apply(&checked, &bed.rule()).unwrap(), [bed.path("keys/deploy")]);
+    assert_eq!(bed.read("keys/deploy"), "hunter2");
+    assert!(matches!(bed.look(others, None).unwrap(), Found::Nothing));
+
+    // Once acknowledged by this device it is not found any more; another's acknowledgement does not hide it.
+    let acknowledgement = |actor| Acknowledgement { at: EntryRef::default(), actor, digest: unsealed.digest };
+    let stranger = Address::repeat_byte(1);
+    bed.effective.envelope_acknowledgements.entry(mine).or_default().insert(stranger, acknowledgement(stranger));
+    assert_eq!(receive::envelopes(&bed.effective, DEVICE).len(), 2);
+    bed.effective.envelope_acknowledgements.entry(mine).or_default().insert(DEVICE, acknowledgement(DEVICE));
+    assert_eq!(receive::envelopes(&bed.effective, DEVICE).len(), 1);
+}
+
+#[test]
+fn an_attack_on_an_envelope_has_its_own_reason_and_opens_nothing() {
+    let mut bed = Bed::new();
+    let good = Id([21; 16]);
+    let envelope = bed.mail(good, secret(), None, false);
+    let kind = PayloadKind::OpaqueSecret;
+    let reason = |bed: &Bed, id: Id| bed.look(id, None).unwrap_err().reason();
+
+    // Replayed under another id: the device has no record there.
+    let replayed = Id([23; 16]);
+    bed.post(replayed, kind, &envelope);
+    assert!(matches!(bed.look(replayed, None).unwrap(), Found::Nothing));
+
+    // Posted again by an actor with another sealing key: no record either.
+    let thief = SecretKey::generate().unwrap();
+    let own_key = bed.effective.actors[&SENDER].x25519;
+    bed.effective.actors.get_mut(&SENDER).unwrap().x25519 = Some(thief.public().to_bytes().into());
+    assert!(matches!(bed.look(good, None).unwrap(), Found::Nothing));
+    bed.effective.actors.get_mut(&SENDER).unwrap().x25519 = own_key;
+
+    // A sender without the role, or locked.
+    bed.effective.actors.get_mut(&SENDER).unwrap().roles = Roles::MEMBER;
+    assert_eq!(reason(&bed, good), Reason::DeliverySender);
+    bed.effective.actors.get_mut(&SENDER).unwrap().roles = Roles::ADMIN;
+    bed.effective.actors.get_mut(&SENDER).unwrap().locked = true;
+    assert_eq!(reason(&bed, good), Reason::DeliverySender);
+    bed.effective.actors.get_mut(&SENDER).unwrap().locked = false;
+
+    // Every record forged, in a page that the index names as it is now: the own one is found and does not open.
+    let mut forged = envelope.clone();
+    for record in forged.pages[0][1..].chunks_mut(countersign_delivery::RECORD_BYTES) {
+        record[100] ^= 1;
+    }
+    let digest = BlockCid::of(&forged.pages[0]).unwrap().to_bytes();
+    let end = forged.index.len();
+    forged.index[end - 32..].copy_from_slice(&digest[4..]);
+    let id = Id([21; 16]);
+    bed.post(id, kind, &forged);
+    assert_eq!(reason(&bed, id), Reason::DeliverySealed);
+
+    // Two records under one tag.
+    let mut twice = envelope.clone();
+    let tag = twice.pages[0][1..17].to_vec();
+    let second = 1 + countersign_delivery::RECORD_BYTES;
+    twice.pages[0][second..second + 16].copy_from_slice(&tag);
+    let digest = BlockCid::of(&twice.pages[0]).unwrap().to_bytes();
+    twice.index[end - 32..].copy_from_slice(&digest[4..]);
+    // The first tag of all must not be above the device's own, or there is no page to look at.
+    twice.index[end - 48..end - 32].copy_from_slice(&tag);
+    bed.post(id, kind, &twice);
+    match bed.look(id, None) {
+        Err(error) => assert_eq!(error.reason(), Reason::DeliveryEnvelope),
+        Ok(found) => assert!(matches!(found, Found::Nothing)),
+    }
+
+    // An index that is none; blocks that are not there, or not what they are called.
+    let mut cut = envelope.clone();
+    cut.index.pop();
+    bed.post(id, kind, &cut);
+    assert_eq!(reason(&bed, id), Reason::DeliveryEnvelope);
+    bed.post(id, kind, &envelope);
+    let page = BlockCid::of(&envelope.pages[0]).unwrap();
+    let file = bed.path("blocks").join(page.to_string());
+    std::fs::write(&file, b"something else").unwrap();
+    assert_eq!(reason(&bed, id), Reason::DeliveryBlockMissing);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(reason(&bed, id), Reason::DeliveryBlockMissing);
+    bed.store.put(&envelope.pages[0]).unwrap();
+
+    // Another kind or name on the ledger than in what was sealed.
+    bed.effective.envelopes.get_mut(&id).unwrap().payload_kind = 9;
+    assert_eq!(reason(&bed, id), Reason::DeliveryKind);
+    bed.effective.envelopes.get_mut(&id).unwrap().payload_kind = kind.number();
+    bed.effective.envelopes.get_mut(&id).unwrap().payload_name = "other".to_owned();
+    assert_eq!(reason(&bed, id), Reason::DeliveryDigest);
+    bed.effective.envelopes.get_mut(&id).unwrap().payload_name = "deploy".to_owned();
+    assert!(matches!(bed.look(id, None).unwrap(), Found::Payload(_)));
+}
+
+#[test]
+fn a_prekey_opens_one_delivery_once_and_what_comes_after_is_refused_as_such() {
+    let mut bed = Bed::new();
+    let prekeys = Prekeys::open(&bed.path("prekeys"), bed.effective.realm.0, DEVICE.into_array()).unwrap();
+    let public = prekeys.make(1, NOW).unwrap()[0];
+    let (first, second) = (Id([21; 16]), Id([22; 16]));
+    bed.mail(first, secret(), Some(public), false);
+    bed.mail(second, secret(), Some(public), false);
+
+    assert_eq!(bed.look(first, None).unwrap_err().reason(), Reason::DeliveryPrekeyUnknown, "without its prekeys");
+    let Found::Payload(unsealed) = bed.look(first, Some(&prekeys)).unwrap() else { panic!("it is for this device") };
+    prekeys.end(unsealed.prekey.unwrap(), first.0, &unsealed.digest.0).unwrap();
+    // A crash before the acknowledgement: it is done, and what to acknowledge is still known.
+    assert!(matches!(bed.look(first, Some(&prekeys)).unwrap(), Found::Done(digest) if digest == unsealed.digest));
+    let used = bed.look(second, Some(&prekeys)).unwrap_err();
+    assert_eq!(used.reason(), Reason::DeliveryPrekeyUsed);
+    assert!(used.is_final() && used.to_string().contains(&format!("was used for delivery {first}")), "{used}");
+
+    let dropped = prekeys.make(1, NOW).unwrap()[0];
+    bed.mail(Id([23; 16]), secret(), Some(dropped), false);
+    prekeys.drop_all().unwrap();
+    assert_eq!(bed.look(Id([23; 16]), Some(&prekeys)).unwrap_err().reason(), Reason::DeliveryPrekeyUnknown);
+}
+
+fn openssl(arguments: &[&str], directory: &Path) {
+    let output = Command::new("openssl").args(arguments).current_dir(directory).output();
+    let output = output.expect("openssl is needed: run .ci/tools");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// row: D16
+#[test]
+fn an_x509_pair_is_written_only_if_key_and_chain_belong_together() {
+    let mut bed = Bed::new();
+    let directory = bed.directory.path().to_owned();
+    let make = |name: &str, more: &[&str]| {
+        let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+        let subject = format!("/CN={name}");
+        let mut arguments = vec!["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        arguments.extend(["-keyout", &key, "-out", &certificate, "-subj", &subject, "-days", "3650"]);
+        arguments.extend_from_slice(more);
+        openssl(&arguments, &directory);
+    };
+    make("root", &[]);
+    make("www", &["-CA", "root.crt", "-CAkey", "root.key"]);
+    make("stranger", &[]);
+    let (root, www, stranger) = (bed.read("root.crt"), bed.read("www.crt"), bed.read("stranger.crt"));
+    let pair = |private_key: String, chain: String| Contents::X509KeyPair { private_key: private_key.into(), chain };
+    let check = |contents: Contents, now: u64| {
+        receive::check(&bed.effective, &Payload::new("www", contents).unwrap(), None, now)
+    };
+    let key = bed.read("www.key");
+    let real = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+
+    let checked = check(pair(key.clone(), format!("{www}{root}")), real).unwrap();
+    assert!(checked.valid_before.unwrap() > real + 3600 * 24 * 3649);
+    let rule = OutputRule { path: bed.path("keys/www"), ..bed.rule() };
+    assert_eq!(receive::apply(&checked, &rule).unwrap(), [bed.path("keys/www.key"), bed.path("keys/www.crt")]);
+    assert_eq!(bed.read("keys/www.key"), key);
+    check(pair(key.clone(), www.clone()), real).unwrap();
+
+    for (contents, reason) in [
+        (pair(bed.read("stranger.key"), www.clone()), Reason::DeliveryX509),
+        (pair(key.clone(), format!("{www}{stranger}")), Reason::DeliveryX509),
+        (pair(key.clone(), format!("{root}{www}")), Reason::DeliveryX509),
+        (pair(format!("{key}{key}"), www.clone()), Reason::DeliveryMalformed),
+        (pair(key.clone(), www.repeat(11)), Reason::DeliveryMalformed),
+        (pair(key.clone(), www.replacen("MII", "MIJ", 1)), Reason::DeliveryMalformed),
+    ] {
+        assert_eq!(check(contents, real).unwrap_err().reason(), reason);
+    }
+    assert_eq!(check(pair(key, www), real + 3700 * 86_400).unwrap_err().reason(), Reason::DeliveryExpired);
+    bed.effective.cas.clear();
+}
+
+#[test]
+fn a_host_certificate_is_taken_from_a_host_ca_for_the_hosts_own_key_alone() {
+    let mut bed = Bed::new();
+    let ca = bed.path("ca").display().to_string();
+    let validity = format!("{:#x}:{:#x}", NOW - 30, NOW + 60);
+    let mut certify = |key: &str| {
+        let arguments = ["-q", "-s", &ca, "-h", "-I", "web1", "-n", "web1", "-V", &validity];
+        ssh_keygen(&arguments, &bed.path(&format!("{key}.pub")));
+        Contents::HostCertificate { certificate: bed.read(&format!("{key}-cert.pub")) }
+    };
+    let (own, other) = (certify("own"), certify("other"));
+    bed.deliver("deploy", own.clone());
+    assert_eq!(bed.refused().0, Reason::DeliveryCaUnknown, "the CA is for users");
+    bed.ca().purpose = CaPurpose::Host;
+    assert_eq!(bed.receive().unwrap(), [bed.path("keys/deploy-cert.pub")]);
+    bed.deliver("deploy", other);
+    assert_eq!(bed.refused().0, Reason::DeliveryNotOwnKey);
+    let user = bed.certificate("ca", "own", 60);
+    bed.deliver("deploy", Contents::HostCertificate { certificate: user });
     assert_eq!(bed.refused().0, Reason::DeliveryMalformed);
 }
