@@ -98,11 +98,16 @@ const SECRETS: &[Mistake] = &[
 #[test]
 fn a_mistake_in_the_configuration_is_refused_with_a_hint() {
     for rows in [CONFIGURATION, REALM_FILE, LINKED_REALM_FILE] {
-        refuses("error: ", exit, rows, good, lists);
+        refuses("countersign: ", exit, rows, good, lists);
     }
 }
 
 #[test]
 fn a_secret_that_others_can_reach_is_refused_with_a_hint() {
-    refuses("error: ", exit, SECRETS, good, |folder| program(folder, &["user", "add", "alice"]));
+    let (passwords, keys): (Vec<Mistake>, Vec<Mistake>) = SECRETS.iter().partition(|row| row.0.contains("password"));
+    let file = |folder: &Folder, name: &str| folder.path(name).display().to_string();
+    refuses("countersign: ", exit, &keys, good, |folder| {
+        program(folder, &["actor", "show", &file(folder, "actor.json")])
+    });
+    refuses("countersign: ", exit, &passwords, good, |folder| program(folder, &["actor", "new", &file(folder, "new")]));
 }
