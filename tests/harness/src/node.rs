@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use alloy_primitives::Address;
@@ -26,6 +26,11 @@ pub const ANVIL_ARGUMENTS: [&str; 4] = ["--hardfork", "osaka", "--slots-in-an-ep
 
 /// The tenth key of anvil's well-known mnemonic, which no test uses for anything else: its nonces disturb nobody.
 const FUNDING_KEY: &str = "2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
+
+/// How long a transaction may take to be in a block.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// When geth is reminded of one.
+const NUDGE: Duration = Duration::from_secs(1);
 
 /// Which program a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +126,9 @@ impl Node {
     async fn mined(&self, transaction: &Value) {
         let endpoints = self.endpoints();
         let node = endpoints.iter().next().unwrap();
-        loop {
+        let begun = Instant::now();
+        let mut nudges = 1_u32;
+        while begun.elapsed() < DEADLINE {
             match node.call::<Value>("eth_getTransactionReceipt", json!([transaction])).await {
                 Ok(receipt) if !receipt.is_null() => return,
                 Ok(_) => {}
@@ -129,8 +136,14 @@ impl Node {
                 Err(ChainError::Rpc { message, .. }) if message.contains("indexing is in progress") => {}
                 Err(error) => panic!("{error}"),
             }
+            // A transaction that reaches `geth --dev` while it seals a block can lie there until another one comes.
+            if let Some(payer) = self.payer.filter(|_| begun.elapsed() > NUDGE.saturating_mul(nudges)) {
+                nudges = nudges.saturating_add(1);
+                self.send(&json!({ "from": payer, "to": payer })).await;
+            }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        panic!("{transaction} is in no block after {} s", DEADLINE.as_secs());
     }
 
     /// For our own client.
