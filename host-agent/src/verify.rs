@@ -27,7 +27,9 @@ pub fn check_config(path: &Path) -> Result<Config, AgentError> {
     load_realm_file(config.realm_file.as_path())?;
     let owners = Owners::process();
     Directory::check_place(config.state_dir.as_path(), owners).map_err(named("state-dir".to_owned()))?;
-    if let Some(directory) = &config.snapshot_dir {
+    // Below a state directory that the agent has yet to make there is nothing to look at: it makes both.
+    let unmade = |path: &Path| path.starts_with(config.state_dir.as_path()) && !config.state_dir.as_path().exists();
+    if let Some(directory) = config.snapshot_dir.as_ref().filter(|directory| !unmade(directory.as_path())) {
         Directory::check_place(directory.as_path(), owners).map_err(named("snapshot-dir".to_owned()))?;
     }
     access_group(&config)?;
