@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     fn file(length: usize) -> Vec<u8> {
-        (0..=u8::MAX).cycle().zip(0_u8..251).cycle().map(|(a, b)| a ^ b).take(length).collect()
+        (0..=u8::MAX).cycle().zip(0_u8..251).cycle().map(|(a, b)| a.wrapping_mul(7) ^ b).take(length).collect()
     }
 
     #[test]

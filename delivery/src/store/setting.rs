@@ -190,10 +190,7 @@ mod tests {
             ("directory = \"a\"\ngateway = \"http://b\"", "expected one of `directory`, `kubo`, `gateway`"),
             ("gateway = \"http://b\"\nauthorization-file = \"t\"", "`authorization-file` goes with `kubo`"),
             ("directory = \"a\"\nidle-secs = 5", "`idle-secs` goes with `kubo` and `gateway`"),
-            (
-                "gateway = \"gateway.example\"",
-                "invalid value: string \"gateway.example\", expected relative URL without a base",
-            ),
+            ("gateway = \"gateway.example\"", "relative URL without a base: \"gateway.example\""),
             ("gateway = \"http://b\"\nidle-secs = 0", "invalid value: integer `0`, expected a nonzero u64"),
         ] {
             assert_eq!(parse(text).unwrap_err(), message, "{text}");
