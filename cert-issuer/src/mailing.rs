@@ -25,6 +25,9 @@ use crate::outbox::{Book, BookPayload, BookRecipient, Due, Outbox};
 /// A prekey is not taken in its last day: what is sealed to it must still arrive.
 const PREKEY_USE_SECS: u64 = Prekey::LIFE_SECS - shard::DAY_SECS;
 
+/// How many days of shards 5 and 6 a sender proves where prekeys count.
+pub const PREKEY_DAYS: u64 = Prekey::LIFE_SECS / shard::DAY_SECS;
+
 /// What is done about prekeys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

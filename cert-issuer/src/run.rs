@@ -25,7 +25,7 @@ use crate::ca_key::CaKey;
 use crate::config::Config;
 use crate::deliver::{self, Parcel, Swept};
 use crate::error::IssueError;
-use crate::mailing;
+use crate::mailing::{self, PREKEY_DAYS, PrekeyPolicy};
 use crate::notify;
 use crate::outbox::{Due, Outbox};
 use crate::policy::Order;
@@ -261,7 +261,9 @@ impl Service {
 
     fn days_back(&self) -> u64 {
         let longest = self.config.request_lifetime.secs().max(self.config.delivery_timeout.secs());
-        longest.div_ceil(86_400).saturating_add(1)
+        let days = longest.div_ceil(86_400).saturating_add(1);
+        // Who publishes prekeys may have done so as long ago as they live.
+        if self.config.prekeys == PrekeyPolicy::Off { days } else { days.max(PREKEY_DAYS) }
     }
 
     fn open_requests(&mut self, effective: &Effective, now: u64) -> Vec<Order> {

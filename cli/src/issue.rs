@@ -415,7 +415,9 @@ pub async fn run(context: &Context, args: IssueArgs) -> Result<(), CliError> {
         CliError::Argument { argument: "USER@HOST", problem }
     })?;
     let (ttl, patience) = (duration("--ttl", &args.ttl)?, duration("--patience", &args.patience)?);
-    let view = context.view().await?;
+    // A recipient's prekeys may be as old as they live.
+    let days = if args.deliver_to.is_some() { crate::mail::PREKEY_DAYS } else { 1 };
+    let view = context.view_back(days).await?;
     let (user, user_record) = resolve::user(&view.ahead, user_name)?;
     let (host, host_record) = resolve::host(&view.ahead, host_name)?;
     let request = match &args.request {

@@ -26,8 +26,7 @@ use crate::payload::PayloadKind;
 use crate::resolve;
 use crate::write::{By, Draft, WriteArgs, Written};
 
-/// How many days back prekeys are looked for: as long as they live.
-pub const PREKEY_DAYS: u64 = 30;
+pub use countersign_issuer::mailing::PREKEY_DAYS;
 
 /// What to send.
 #[derive(Debug, Args)]
