@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 use countersign_certificate::{Fingerprint20, Id, Serial, label_digest};
 use countersign_registry::effective::Effective;
 use countersign_registry::entries::Kind;
-use countersign_registry::realm;
+use countersign_registry::{Records, realm};
 use countersign_snapshot::{
     AccessTables, Approval, Batch, BatchState, Ca, CaState, Denial, Grant, Hours, Key, KeyGrant, KeyState, Login,
     Permits, Request, Subject, Uid, User, UserState, Verdict, Via,
@@ -167,32 +167,51 @@ fn add_keys(effective: &Effective, tables: &mut AccessTables) {
     }
 }
 
-/// Two grants for one plain key: the earlier entry wins, options are never merged.
+/// Two grants for one plain key: the earlier entry wins, options are never merged. One whose end is not final yet wins still, and
+/// opens nothing.
 fn add_plain_key_ways(this: &ThisHost<'_>, tables: &mut AccessTables) {
     let effective = this.effective;
-    let mut grants: Vec<(&Id, &realm::Grant)> = covering(this)
-        .filter(|(_, grant)| plain_key(effective, grant))
-        .filter(|(_, grant)| grant.not_after.is_none_or(|end| this.now_secs() <= end))
-        .collect();
-    grants.sort_by_key(|(id, grant)| (grant.at, **id));
-    let mut ways: BTreeMap<(Id, &str), Id> = BTreeMap::new();
-    for (id, grant) in grants {
-        for user in subjects(effective, grant.subject) {
-            for login in &grant.logins {
-                ways.entry((user, login)).or_insert(*id);
-            }
-        }
+    let mut ways = plain_key_ways(this, &effective.grants, &effective.group_members, this.labels());
+    if let Some(before) = &effective.eclipsing
+        && let Some(host) = before.hosts.get(&this.id)
+    {
+        let standing = plain_key_ways(this, &before.grants, &before.group_members, &host.labels);
+        ways.retain(|way, grant| standing.get(way) == Some(grant));
     }
     let ways = ways.into_iter().map(|((user, login), grant)| KeyGrant { user, login: login.to_owned(), grant });
     tables.key_grants = ways.collect();
 }
 
-fn subjects(effective: &Effective, subject: realm::Subject) -> Vec<Id> {
+/// By user and login, the earliest grant that covers this host and has not run out.
+fn plain_key_ways<'a>(
+    this: &ThisHost<'_>,
+    grants: &'a Records<Id, realm::Grant>,
+    members: &BTreeSet<(Id, Id)>,
+    labels: &BTreeSet<String>,
+) -> BTreeMap<(Id, &'a str), Id> {
+    let mut covering: Vec<(&Id, &realm::Grant)> = grants
+        .iter()
+        .filter(|(_, grant)| grant.target.covers(this.id, labels))
+        .filter(|(_, grant)| plain_key(this.effective, grant))
+        .filter(|(_, grant)| grant.not_after.is_none_or(|end| this.now_secs() <= end))
+        .collect();
+    covering.sort_by_key(|(id, grant)| (grant.at, **id));
+    let mut ways: BTreeMap<(Id, &str), Id> = BTreeMap::new();
+    for (id, grant) in covering {
+        for user in subjects(this.effective, members, grant.subject) {
+            for login in &grant.logins {
+                ways.entry((user, login)).or_insert(*id);
+            }
+        }
+    }
+    ways
+}
+
+fn subjects(effective: &Effective, members: &BTreeSet<(Id, Id)>, subject: realm::Subject) -> Vec<Id> {
     let named = match subject {
         realm::Subject::User(user) => vec![user],
         realm::Subject::Group(group) => {
-            let members = effective.group_members.range((group, Id([0; 16]))..=(group, Id([0xff; 16])));
-            members.map(|(_, user)| *user).collect()
+            members.range((group, Id([0; 16]))..=(group, Id([0xff; 16]))).map(|(_, user)| *user).collect()
         }
     };
     named.into_iter().filter(|user| effective.users.contains_key(user)).collect()

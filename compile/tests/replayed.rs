@@ -167,3 +167,44 @@ fn a_realm_that_starts_to_require_logged_certificates_closes_plain_keys_at_once(
     assert!(compiled.access.key_grants.is_empty());
     assert!(!compiled.access.grants.first().unwrap().1.via.plain_key);
 }
+
+/// The ways in by plain key, where the final block is `fin` and the latest one `latest`.
+fn ways(realm: &Realm, fin: u64, latest: u64) -> Vec<Id> {
+    realm.log.compiled(realm.host, fin, latest).access.key_grants.iter().map(|way| way.grant).collect()
+}
+
+#[test]
+fn the_end_of_an_earlier_grant_uncovers_a_later_one_for_the_same_key_only_when_it_is_final() {
+    let later = sign::record_id(Kind::GRANT_ADD, ADMIN, [6; 16]);
+    let group = sign::record_id(Kind::GROUP_ADD, ADMIN, [7; 16]);
+    let label = sign::record_id(Kind::LABEL_ADD, ADMIN, [3; 16]);
+    let membership = sign::record_id(Kind::GROUP_MEMBER_ADD, ADMIN, [8; 16]);
+    // By the earlier grant itself, by the label through which it covers this host, and by the membership through which it is Alice's.
+    for (ends, by_group) in [(None, false), (Some(label), false), (Some(membership), true)] {
+        let mut realm = realm();
+        let mut earlier = realm.grant;
+        if by_group {
+            realm.log.add(3, ADMIN, &Entry::Remove(vec![earlier]));
+            realm.log.add(3, ADMIN, &Entry::GroupAdd(payload::GroupAdd { r: [7; 16].into(), name: "ops".into() }));
+            let member = payload::GroupMemberAdd {
+                r: [8; 16].into(),
+                group: group.0.into(),
+                user: realm.alice.0.into(),
+            };
+            realm.log.add(3, ADMIN, &Entry::GroupMemberAdd(member));
+            realm.log.add(3, ADMIN, &Entry::GrantAdd(grant(9, group)));
+            earlier = sign::record_id(Kind::GRANT_ADD, ADMIN, [9; 16]);
+        }
+        let mut more = grant(6, realm.alice);
+        more.permits = 0x1f;
+        (more.labels, more.allHosts) = (vec![], true);
+        realm.log.add(4, ADMIN, &Entry::GrantAdd(more));
+        assert_eq!(ways(&realm, 6, 6), [earlier]);
+        realm.log.add(8, ADMIN, &Entry::Remove(vec![ends.unwrap_or(earlier)]));
+        assert_eq!(ways(&realm, 6, 8), [], "neither: the end counts, what it uncovers does not yet");
+        assert_eq!(ways(&realm, 8, 8), [later]);
+        // A denial of something else takes nothing away from the later one.
+        realm.log.add(9, REVOKER, &Entry::Lock(Targets::Keys(vec![Fingerprint20([1; 20])])));
+        assert_eq!(ways(&realm, 8, 9), [later]);
+    }
+}

@@ -78,6 +78,7 @@ fn realm() -> Effective {
         group_members: BTreeSet::from([(id(10), id(1)), (id(10), id(2))]),
         hosts: Records::from([(HOST, Host { labels: labels(&["eu", "web"]), ..Host::default() })]),
         keys: Keys::default(),
+        eclipsing: None,
         grants: Records::default(),
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),

@@ -235,6 +235,7 @@ fn empty() -> Effective {
         hosts: Records::default(),
         keys: Keys::default(),
         grants: Records::default(),
+        eclipsing: None,
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),
         requests: BTreeMap::new(),

@@ -105,6 +105,20 @@ impl<'de> Deserialize<'de> for Keys {
     }
 }
 
+/// Grants, and whom and what they reach, by the final view alone. Of two grants for one plain key the earlier wins; one that is removed
+/// in the latest view only goes on winning, and opens nothing: else its removal would give the later one's terms before it is final,
+/// and a reorg could take the removal back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Eclipsing {
+    /// Grants.
+    pub grants: Records<Id, Grant>,
+    /// (group, user).
+    pub group_members: BTreeSet<(Id, Id)>,
+    /// Hosts, with their labels.
+    pub hosts: Records<Id, Host>,
+}
+
 /// Everything that holds now. See the module's documentation; every map is keyed by record id unless said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -129,6 +143,8 @@ pub struct Effective {
     pub keys: Keys,
     /// Live grants of live subjects.
     pub grants: Records<Id, Grant>,
+    /// While denials are pending: what may still stand before a later grant. Boxed, since it is seldom there.
+    pub eclipsing: Option<Box<Eclipsing>>,
     /// All CAs.
     pub cas: BTreeMap<Id, Ca>,
     /// Batches, accepted or not.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use alloy_primitives::{Address, B256};
 use countersign_certificate::{Fingerprint20, Id};
 
-use crate::effective::{Effective, Keys, Settings};
+use crate::effective::{Eclipsing, Effective, Keys, Settings};
 use crate::entries::{Kind, Roles};
 use crate::realm::{
     Acknowledgement, Actor, Approval, Batch, BatchState, BlockRef, Ca, CaState, EntryRef, Grant, GrantTarget, Group,
@@ -27,6 +27,7 @@ pub(super) fn combine(
     latest_block: BlockRef,
 ) -> Effective {
     let view = View { fin, tip, denied, time: final_block.time, settings: denied.tighten(fin.settings.now()) };
+    let eclipsing = denied.uncovers().then(|| Box::new(view.eclipsing()));
     let mut labels = view.labels();
     let users = view.users(&mut labels);
     let groups = view.groups();
@@ -67,6 +68,7 @@ pub(super) fn combine(
         group_members: view.group_members(),
         keys: view.keys(),
         grants: view.grants(),
+        eclipsing,
         refusals: view.refusals(&actors),
         locked_keys: view.keys_in(fin.locks.iter().map(|(target, _)| target), &denied.locked),
         revoked_keys: view.keys_in(fin.revoked.iter().map(|(target, _)| target), &denied.revoked),
@@ -272,6 +274,16 @@ impl View<'_> {
             return Now::Same;
         }
         Now::Changed(Grant { target: left.unwrap_or_else(|| grant.target.clone()), via, ..grant.clone() })
+    }
+
+    fn eclipsing(&self) -> Eclipsing {
+        let denied = Denied::default();
+        let before = View { denied: &denied, settings: self.settings, ..*self };
+        Eclipsing {
+            grants: before.grants(),
+            group_members: before.group_members(),
+            hosts: before.hosts(&mut before.labels()),
+        }
     }
 
     fn cas(&self) -> BTreeMap<Id, Ca> {

@@ -181,6 +181,11 @@ impl Denied {
         self.locked.contains(&Target::Actor(*actor)) || self.roles_lost(actor) & Roles::ADMIN != 0
     }
 
+    /// Whether anything here may end a record before which another stands back.
+    pub(super) fn uncovers(&self) -> bool {
+        !self.removed.is_empty() || !self.locked.is_empty() || !self.roles_lost.is_empty()
+    }
+
     /// Role bits that `actor` has lost.
     pub(super) fn roles_lost(&self, actor: &Address) -> u64 {
         self.roles_lost.get(actor).copied().unwrap_or(0)
