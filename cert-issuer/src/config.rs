@@ -305,6 +305,8 @@ pub(crate) fn check_state(path: &Path) -> Result<(), ConfigError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(named(FileError::Path(path.to_owned())));
     };
+    // A bare name stands in the working directory.
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let place = files::real_path(parent, owners).map_err(named)?.join(name);
     Directory::check_place(&place, owners).map_err(named)
 }

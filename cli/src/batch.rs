@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 use clap::{Args, Subcommand};
+use countersign_delivery::BlockCid;
 use countersign_issuer::duration::format_duration;
 use countersign_issuer::issue::Signer;
 use countersign_issuer::leaves::{Leaves, Prepared};
@@ -172,6 +173,8 @@ pub struct BatchRow {
     pub countersigners: Vec<Address>,
     /// How many must.
     pub quorum: u64,
+    /// The CID of its leaves, sealed to the watchdogs, if there are any.
+    pub leaves: Option<String>,
     /// When its last certificate ends, Unix seconds.
     pub not_after: u64,
     /// The entry.
@@ -194,6 +197,7 @@ impl BatchRow {
             size: batch.size,
             countersigners: batch.countersigners.iter().copied().collect(),
             quorum,
+            leaves: BlockCid::from_bytes(&batch.leaves_cid).ok().map(|cid| cid.to_string()),
             not_after: batch.not_after,
             at: batch.at,
         }
