@@ -64,12 +64,13 @@ impl Sources {
     /// [`ReceiveError::Block`] with what each store said, or that it has not come yet.
     pub async fn fetch(&self, cid: &BlockCid) -> Result<Vec<u8>, ReceiveError> {
         let failed = |problem: String| ReceiveError::Block { cid: cid.to_string(), problem };
-        let (fetched, until) = self.task(cid).ok_or_else(|| failed("too many blocks are on their way".to_owned()))?;
+        let (fetched, until) =
+            self.task(cid).ok_or_else(|| failed(format!("block {cid}: too many are on their way")))?;
         let fetched = match until {
             Some(until) => tokio::time::timeout_at(until.into(), fetched).await,
             None => Ok(fetched.await),
         };
-        let fetched = fetched.map_err(|_| failed("still on its way".to_owned()))?;
+        let fetched = fetched.map_err(|_| failed(format!("block {cid}: still on its way")))?;
         fetched.map(|block| block.as_ref().clone()).map_err(failed)
     }
 
@@ -106,11 +107,17 @@ mod tests {
     use super::*;
 
     /// A store that gives a block when it is let to, and counts how often it was asked.
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     struct Slow {
         asked: Arc<Mutex<Vec<BlockCid>>>,
         let_go: Arc<Semaphore>,
         fails: bool,
+    }
+
+    impl Slow {
+        fn new(fails: bool) -> Self {
+            Self { asked: Arc::default(), let_go: Arc::new(Semaphore::new(0)), fails }
+        }
     }
 
     impl BlockStore for Slow {
@@ -163,7 +170,7 @@ mod tests {
     #[test]
     fn a_store_that_hangs_costs_a_round_its_patience_and_is_not_asked_twice_for_one_block() {
         run(async {
-            let slow = Slow::default();
+            let slow = Slow::new(false);
             let (asked, let_go) = (Arc::clone(&slow.asked), Arc::clone(&slow.let_go));
             let sources = sources(slow);
             let cid = BlockCid::of(b"block").unwrap();
@@ -197,7 +204,7 @@ mod tests {
     #[test]
     fn what_failed_is_tried_again_in_the_next_round_only() {
         run(async {
-            let slow = Slow { fails: true, ..Slow::default() };
+            let slow = Slow::new(true);
             let (asked, let_go) = (Arc::clone(&slow.asked), Arc::clone(&slow.let_go));
             let sources = sources(slow);
             let_go.add_permits(9);
@@ -206,7 +213,7 @@ mod tests {
                 sources.begin(Duration::from_secs(5));
                 for _ in 0..2 {
                     let error = sources.fetch(&cid).await.unwrap_err().to_string();
-                    assert_eq!(error, format!("block {cid}: block {cid}: from no store: block {cid}: not in slow"));
+                    assert_eq!(error, format!("block {cid}: from no store: block {cid}: not in slow"));
                 }
                 assert_eq!(asked.lock().unwrap().len(), round);
             }
@@ -216,11 +223,11 @@ mod tests {
     #[test]
     fn no_more_than_64_blocks_are_on_their_way_at_once() {
         run(async {
-            let sources = sources(Slow::default());
+            let sources = sources(Slow::new(false));
             sources.begin(Duration::ZERO);
             for at in 0..65_u8 {
                 let error = sources.fetch(&BlockCid::of(&[at]).unwrap()).await.unwrap_err().to_string();
-                let expected = if at < 64 { "still on its way" } else { "too many blocks are on their way" };
+                let expected = if at < 64 { "still on its way" } else { "too many are on their way" };
                 assert!(error.ends_with(expected), "{at}: {error}");
             }
         });
