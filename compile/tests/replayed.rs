@@ -186,11 +186,8 @@ fn the_end_of_an_earlier_grant_uncovers_a_later_one_for_the_same_key_only_when_i
         if by_group {
             realm.log.add(3, ADMIN, &Entry::Remove(vec![earlier]));
             realm.log.add(3, ADMIN, &Entry::GroupAdd(payload::GroupAdd { r: [7; 16].into(), name: "ops".into() }));
-            let member = payload::GroupMemberAdd {
-                r: [8; 16].into(),
-                group: group.0.into(),
-                user: realm.alice.0.into(),
-            };
+            let member =
+                payload::GroupMemberAdd { r: [8; 16].into(), group: group.0.into(), user: realm.alice.0.into() };
             realm.log.add(3, ADMIN, &Entry::GroupMemberAdd(member));
             realm.log.add(3, ADMIN, &Entry::GrantAdd(grant(9, group)));
             earlier = sign::record_id(Kind::GRANT_ADD, ADMIN, [9; 16]);

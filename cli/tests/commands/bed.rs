@@ -26,7 +26,17 @@ impl Chain {
         let anvil = tools.join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
         assert!(anvil.is_file(), "{} is missing: run .ci/tools first", anvil.display());
         let mut child = Command::new(anvil)
-            .args(["--block-time", "1", "--slots-in-an-epoch", "1", "--hardfork", "osaka", "--port", "0"])
+            .args([
+                "--block-time",
+                "1",
+                "--mixed-mining",
+                "--slots-in-an-epoch",
+                "1",
+                "--hardfork",
+                "osaka",
+                "--port",
+                "0",
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
