@@ -11,4 +11,5 @@ mod arguments;
 mod bed;
 mod devices;
 mod manual;
+mod stores;
 mod story;
