@@ -1,4 +1,5 @@
 //! Mistakes in the configurations of issuer and watchdog: refused at the start, with a hint, before anything is written or asked.
+#![expect(clippy::unwrap_used, reason = "what tests share fails loudly")]
 
 use std::process::{Command, Output, Stdio};
 

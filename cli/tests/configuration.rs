@@ -1,4 +1,5 @@
 //! Mistakes in what the command line reads: refused before anybody is asked, with a hint.
+#![expect(clippy::unwrap_used, reason = "what tests share fails loudly")]
 
 use std::process::{Command, Output, Stdio};
 

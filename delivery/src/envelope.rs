@@ -613,7 +613,9 @@ mod tests {
     }
 
     fn position(envelope: &Envelope, record: &[u8]) -> usize {
-        1 + envelope.pages[0][1..].chunks(RECORD_BYTES).position(|found| found == record).unwrap() * RECORD_BYTES
+        let records = envelope.pages[0][1..].chunks(RECORD_BYTES);
+        let (at, _) = (1..).step_by(RECORD_BYTES).zip(records).find(|(_, found)| *found == record).unwrap();
+        at
     }
 
     #[test]

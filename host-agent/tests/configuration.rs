@@ -1,4 +1,5 @@
 //! Mistakes in the agent's configuration: refused at the start, by `run` and `once` as by `check-config`, with a hint.
+#![expect(clippy::unwrap_used, reason = "what tests share fails loudly")]
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};

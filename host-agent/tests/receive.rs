@@ -806,7 +806,7 @@ fn a_host_certificate_is_taken_from_a_host_ca_for_the_hosts_own_key_alone() {
     let mut bed = Bed::new();
     let ca = bed.path("ca").display().to_string();
     let validity = format!("{:#x}:{:#x}", NOW - 30, NOW + 60);
-    let mut certify = |key: &str| {
+    let certify = |key: &str| {
         let arguments = ["-q", "-s", &ca, "-h", "-I", "web1", "-n", "web1", "-V", &validity];
         ssh_keygen(&arguments, &bed.path(&format!("{key}.pub")));
         Contents::HostCertificate { certificate: bed.read(&format!("{key}-cert.pub")) }
