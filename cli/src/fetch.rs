@@ -1,6 +1,7 @@
 //! `countersign fetch`: receives what was delivered to this device, as the agent does on hosts: finds deliveries to the actor's ledger
 //! key, fetches, opens, checks digest, CA signature and own key, writes, acknowledges.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -110,6 +111,7 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
     let ownership = own()?;
     let sender = Sender::new(context, &view.realm)?;
     let mut deliveries = Vec::new();
+    let mut own_doing = BTreeSet::new();
     let effective = &view.effective;
     let sealed = receive::waiting(effective, actor.address()).into_iter();
     let mut waiting: Vec<(EntryRef, Id, Letter<'_>)> =
@@ -122,7 +124,9 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
         if args.name.as_ref().is_some_and(|name| name != payload_name) {
             continue;
         }
-        let key_pairs = if args.replace_keys { KeyPairs::Replace } else { KeyPairs::WhereNoneIs };
+        // What came a moment ago, a newer one of the same name may replace.
+        let may_replace = args.replace_keys || own_doing.contains(payload_name);
+        let key_pairs = if may_replace { KeyPairs::Replace } else { KeyPairs::WhereNoneIs };
         let rule = OutputRule { path: out.join(payload_name), ownership, key_pairs };
         let mut row = FetchedRow {
             delivery: id,
@@ -136,6 +140,7 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
         match apply(effective, id, &letter, recipient, &sources, &rule).await {
             Ok(None) => continue,
             Ok(Some((files, digest))) => {
+                own_doing.insert(payload_name.to_owned());
                 row.outcome = "applied";
                 row.files = files;
                 let write = receive::acknowledgement(id, digest);

@@ -324,3 +324,91 @@ fn a_block_that_nobody_fetches_is_kept_until_the_timeout_and_then_let_go_of() {
         assert!(output.stdout.contains("delivery-block-missing"), "{output:?}");
     });
 }
+
+// row: D16 D22 D23 D24 D25
+#[test]
+fn a_secret_goes_to_a_fleet_in_one_transaction_and_the_table_says_who_has_it() {
+    in_bed!(|| {
+        let post = Post::begin();
+        let (admin, issuer) = (Some(&post.story.realm.admin), Some(&post.story.realm.issuer));
+        let secrets = bed::folder("fleet");
+        let path = |name: &str| secrets.join(name).to_str().unwrap().to_owned();
+        let password = path("password");
+        fs::write(&password, "correct horse\n").unwrap();
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+        let made = cli::success(None, &["--password-file", &password, "actor", "new", &path("ledger.json")]);
+        let address = made["address"].as_str().unwrap().to_owned();
+        let shown = cli::success(None, &["device", "new", &path("x25519")]);
+        post.story.anvil.fund(&[&address]);
+        cli::success(admin, &["label", "add", "web1", "web", "--wait", "final"]);
+        let x25519 = shown["x25519"].as_str().unwrap();
+        cli::success(admin, &["member", "set", &address, "--host", "web1", "--x25519", x25519]);
+        cli::success(admin, &["payload", "add", "token", "--kind", "opaque-secret", "--wait", "final"]);
+        let device = format!(
+            "\
+[device]
+ledger-key = \"{}\"
+ledger-password-file = \"{password}\"
+sealing-key = \"{}\"
+prekeys = 2
+
+[[block-store]]
+directory = \"{}\"
+
+[[payload]]
+name = \"token\"
+kind = \"opaque-secret\"
+path = \"/home/backup2/token\"
+owner = \"backup2\"
+",
+            path("ledger.json"),
+            path("x25519"),
+            post.store()
+        );
+        fs::create_dir(&post.store).unwrap();
+        agent::configure(post.story.host, &device);
+        agent::once();
+
+        fs::write(path("token"), "hunter2").unwrap();
+        let token = path("token");
+        let mut send = vec!["send", &token, "--label", "web", "--to", "user:alice", "--as", "token"];
+        send.extend_from_slice(&["--delivery-key", &post.issuer_key, "--store", post.store()]);
+        let sent = cli::success(issuer, &send);
+        assert_eq!((&sent["recipients"], &sent["with-prekey"], &sent["blocks"]), (&2.into(), &1.into(), &3.into()));
+        let id = sent["id"].as_str().unwrap();
+        assert!(sent["receipt"]["gas-used"].as_u64().unwrap() < 60_000, "{sent}");
+
+        let inbox = ["inbox", "--delivery-key", &post.device_key, "--store", post.store()];
+        let waiting = cli::success(Some(&post.story.realm.device), &inbox);
+        assert_eq!((&waiting["items"][0]["id"], &waiting["items"][0]["state"]), (&id.into(), &"waiting".into()));
+        agent::once();
+        assert_eq!(fs::read_to_string("/home/backup2/token").unwrap(), "hunter2");
+        assert_eq!(mode(Path::new("/home/backup2/token")), 0o600);
+
+        let show = ["delivery", "show", id, "--store", post.store()];
+        let states = || -> Vec<(String, String)> {
+            let shown = cli::success(issuer, &show);
+            let rows = shown["recipients"]["items"].as_array().unwrap().clone();
+            let word = |row: &serde_json::Value, field: &str| row[field].as_str().unwrap().to_owned();
+            let mut states: Vec<_> = rows.iter().map(|row| (word(row, "name"), word(row, "state"))).collect();
+            states.sort();
+            states
+        };
+        let state = |name: &str, state: &str| (name.to_owned(), state.to_owned());
+        let known = states();
+        assert_eq!(known[0], state("alice", "waiting"));
+        assert!(known[1].0 == "web1" && known[1].1.starts_with("acknowledged"), "{known:?}");
+
+        // Sealed to a prekey, its key was not kept; with the file it goes once more to the one who has not got it.
+        let mut resend = vec!["delivery", "resend", id, "--delivery-key", &post.issuer_key, "--store", post.store()];
+        let refused = cli::refusal(issuer, &resend);
+        assert!(refused.contains("give the file again"), "{refused}");
+        resend.insert(3, &token);
+        assert_eq!(cli::success(issuer, &resend)["recipients"], 1);
+        post.fetch();
+        assert_eq!(fs::read_to_string(post.file("token")).unwrap(), "hunter2");
+        assert!(states().iter().all(|(_, state)| state.starts_with("acknowledged")), "{:?}", states());
+        let nobody = cli::refusal(issuer, &resend);
+        assert!(nobody.contains("everybody has it"), "{nobody}");
+    });
+}
