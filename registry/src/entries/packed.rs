@@ -124,14 +124,8 @@ impl Packed for payload::Envelope {
 
     fn pack(&self) -> Vec<u8> {
         let Ok(name_length) = u8::try_from(self.payloadName.len()) else { return Vec::new() };
-        [
-            self.r.as_slice(),
-            &[self.payloadKind],
-            self.index.as_slice(),
-            &[name_length],
-            self.payloadName.as_bytes(),
-        ]
-        .concat()
+        [self.r.as_slice(), &[self.payloadKind], self.index.as_slice(), &[name_length], self.payloadName.as_bytes()]
+            .concat()
     }
 }
 
