@@ -13,9 +13,9 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat};
 use zeroize::Zeroizing;
 
 /// As many links as the kernel follows.
@@ -268,7 +268,7 @@ impl Directory {
     /// # Errors
     /// What the system refused.
     pub fn contains(&self, name: &std::ffi::OsStr) -> Result<bool, FileError> {
-        match nix::sys::stat::fstatat(&self.fd, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match nix::sys::stat::fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(io("examine", &self.path.join(name), errno)),
@@ -348,6 +348,49 @@ impl Directory {
         Ok(file)
     }
 
+    /// Keeps the file of this name, if there is one, under another name beside it, until it is [restored](Self::restore) or
+    /// [forgotten](Self::forget). What was kept before and is not settled yet stays kept: it is the older one, and known to be good.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn keep(&self, name: &std::ffi::OsStr) -> Result<(), FileError> {
+        match linkat(&self.fd, name, &self.fd, kept(name).as_os_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => self.sync(name),
+            Err(errno) => Err(io("keep", &self.path.join(name), errno)),
+        }
+    }
+
+    /// Puts back what was kept; where nothing was, there is no file of this name afterwards.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn restore(&self, name: &std::ffi::OsStr) -> Result<(), FileError> {
+        let restored = match renameat(&self.fd, kept(name).as_os_str(), &self.fd, name) {
+            Err(Errno::ENOENT) => unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir),
+            other => other,
+        };
+        match restored {
+            Ok(()) | Err(Errno::ENOENT) => self.sync(name),
+            Err(errno) => Err(io("restore", &self.path.join(name), errno)),
+        }
+    }
+
+    /// Removes what was kept.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn forget(&self, name: &std::ffi::OsStr) -> Result<(), FileError> {
+        match unlinkat(&self.fd, kept(name).as_os_str(), UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => self.sync(name),
+            Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(io("remove the old", &self.path.join(name), errno)),
+        }
+    }
+
+    fn sync(&self, name: &std::ffi::OsStr) -> Result<(), FileError> {
+        fsync(&self.fd).map_err(|errno| io("sync the directory of", &self.path.join(name), errno))
+    }
+
     /// Renames a file inside this directory.
     ///
     /// # Errors
@@ -357,6 +400,14 @@ impl Directory {
         renameat(&self.fd, from, &self.fd, to).map_err(|errno| io("rename", &path, errno))?;
         fsync(&self.fd).map_err(|errno| io("sync the directory of", &path, errno))
     }
+}
+
+/// Where [`Directory::keep`] keeps a file: `.NAME.kept`.
+fn kept(name: &std::ffi::OsStr) -> std::ffi::OsString {
+    let mut kept = std::ffi::OsString::from(".");
+    kept.push(name);
+    kept.push(".kept");
+    kept
 }
 
 /// `.NAME.` and sixteen hexadecimal digits: how [`Directory::replace`] calls what is not finished.
@@ -480,7 +531,7 @@ fn not_a_directory(parent: impl AsFd, name: &std::ffi::OsStr, path: &Path, errno
     if errno != Errno::ENOTDIR && errno != Errno::ELOOP {
         return io("open", path, errno);
     }
-    let linked = nix::sys::stat::fstatat(parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+    let linked = nix::sys::stat::fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits());
     if linked {
         FileError::SymbolicLink(path.to_owned())
@@ -558,8 +609,10 @@ mod tests {
         let ownership = Ownership { uid: Uid::current().as_raw(), gid: Gid::current().as_raw(), mode: 0o600 };
         let open = Directory::open(directory.path(), Owners::process()).unwrap();
         open.replace("key".as_ref(), b"new", ownership).unwrap();
-        let mut left: Vec<String> =
-            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<String> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         let mut expected: Vec<&str> = others.iter().copied().chain(["key", ".key.00000000000000bb"]).collect();
         expected.sort_unstable();
@@ -568,6 +621,33 @@ mod tests {
         open.replace("key".as_ref(), b"newer", ownership).unwrap();
         assert!(!at(".key.00000000000000bb").exists());
         assert_eq!(fs::read(at("key")).unwrap(), b"newer");
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_or_goes_and_the_oldest_is_kept() {
+        let directory = safe_directory();
+        let at = |name: &str| directory.path().join(name);
+        let ownership = Ownership { uid: Uid::current().as_raw(), gid: Gid::current().as_raw(), mode: 0o600 };
+        let open = Directory::open(directory.path(), Owners::process()).unwrap();
+        let key = std::ffi::OsStr::new("key");
+        open.replace(key, b"old", ownership).unwrap();
+        for new in [b"newer", b"other"] {
+            // As after a crash in between: what is there is not known to be good, what is kept is.
+            open.keep(key).unwrap();
+            open.replace(key, new, ownership).unwrap();
+        }
+        open.restore(key).unwrap();
+        assert_eq!(fs::read(at("key")).unwrap(), b"old");
+        open.keep(key).unwrap();
+        open.replace(key, b"good", ownership).unwrap();
+        open.forget(key).unwrap();
+        open.forget(key).unwrap();
+        assert_eq!(fs::read(at("key")).unwrap(), b"good");
+        open.keep("none".as_ref()).unwrap();
+        open.replace("none".as_ref(), b"new", ownership).unwrap();
+        open.restore("none".as_ref()).unwrap();
+        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["key"]);
     }
 
     #[test]

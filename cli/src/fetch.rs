@@ -199,7 +199,7 @@ async fn apply(
     };
     let own_key = rule.own_key()?;
     let checked = receive::check(effective, &payload, own_key.as_deref(), now().max(effective.latest_block.time))?;
-    Ok(Some((receive::apply(&checked, rule)?, digest)))
+    Ok(Some((receive::apply(&checked, rule)?.settle()?, digest)))
 }
 
 /// Files belong to whoever runs this, and to nobody else.

@@ -139,7 +139,7 @@ mod tests {
         write(&path, b"secret\nnot this\n", 0o600, Existing::Keep).unwrap();
         assert_eq!(password(&path).unwrap().as_str(), "secret");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(password(&path), Err(CliError::Content { .. })));
+        assert!(matches!(password(&path), Err(CliError::Readable { mode: 0o644, .. })));
     }
 
     #[test]

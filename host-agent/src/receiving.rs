@@ -3,6 +3,7 @@
 //! one never replaces a newer one of the same name, and one that cannot succeed is refused for good.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +27,18 @@ use crate::files::Ownership;
 use crate::log::{Level, Line, Log};
 use crate::prekeys::{Publishing, open_prekeys};
 use crate::reason::Reason;
-use crate::receive::{self, Found, KeyPairs, OutputRule, ReceiveError, Recipient, Sources};
+use crate::receive::{self, Applied, Found, KeyPairs, OutputRule, ReceiveError, Recipient, Sources};
 use crate::state::{DeliveryRecord, Receiving};
 use crate::status::{DeliveryStatus, Stage};
 
 /// How long a reload command may take.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long it may take once more, over the old files.
+const RELOAD_BACK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Seconds between two tries to have a payload taken up.
+const RELOAD_RETRY_SECS: u64 = 60;
 
 /// How long a cycle waits for blocks: they go on coming beside the next cycles.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -55,6 +62,8 @@ pub(crate) struct Receiver {
     takes_public_data: bool,
     acknowledging: JoinSet<(Id, Result<Mined, ChainError>)>,
     in_flight: BTreeSet<Id>,
+    /// By payload name: until when a reload command that failed is not tried again (Unix time), and what it said.
+    reload_again: BTreeMap<String, (u64, String)>,
     pub(crate) publishing: Publishing,
 }
 
@@ -146,6 +155,7 @@ impl Receiver {
             takes_public_data,
             acknowledging: JoinSet::new(),
             in_flight: BTreeSet::new(),
+            reload_again: BTreeMap::new(),
             publishing: Publishing::default(),
         }
     }
@@ -348,34 +358,69 @@ impl Agent {
             let message = "no [[payload]] of this name in the configuration".to_owned();
             return Step::Failed { reason: Reason::DeliveryName, message, for_good: false };
         };
-        let applied = match (letter, opened) {
-            (Letter::Delivery(delivery), _) => self
-                .unseal(effective, id, delivery)
-                .await
-                .and_then(|payload| self.apply(effective, id, &payload, &rule))
-                .map(|()| delivery.digest),
-            (Letter::Envelope(_), Some(unsealed)) => self
-                .apply(effective, id, &unsealed.payload, &rule)
-                .and_then(|()| self.end_prekey(unsealed.prekey, id, unsealed.digest))
-                .map(|()| unsealed.digest),
+        if let Some(message) = self.not_yet_again(name) {
+            return Step::Failed { reason: Reason::DeliveryReload, message, for_good: false };
+        }
+        let (written, prekey, digest) = match (letter, opened) {
+            (Letter::Delivery(delivery), _) => {
+                let payload = self.unseal(effective, id, delivery).await;
+                (payload.and_then(|payload| self.apply(effective, &payload, &rule)), None, delivery.digest)
+            }
+            (Letter::Envelope(_), Some(unsealed)) => {
+                (self.apply(effective, &unsealed.payload, &rule), unsealed.prekey, unsealed.digest)
+            }
             (Letter::Envelope(_), None) => return Step::Passed,
         };
-        let digest = match applied {
-            Ok(digest) => digest,
+        let paths = match written {
+            Ok(applied) => match self.take_up(name, &rule, applied).await {
+                Ok(paths) => paths,
+                Err((reason, message)) => return Step::Failed { reason, message, for_good: false },
+            },
             Err(error) => return refused(&error),
         };
+        if let Err(error) = self.end_prekey(prekey, id, digest) {
+            return refused(&error);
+        }
+        let line = Line::event("delivery-applied")
+            .field("delivery", id)
+            .field("payload", name)
+            .field("files", paths.len())
+            .field("path", rule.path.as_path().display());
+        self.log.line(Level::Notice, &line);
         self.state.receiving.applied.insert(name.to_owned(), letter.at());
-        self.reload(name, &rule).await;
         Step::Applied(digest)
     }
 
-    async fn reload(&mut self, name: &str, rule: &PayloadRule) {
-        if let Some(command) = &rule.reload
-            && let Err(message) = reload(command).await
-        {
-            let failure = Failure::new(Reason::DeliveryReload, format!("payload {name}: {message}"));
-            self.note(&failure);
-        }
+    /// Has written files taken up by whoever reads them. Where that fails the old ones come back, and are taken up again: a service
+    /// that cannot live with what was sent goes on with what it had.
+    async fn take_up(
+        &mut self,
+        name: &str,
+        rule: &PayloadRule,
+        applied: Applied,
+    ) -> Result<Vec<PathBuf>, (Reason, String)> {
+        let of_write = |error: ReceiveError| (error.reason(), crate::log::chain(&error));
+        let Some(command) = &rule.reload else { return applied.settle().map_err(of_write) };
+        let Err(problem) = reload(command, RELOAD_DEADLINE).await else {
+            self.receiver.reload_again.remove(name);
+            return applied.settle().map_err(of_write);
+        };
+        applied.take_back().map_err(of_write)?;
+        let old = match reload(command, RELOAD_BACK_DEADLINE).await {
+            Ok(()) => "the old files are back".to_owned(),
+            Err(problem) => format!("the old files are back, and with them: {problem}"),
+        };
+        let message = format!("payload {name}: {problem}; {old}");
+        let again = self.now().map_or(0, |clock| clock.unix_secs).saturating_add(RELOAD_RETRY_SECS);
+        self.receiver.reload_again.insert(name.to_owned(), (again, message.clone()));
+        Err((Reason::DeliveryReload, message))
+    }
+
+    /// What to say of a payload whose reload command failed a moment ago.
+    fn not_yet_again(&self, name: &str) -> Option<String> {
+        let (again, message) = self.receiver.reload_again.get(name)?;
+        let now = self.now().map_or(0, |clock| clock.unix_secs);
+        (now < *again).then(|| message.clone())
     }
 
     fn recipient<'a>(effective: &Effective, device: &'a Ready) -> Result<Recipient<'a>, ReceiveError> {
@@ -400,7 +445,7 @@ impl Agent {
         self.now().map_or(0, |clock| clock.unix_secs).max(effective.latest_block.time)
     }
 
-    fn apply(&self, effective: &Effective, id: Id, payload: &Payload, rule: &PayloadRule) -> Result<(), ReceiveError> {
+    fn apply(&self, effective: &Effective, payload: &Payload, rule: &PayloadRule) -> Result<Applied, ReceiveError> {
         let kind = payload.contents().kind();
         if !rule.kind.takes(kind, rule.key_pairs) {
             return Err(ReceiveError::OtherKind { found: kind, expected: rule.kind.as_str() });
@@ -408,14 +453,7 @@ impl Agent {
         let output = output_rule(rule)?;
         let own_key = if rule.kind.has_own_key() { output.own_key()? } else { None };
         let checked = receive::check(effective, payload, own_key.as_deref(), self.unix_now(effective))?;
-        let written = receive::apply(&checked, &output)?;
-        let line = Line::event("delivery-applied")
-            .field("delivery", id)
-            .field("payload", payload.name())
-            .field("files", written.len())
-            .field("path", output.path.display());
-        self.log.line(Level::Notice, &line);
-        Ok(())
+        receive::apply(&checked, &output)
     }
 
     /// Ends the prekey that a payload was sealed to, before anybody hears that the payload arrived.
@@ -440,14 +478,21 @@ impl Agent {
             let newest = effective.public_data.values().filter(|data| data.name == name).max_by_key(|data| data.at);
             let applied = self.state.receiving.applied.get(&name);
             let Some(data) = newest.filter(|data| applied.is_none_or(|applied| *applied < data.at)) else { continue };
-            match output_rule(&rule).and_then(|output| receive::apply_public(&data.data, &output)) {
-                Ok(path) => {
-                    let line = Line::event("public-data-applied").field("name", &name).field("path", path.display());
+            if self.not_yet_again(&name).is_some() {
+                continue;
+            }
+            let taken_up = match output_rule(&rule).and_then(|output| receive::apply_public(&data.data, &output)) {
+                Ok(applied) => self.take_up(&name, &rule, applied).await,
+                Err(error) => Err((error.reason(), crate::log::chain(&error))),
+            };
+            match taken_up {
+                Ok(_) => {
+                    let path = rule.path.as_path().display();
+                    let line = Line::event("public-data-applied").field("name", &name).field("path", path);
                     self.log.line(Level::Notice, &line);
                     self.state.receiving.applied.insert(name.clone(), data.at);
-                    self.reload(&name, &rule).await;
                 }
-                Err(error) => self.note(&Failure::of(error.reason(), &error)),
+                Err((reason, message)) => self.note(&Failure::new(reason, message)),
             }
         }
     }
@@ -558,7 +603,7 @@ pub(crate) fn output_rule(rule: &PayloadRule) -> Result<OutputRule, ReceiveError
 }
 
 /// Runs a reload command: no shell, no input, an environment of `PATH` alone, killed at the deadline.
-async fn reload(command: &Command) -> Result<(), String> {
+async fn reload(command: &Command, deadline: Duration) -> Result<(), String> {
     let mut child = tokio::process::Command::new(command.program.as_path())
         .args(&command.arguments)
         .env_clear()
@@ -570,14 +615,14 @@ async fn reload(command: &Command) -> Result<(), String> {
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("cannot run {}: {error}", command.program.as_path().display()))?;
-    match tokio::time::timeout(RELOAD_DEADLINE, child.wait()).await {
+    match tokio::time::timeout(deadline, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("{} ended with {status}", command.program.as_path().display())),
         Ok(Err(error)) => Err(format!("cannot wait for {}: {error}", command.program.as_path().display())),
         Err(_) => Err(format!(
             "{} did not end within {} s and was killed",
             command.program.as_path().display(),
-            RELOAD_DEADLINE.as_secs()
+            deadline.as_secs()
         )),
     }
 }

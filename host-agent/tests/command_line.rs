@@ -70,6 +70,9 @@ async fn check_config_accepts_what_works_and_names_the_one_thing_that_does_not()
     ];
     std::fs::create_dir(host.path("open")).unwrap();
     std::fs::set_permissions(host.path("open"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    for name in ["k", "x"] {
+        support::write_private(&host.path(name), "opened after the password");
+    }
     std::fs::write(host.path("p"), "secret").unwrap();
     std::fs::set_permissions(host.path("p"), std::fs::Permissions::from_mode(0o644)).unwrap();
     for (lines, message) in cases {

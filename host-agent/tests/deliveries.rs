@@ -207,6 +207,48 @@ async fn a_reload_command_is_an_argument_list_and_never_a_shells() {
     assert!(!bed.host.path("reloaded").exists() && !bed.host.path("pwned").exists());
 }
 
+// row: D16
+#[tokio::test]
+async fn what_a_service_cannot_live_with_gives_way_to_what_it_had_and_is_not_acknowledged() {
+    // The "service" takes its certificate up only where it is the one that it wants.
+    let wants = "reload = [\"/usr/bin/cmp\", \"-s\", \"ROOT/keys/deploy-cert.pub\", \"ROOT/wanted\"]";
+    let mut bed = Bed::with(&DEVICE.replace("reload = [\"/usr/bin/touch\", \"ROOT/reloaded\"]", wants)).await;
+    let certificate = bed.certificate("keys/deploy");
+    let path = bed.host.path("keys/deploy-cert.pub");
+    std::fs::write(&path, "old").unwrap();
+    std::fs::write(bed.host.path("wanted"), "old").unwrap();
+    let (id, _) = bed.deliver("deploy", Contents::SshCertificate { certificate: certificate.clone() }).await;
+    let mut agent = bed.open();
+    for _ in 0..2 {
+        let outcome = agent.cycle().await;
+        assert_eq!((outcome.failure, outcome.unfinished), (None, 1), "{}", bed.host.log.text());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+    }
+    assert_eq!(bed.delivery_status(), ("waiting".to_owned(), Some("delivery-reload".to_owned())));
+    assert_eq!(bed.host.log.text().matches("reason=delivery-reload").count(), 1, "told once, not at each poll");
+    assert!(bed.host.log.text().contains("the old files are back"), "{}", bed.host.log.text());
+
+    // Killed between writing and reloading: the new file is there, the old one is kept, and nothing is written down.
+    drop(agent);
+    let kept = bed.host.path("keys/.deploy-cert.pub.kept");
+    std::fs::rename(&path, &kept).unwrap();
+    std::fs::write(&path, &certificate).unwrap();
+    let mut agent = bed.open();
+    agent.cycle().await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "old", "the one that is known to be good comes back");
+    assert!(!kept.exists());
+    assert_eq!(bed.acknowledgement(id).await, None);
+
+    std::fs::write(bed.host.path("wanted"), &certificate).unwrap();
+    drop(agent);
+    let mut agent = bed.open();
+    agent.cycle().await;
+    agent.finish_acknowledging().await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), certificate);
+    assert!(!kept.exists());
+    assert!(bed.acknowledgement(id).await.is_some(), "{}", bed.host.log.text());
+}
+
 // row: D8 D12
 #[tokio::test]
 async fn a_key_pair_made_elsewhere_replaces_the_old_one() {

@@ -131,7 +131,7 @@ impl Bed {
         let payload = run(receive::open(&self.effective, *id, delivery, self.recipient(), &self.sources()))?;
         let rule = self.rule();
         let checked = receive::check(&self.effective, &payload, rule.own_key()?.as_deref(), NOW)?;
-        receive::apply(&checked, &rule)
+        receive::apply(&checked, &rule).and_then(receive::Applied::settle)
     }
 
     fn sources(&self) -> Sources {
@@ -634,7 +634,7 @@ fn an_envelope_is_opened_by_its_recipient_and_is_nothing_to_anybody_else() {
     bed.mail(others, secret(), None, true);
     let Found::Payload(unsealed) = bed.look(mine, None).unwrap() else { panic!("it is for this device") };
     let checked = receive::check(&bed.effective, &unsealed.payload, None, NOW).unwrap();
-    assert_eq!(receive::apply(&checked, &bed.rule()).unwrap(), [bed.path("keys/deploy")]);
+    assert_eq!(receive::apply(&checked, &bed.rule()).unwrap().settle().unwrap(), [bed.path("keys/deploy")]);
     assert_eq!(bed.read("keys/deploy"), "hunter2");
     assert!(matches!(bed.look(others, None).unwrap(), Found::Nothing));
 
@@ -783,7 +783,10 @@ fn an_x509_pair_is_written_only_if_key_and_chain_belong_together() {
     let checked = check(pair(key.clone(), format!("{www}{root}")), real).unwrap();
     assert!(checked.valid_before.unwrap() > real + 3600 * 24 * 3649);
     let rule = OutputRule { path: bed.path("keys/www"), ..bed.rule() };
-    assert_eq!(receive::apply(&checked, &rule).unwrap(), [bed.path("keys/www.key"), bed.path("keys/www.crt")]);
+    assert_eq!(
+        receive::apply(&checked, &rule).unwrap().settle().unwrap(),
+        [bed.path("keys/www.key"), bed.path("keys/www.crt")]
+    );
     assert_eq!(bed.read("keys/www.key"), key);
     check(pair(key.clone(), www.clone()), real).unwrap();
 

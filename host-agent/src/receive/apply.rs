@@ -3,7 +3,7 @@
 //! that the sender knows never takes the place of one made here, unless the host or the user says so beforehand.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Checked, ReceiveError, public_key_blob};
 use crate::files::{Directory, FileError, Owners, Ownership, Secrecy};
@@ -87,29 +87,80 @@ impl OutputRule {
 ///
 /// # Errors
 /// [`ReceiveError::Write`].
-pub fn apply_public(bytes: &[u8], rule: &OutputRule) -> Result<PathBuf, ReceiveError> {
+pub fn apply_public(bytes: &[u8], rule: &OutputRule) -> Result<Applied, ReceiveError> {
     let (directory, name) = rule.directory()?;
-    directory.replace(&name, bytes, rule.ownership)?;
-    Ok(directory.path().join(Path::new(&name)))
+    let mut applied = Applied { directory, files: Vec::new() };
+    match applied.write(name, bytes, rule.ownership) {
+        Ok(()) => Ok(applied),
+        Err(error) => applied.give_up(error),
+    }
 }
 
 /// Writes what was checked. The private key goes first and the certificate last: a crash in between leaves files that the next
-/// attempt replaces, never a certificate without its key. Returns the paths written.
+/// attempt replaces, never a certificate without its key. What was there is kept until the caller settles it.
 ///
 /// # Errors
-/// [`ReceiveError::KeyPair`]; [`ReceiveError::Write`]; files not yet reached are as they were.
-pub fn apply(checked: &Checked, rule: &OutputRule) -> Result<Vec<PathBuf>, ReceiveError> {
+/// [`ReceiveError::KeyPair`]; [`ReceiveError::Write`]; then the files are as they were.
+pub fn apply(checked: &Checked, rule: &OutputRule) -> Result<Applied, ReceiveError> {
     let (directory, name) = rule.directory()?;
     if checked.sender_knows {
         rule.check_key_pair(checked, &directory, &name)?;
     }
-    let mut written = Vec::new();
+    let mut applied = Applied { directory, files: Vec::new() };
     for part in &checked.parts {
-        let file = beside(&name, part.suffix);
-        directory.replace(&file, &part.bytes, rule.ownership)?;
-        written.push(directory.path().join(Path::new(&file)));
+        if let Err(error) = applied.write(beside(&name, part.suffix), &part.bytes, rule.ownership) {
+            return applied.give_up(error);
+        }
     }
-    Ok(written)
+    Ok(applied)
+}
+
+/// Files that were written, beside those that they replaced.
+#[must_use = "what was replaced is kept until this is settled"]
+pub struct Applied {
+    directory: Directory,
+    files: Vec<OsString>,
+}
+
+impl Applied {
+    fn write(&mut self, file: OsString, bytes: &[u8], ownership: Ownership) -> Result<(), FileError> {
+        self.directory.keep(&file)?;
+        self.files.push(file.clone());
+        self.directory.replace(&file, bytes, ownership)
+    }
+
+    /// The first error is the one to tell.
+    fn give_up(self, error: FileError) -> Result<Self, ReceiveError> {
+        let _ = self.take_back();
+        Err(error.into())
+    }
+
+    /// The files that were written.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|file| self.directory.path().join(file)).collect()
+    }
+
+    /// The new files are good: the old ones go. Returns the paths written.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Write`].
+    pub fn settle(self) -> Result<Vec<PathBuf>, ReceiveError> {
+        for file in &self.files {
+            self.directory.forget(file)?;
+        }
+        Ok(self.paths())
+    }
+
+    /// The new files are no good: the old ones come back, the last written first. Where there was none, there is none again.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Write`].
+    pub fn take_back(self) -> Result<(), ReceiveError> {
+        for file in self.files.iter().rev() {
+            self.directory.restore(file)?;
+        }
+        Ok(())
+    }
 }
 
 fn beside(name: &std::ffi::OsStr, suffix: &str) -> OsString {
