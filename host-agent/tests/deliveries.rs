@@ -265,6 +265,56 @@ async fn a_key_pair_made_elsewhere_replaces_the_old_one() {
     assert_eq!(read("keys/deploy-cert.pub"), certificate);
 }
 
+// row: D15
+#[tokio::test]
+async fn a_microservice_gets_its_key_pair_and_its_peers_public_keys_and_follows_when_a_peer_changes() {
+    let peers = "\
+[[payload]]
+name = \"peer-b.pub\"
+kind = \"public-data\"
+path = \"ROOT/keys/peer-b.pub\"
+mode = \"0644\"
+[[payload]]
+name = \"peer-c.pub\"
+kind = \"public-data\"
+path = \"ROOT/keys/peer-c.pub\"
+mode = \"0644\"
+";
+    let mut bed = Bed::with(&format!("{DEVICE}{peers}")).await;
+    for name in ["own", "peer-b", "peer-c", "peer-b-next"] {
+        let arguments = ["-q", "-t", "ed25519", "-N", "", "-f"];
+        let status = Command::new("ssh-keygen").args(arguments).arg(bed.host.path(name)).status();
+        assert!(status.unwrap().success());
+    }
+    let text = |bed: &Bed, name: &str| std::fs::read_to_string(bed.host.path(name)).unwrap();
+    let private_key = Zeroizing::new(text(&bed, "own"));
+    bed.deliver("deploy", Contents::SshKeyPair { private_key, certificate: None }).await;
+    let publish = async |bed: &Bed, r: u8, name: &str, key: &str| {
+        let data = text(bed, key).into_bytes().into();
+        let entry = Entry::PublicData(payload::PublicData { r: [r; 16].into(), name: name.into(), data });
+        bed.world.append(shard::write_shard(Kind::PUBLIC_DATA).unwrap(), &entry).await;
+    };
+    publish(&bed, 81, "peer-b.pub", "peer-b.pub").await;
+    publish(&bed, 82, "peer-c.pub", "peer-c.pub").await;
+    // Of no concern here: a name that this service does not ask for.
+    publish(&bed, 83, "peer-d.pub", "peer-c.pub").await;
+    let once = async |bed: &Bed| {
+        let outcome = run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
+        assert_eq!((outcome.failure, outcome.unfinished), (None, 0), "{}", bed.host.log.text());
+    };
+    once(&bed).await;
+    assert_eq!((text(&bed, "keys/deploy"), text(&bed, "keys/deploy.pub")), (text(&bed, "own"), text(&bed, "own.pub")));
+    for peer in ["peer-b.pub", "peer-c.pub"] {
+        assert_eq!(text(&bed, &format!("keys/{peer}")), text(&bed, peer));
+    }
+    assert!(!bed.host.path("keys/peer-d.pub").exists());
+
+    publish(&bed, 84, "peer-b.pub", "peer-b-next.pub").await;
+    once(&bed).await;
+    assert_eq!(text(&bed, "keys/peer-b.pub"), text(&bed, "peer-b-next.pub"));
+    assert_eq!(text(&bed, "keys/peer-c.pub"), text(&bed, "peer-c.pub"));
+}
+
 #[tokio::test]
 async fn a_delivery_whose_block_comes_late_is_applied_then_and_the_old_file_stays_until_then() {
     let mut bed = Bed::new().await;
