@@ -9,6 +9,9 @@ use crate::{process, process::Background, tools, wait};
 /// anvil's first test account (mnemonic `test test … junk`), which has coins.
 pub const FUNDED_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
+/// anvil's last test account, which sends coins to others: the first one's transactions are the scenario's.
+const FAUCET: &str = "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720";
+
 const PORT: u16 = 8545;
 
 /// A running anvil.
@@ -65,16 +68,24 @@ impl Anvil {
         });
     }
 
-    /// Gives accounts 100 coins each. Waits for the next block: until then anvil proves against a state that no header has.
+    /// Sends accounts 100 coins each and waits until they have them. By transactions: after `anvil_setBalance` anvil proves a block
+    /// against a state that its header does not have.
     ///
     /// # Panics
     /// Where anvil refuses.
     pub fn fund(&self, accounts: &[&str]) {
+        let before: Vec<Value> = accounts.iter().map(|account| self.balance(account)).collect();
         for account in accounts {
-            let _ = self.call("anvil_setBalance", &json!([account, "0x56bc75e2d63100000"]));
+            let coins = json!([{ "from": FAUCET, "to": account, "value": "0x56bc75e2d63100000" }]);
+            let _ = self.call("eth_sendTransaction", &coins);
         }
-        let latest = self.block_number("latest");
-        wait::until("a block that holds the new balances", || (self.block_number("latest") > latest).then_some(()));
+        for (account, before) in accounts.iter().zip(before) {
+            wait::until(&format!("{account} to have coins"), || (self.balance(account) != before).then_some(()));
+        }
+    }
+
+    fn balance(&self, account: &str) -> Value {
+        self.call("eth_getBalance", &json!([account, "latest"]))
     }
 
     /// Its process id.
