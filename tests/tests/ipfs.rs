@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a scenario: a failure is its result")]
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use countersign_registry::{B256, Entry, entries::Roles, entries::payload};
 use e2e::{
@@ -11,9 +11,10 @@ use e2e::{
     client::{Credential, Login, ssh},
     in_bed, ipfs,
     issuer::Service,
+    process,
     realm::{Directory, Settings},
     story::{Setup, Story},
-    wait,
+    tools, wait,
 };
 
 /// A port of this bed's loopback that nobody listens at.
@@ -144,4 +145,15 @@ key-pairs = true
     assert_eq!(swept["items"][0]["outcome"], "unpinned", "{swept}");
     let gone = cli::run(None, &["store", "check", cid, "--store", node]);
     assert!(gone.status == Some(1) && gone.stdout.contains("absent"), "{gone:?}");
+}
+
+// row: D28
+#[test]
+fn the_story_of_two_hosts_a_microservice_a_fleet_and_a_stolen_ca_holds_step_by_step() {
+    in_bed!(|| {
+        let mut story = Command::new(tools::workspace().join("tests/two-hosts"));
+        story.env("COUNTERSIGN_TARGET", tools::target_folder()).env("COUNTERSIGN_TOOLS", tools::tools_folder());
+        let told = process::success(story.env("COUNTERSIGN_HELPER", tools::helper()));
+        assert!(told.trim_end().ends_with(" s: everything is stopped and removed"), "{told}");
+    });
 }
