@@ -11,6 +11,7 @@ use countersign_chain::{
 };
 use countersign_registry::shard;
 use countersign_snapshot::{Clock, Denial};
+use serde_json::Value;
 
 use crate::{
     lie::Liar,
@@ -78,19 +79,27 @@ impl Stage {
         self.nodes.first().expect("a node")
     }
 
-    /// A cycle that must fail for this reason and leave the snapshot as it was.
+    /// A cycle that must fail for this reason, in status and log as well, and leave the snapshot as it was.
     pub async fn refuses(&mut self, what: &str, reason: Reason) {
         let failure = self.agent.cycle().await.failure;
         let failure = failure.unwrap_or_else(|| panic!("{what}: the lie was believed"));
         assert_eq!(failure.reason, reason, "{what}: {}", failure.message);
+        let status = self.host.status();
+        let told = status.pointer("/last-failure/reason").and_then(Value::as_str);
+        assert_eq!(told, Some(reason.as_str()), "{what}: {status}");
+        assert!(self.host.log.text().contains(&format!("reason={reason} ")), "{what}: the log does not say so");
         assert!(self.host.snapshot_files() == self.before, "{what}: the snapshot has changed");
     }
 
-    /// A cycle that must publish the truth: the newest block, and the lock that is in it.
+    /// A cycle that must publish the truth, the newest block and the lock that is in it, and give no reason for anything.
     pub async fn publishes_the_truth(&mut self, what: &str) {
         on_time(&self.world, &self.host).await;
+        let said = self.host.log.text().len();
         let failure = self.agent.cycle().await.failure;
         assert_eq!(failure, None, "{what}");
+        assert_eq!(self.host.status().get("failures"), Some(&Value::from(0)), "{what}");
+        let log = self.host.log.text().split_off(said);
+        assert!(!log.contains("reason="), "{what}: {log}");
         self.tells_the_truth(what).await;
         self.before = self.host.snapshot_files();
     }

@@ -3,8 +3,9 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use alloy_primitives::Address;
@@ -91,6 +92,26 @@ impl Node {
     /// `geth --dev`, which makes a block of each transaction and calls a block final with every 32nd one. The accounts of a
     /// [`World`](crate::world::World) are funded.
     pub async fn geth() -> Self {
+        Self::geth_with(&[]).await
+    }
+
+    /// Two nodes with the same block 0, each with a chain of its own from there. What they have to share lies in `directory`.
+    pub async fn twins(client: Client, directory: &Path) -> [Self; 2] {
+        match client {
+            Client::Anvil => {
+                let now =
+                    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970").as_secs();
+                [0, 1].map(|_| Self::with(&["--timestamp", &now.to_string()]))
+            }
+            Client::Geth => {
+                // The developer's account is in block 0: the first node makes it, the second finds it.
+                let arguments = ["--lightkdf", "--keystore", directory.to_str().expect("a path in UTF-8")];
+                [Self::geth_with(&arguments).await, Self::geth_with(&arguments).await]
+            }
+        }
+    }
+
+    async fn geth_with(arguments: &[&str]) -> Self {
         let mut child = Command::new(tools::geth())
             .args(["--dev", "--ipcdisable", "--nodiscover", "--port", "0", "--authrpc.port", "0"])
             .args(["--http", "--http.addr", "127.0.0.1", "--http.port", "0", "--http.api", "eth,debug"])
@@ -98,6 +119,7 @@ impl Node {
             .args(["--nousb", "--cache", "64"])
             // Else a transaction that a reorg took back is sent once more after a minute.
             .arg("--txpool.nolocals")
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,8 +1,11 @@
 //! A node that lies: an HTTP proxy in front of a real one that hands every JSON-RPC exchange to a closure.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde_json::Value;
@@ -21,6 +24,8 @@ pub enum Act {
     Ask(Value),
     /// Ask the real node, alter the `result`.
     Alter(Box<dyn FnOnce(&mut Value) + Send>),
+    /// Ask the real node for something else, alter the `result`.
+    AskAlter(Value, Box<dyn FnOnce(&mut Value) + Send>),
     /// Answer this `result` without asking.
     Say(Value),
     /// Answer this JSON-RPC error.
@@ -37,6 +42,14 @@ pub enum Act {
     Result(String),
     /// Answer this body, whatever it is.
     Body(Vec<u8>),
+    /// Ask the real node, alter the answer's text.
+    Rewrite(Box<dyn FnOnce(String) -> String + Send>),
+    /// Ask the real node, send half of the answer and close the connection.
+    Cut,
+    /// Answer this HTTP status, with a page.
+    Status(u16),
+    /// Ask another node the same.
+    Elsewhere(SocketAddr),
 }
 
 /// Decides by method and parameters.
@@ -85,12 +98,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    target: std::net::SocketAddr,
-    rule: &Rule,
-    calls: &AtomicUsize,
-) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, target: SocketAddr, rule: &Rule, calls: &AtomicUsize) -> std::io::Result<()> {
     while let Some(body) = read_message(&mut stream).await? {
         calls.fetch_add(1, Ordering::SeqCst);
         let request: Value = serde_json::from_slice(&body)?;
@@ -99,10 +107,12 @@ async fn serve(
         let answer = |result: Value| serde_json::json!({ "jsonrpc": "2.0", "id": id, "result": result });
         let bytes = match rule(&method, &request["params"]) {
             Act::Pass => forward(target, &body).await?,
-            Act::Ask(params) => {
-                let mut other = request.clone();
-                other["params"] = params;
-                forward(target, other.to_string().as_bytes()).await?
+            Act::Ask(params) => forward(target, &with(&request, params)).await?,
+            Act::AskAlter(params, alter) => {
+                let answer = forward(target, &with(&request, params)).await?;
+                let mut response: Value = serde_json::from_slice(&answer)?;
+                alter(&mut response["result"]);
+                response.to_string().into_bytes()
             }
             Act::Alter(alter) => {
                 let mut response: Value = serde_json::from_slice(&forward(target, &body).await?)?;
@@ -129,16 +139,42 @@ async fn serve(
             Act::HangUp => return Ok(()),
             Act::Result(text) => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{text}}}").into_bytes(),
             Act::Body(bytes) => bytes,
+            Act::Rewrite(alter) => {
+                let text = String::from_utf8(forward(target, &body).await?).map_err(std::io::Error::other)?;
+                alter(text).into_bytes()
+            }
+            Act::Cut => {
+                let bytes = forward(target, &body).await?;
+                let head = head("200 OK", bytes.len());
+                let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+                return stream.write_all(&[head.as_bytes(), half].concat()).await;
+            }
+            Act::Status(status) => {
+                let page = b"<html>unavailable</html>";
+                stream.write_all(&[head(&status.to_string(), page.len()).as_bytes(), page].concat()).await?;
+                continue;
+            }
+            Act::Elsewhere(other) => forward(other, &body).await?,
         };
-        let head =
-            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", bytes.len());
+        let head = head("200 OK", bytes.len());
         // In one piece: two small writes wait for each other's acknowledgement.
         stream.write_all(&[head.as_bytes(), &bytes].concat()).await?;
     }
     Ok(())
 }
 
-async fn forward(target: std::net::SocketAddr, body: &[u8]) -> std::io::Result<Vec<u8>> {
+/// The same call with other parameters.
+fn with(request: &Value, params: Value) -> Vec<u8> {
+    let mut other = request.clone();
+    other["params"] = params;
+    other.to_string().into_bytes()
+}
+
+fn head(status: &str, length: usize) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
+}
+
+async fn forward(target: SocketAddr, body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(target).await?;
     let head = format!(
         "POST / HTTP/1.1\r\nhost: {target}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",

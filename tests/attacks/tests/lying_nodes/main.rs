@@ -1,7 +1,19 @@
-//! Nodes that lie, one listed lie after the other, in front of both clients: the exact reason code, the old snapshot's bytes, and the
-//! truth once it is told.
+//! Nodes that lie, in front of both clients: the exact reason code, the old snapshot's bytes, and the truth once it is told. Here one
+//! listed lie after the other; in `table`, every answer and everything that can be done to it.
 
-#![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what tests share fails loudly")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what tests share fails loudly"
+)]
+
+mod ground;
+mod proofs;
+mod questions;
+mod table;
 
 use std::time::Duration;
 
@@ -36,7 +48,6 @@ on_both_clients!(
     a_block_that_is_none_is_refused,
     another_chain_id_and_another_beginning_are_refused,
     code_or_contract_that_is_not_the_pinned_one_publishes_nothing_at_all,
-    a_proof_of_something_else_is_refused,
     an_old_head_under_a_new_block_is_refused,
     a_final_block_that_goes_back_takes_nothing_back_and_another_one_of_its_height_is_refused,
     logs_that_are_not_the_shards_entries_are_refused,
@@ -48,13 +59,6 @@ on_both_clients!(
     a_slow_node_that_makes_many_calls_necessary_does_not_hold_the_others_back,
     all_silent_publishes_nothing,
 );
-
-/// The first storage proof of an existing slot, and of an absent one.
-fn present_and_absent(proof: &Value) -> (usize, usize) {
-    let slots = proof[SLOTS].as_array().unwrap();
-    let absent = |slot: &Value| slot["value"] == "0x0";
-    (slots.iter().position(|slot| !absent(slot)).unwrap(), slots.iter().position(absent).unwrap())
-}
 
 async fn a_header_that_was_changed_in_any_field_is_refused(client: Client) {
     let mut stage = Stage::dev_of(client).await;
@@ -159,64 +163,6 @@ async fn code_or_contract_that_is_not_the_pinned_one_publishes_nothing_at_all(cl
     world.pin.realm = B256::repeat_byte(3);
     let refused = RealmFile::new(world.pin.clone(), ProfileName::Dev, HeaderTrust::Dev, Vec::new()).unwrap_err();
     assert!(refused.to_string().contains("realm"), "{refused}");
-}
-
-async fn a_proof_of_something_else_is_refused(client: Client) {
-    let mut stage = Stage::dev_of(client).await;
-    let lies: [(&str, Lie); 15] = [
-        ("code hash", |proof| flip(&mut proof["codeHash"])),
-        ("balance", |proof| flip(&mut proof["balance"])),
-        ("nonce", |proof| flip(&mut proof["nonce"])),
-        ("storage root", |proof| flip(&mut proof["storageHash"])),
-        ("address", |proof| flip(&mut proof["address"])),
-        ("no account proof", |proof| set(proof, "accountProof", json!([]))),
-        ("no slots", |proof| set(proof, SLOTS, json!([]))),
-        ("absence for presence, with the proof of presence", |proof| {
-            let (present, _) = present_and_absent(proof);
-            set(&mut proof[SLOTS][present], "value", "0x0");
-        }),
-        ("absence for presence, with an empty proof", |proof| {
-            let (present, _) = present_and_absent(proof);
-            set(&mut proof[SLOTS][present], "value", "0x0");
-            set(&mut proof[SLOTS][present], "proof", json!([]));
-        }),
-        ("absence for presence, with the proof of another slot's absence", |proof| {
-            let (present, absent) = present_and_absent(proof);
-            let nodes = proof[SLOTS][absent]["proof"].clone();
-            set(&mut proof[SLOTS][present], "value", "0x0");
-            set(&mut proof[SLOTS][present], "proof", nodes);
-        }),
-        ("absence for presence, with the proof cut before its end", |proof| {
-            let (present, _) = present_and_absent(proof);
-            set(&mut proof[SLOTS][present], "value", "0x0");
-            proof[SLOTS][present]["proof"].as_array_mut().unwrap().pop();
-        }),
-        ("presence for absence", |proof| {
-            let (present, absent) = present_and_absent(proof);
-            let (value, nodes) = (proof[SLOTS][present]["value"].clone(), proof[SLOTS][present]["proof"].clone());
-            set(&mut proof[SLOTS][absent], "value", value);
-            set(&mut proof[SLOTS][absent], "proof", nodes);
-        }),
-        ("the value of another slot", |proof| {
-            let (present, _) = present_and_absent(proof);
-            flip(&mut proof[SLOTS][present]["value"]);
-        }),
-        ("the proof of another slot under its own key", |proof| {
-            let (present, absent) = present_and_absent(proof);
-            let key = proof[SLOTS][absent]["key"].clone();
-            set(&mut proof[SLOTS][present], "key", key);
-        }),
-        ("nodes of the account proof in another order", |proof| {
-            proof["accountProof"].as_array_mut().unwrap().reverse();
-            proof["accountProof"].as_array_mut().unwrap().push(json!("0x80"));
-        }),
-    ];
-    for (what, lie) in lies {
-        stage.node().alters("eth_getProof", lie);
-        stage.refuses(what, Reason::ProofInvalid).await;
-    }
-    stage.node().is_honest();
-    stage.publishes_the_truth("honest again").await;
 }
 
 async fn an_old_head_under_a_new_block_is_refused(client: Client) {
@@ -448,9 +394,12 @@ async fn a_slow_node_that_makes_many_calls_necessary_does_not_hold_the_others_ba
 }
 
 async fn all_silent_publishes_nothing(client: Client) {
-    let mut stage = Stage::dev_of(client).await;
-    stage.node().does(|_, _| Act::Silent);
-    stage.refuses("silent", Reason::EndpointsSilent).await;
+    let (mut stage, mut three) = (Stage::dev_of(client).await, Stage::quorum_of(client, 2, 3).await);
+    for node in stage.nodes.iter().chain(&three.nodes) {
+        node.does(|_, _| Act::Silent);
+    }
+    let alone = stage.refuses("silent", Reason::EndpointsSilent);
+    tokio::join!(alone, three.refuses("three of three silent", Reason::HeaderUntrusted));
 }
 
 fn each(logs: &mut Value, lie: fn(&mut Value)) {
