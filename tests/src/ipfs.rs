@@ -77,7 +77,7 @@ impl Node {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}: run .ci/tools"));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}: run .ci/ipfs"));
         let (sender, line) = mpsc::channel();
         let stdout = child.stdout.take().expect("a pipe");
         thread::spawn(move || {
@@ -127,6 +127,6 @@ fn tool(name: &str) -> PathBuf {
     let folder = env::var_os("COUNTERSIGN_TOOLS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools"), PathBuf::from);
     let path = folder.join(name);
-    assert!(path.is_file(), "{} is not there: run .ci/tools", path.display());
+    assert!(path.is_file(), "{} is not there: run .ci/ipfs", path.display());
     path
 }
