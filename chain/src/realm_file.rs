@@ -115,12 +115,14 @@ impl RealmFile {
                 "https" => {}
                 "http" if is_loopback(url) => {}
                 // Who sits on this machine's own line speaks for every plain connection at once: all of them together are one
-                // voice that may lie, so they must never be a quorum by themselves.
+                // voice that may lie, and one is all that there may be.
                 "http" => {
                     plain = plain.saturating_add(1);
-                    if plain >= needed {
-                        let detail =
-                            format!("{}: expected https, or a quorum larger than all plain http endpoints", shown(url));
+                    if needed < 2 || plain > 1 {
+                        let detail = format!(
+                            "{}: expected https, or a quorum in which this is the only plain http endpoint",
+                            shown(url)
+                        );
                         return refuse("endpoints", detail);
                     }
                 }
@@ -293,11 +295,14 @@ fn place(url: &Url) -> Option<Place> {
         Host::Ipv6(address) => IpAddr::V6(address).to_canonical(),
         Host::Domain(name) => {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
-            // Not every resolver keeps this name to itself, but RFC 6761 says that it must.
-            return Some(if name == "localhost" { Place::Loopback } else { Place::Name(name) });
+            // Not every resolver keeps these names to itself, but RFC 6761 says that it must.
+            let is_local = name == "localhost" || name.ends_with(".localhost");
+            return Some(if is_local { Place::Loopback } else { Place::Name(name) });
         }
     };
-    Some(if address.is_loopback() { Place::Loopback } else { Place::Address(address) })
+    // Who connects to no address at all is connected to this machine.
+    let is_local = address.is_loopback() || address.is_unspecified();
+    Some(if is_local { Place::Loopback } else { Place::Address(address) })
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -420,14 +425,14 @@ mod tests {
     }
 
     const PLAIN: &str =
-        "endpoints: http://192.0.2.1:8545: expected https, or a quorum larger than all plain http endpoints";
+        "endpoints: http://192.0.2.1:8545: expected https, or a quorum in which this is the only plain http endpoint";
 
     #[test]
     fn plain_http_to_other_machines_is_never_a_quorum_by_itself() {
         let far = vec![url("http://192.0.2.1:8545")];
         let error = RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, far.clone()).unwrap_err();
         assert_eq!(error.to_string(), PLAIN);
-        for near in ["http://127.0.0.2:1", "http://[::1]:1", "http://localhost:1"] {
+        for near in ["http://127.0.0.2:1", "http://[::1]:1", "http://localhost:1", "http://dev.localhost:1"] {
             assert!(RealmFile::new(pin(31337), ProfileName::Dev, HeaderTrust::Dev, vec![url(near)]).is_ok(), "{near}");
         }
         for trick in ["http://127.0.0.1.example:1", "http://localhost.example:1", "http://[::2]:1"] {
@@ -439,6 +444,12 @@ mod tests {
         assert_eq!(quorum(both).unwrap_err().to_string(), PLAIN.replace("192.0.2.1", "192.0.2.2"));
         let one_of_three = ["http://192.0.2.1:8545", "https://two.example", "https://three.example"];
         assert!(quorum(one_of_three.map(url).to_vec()).is_ok());
+        // Whoever sits on the line, and one liar more, would be three.
+        let two_of_four =
+            ["http://192.0.2.1:8545", "http://192.0.2.2:8545", "https://three.example", "https://four.example"];
+        let of_three = HeaderTrust::Quorum(3);
+        let nodes = two_of_four.map(url).to_vec();
+        assert!(RealmFile::new(pin(1), ProfileName::Ethereum, of_three, nodes).is_err());
     }
 
     #[test]
@@ -452,6 +463,9 @@ mod tests {
             ("https://192.0.2.1", "https://3221225985"),
             ("http://127.0.0.1:8545", "http://localhost:8545"),
             ("http://127.0.0.1:8545", "http://[::1]:8545/rpc"),
+            ("http://127.0.0.1:8545", "http://0.0.0.0:8545"),
+            ("http://127.0.0.1:8545", "http://[::]:8545"),
+            ("http://127.0.0.1:8545", "http://node.localhost:8545"),
         ] {
             let nodes = vec![url(one), url("https://two.example"), url(other)];
             let error = RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(2), nodes).unwrap_err();

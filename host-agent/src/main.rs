@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use countersign_agent::agent::AgentError;
-use countersign_agent::config::{Config, DEFAULT_PATH};
-use countersign_agent::log::{Log, chain};
+use countersign_agent::config::{Config, ConfigError, DEFAULT_PATH};
+use countersign_agent::log::{Level, Line, Log, chain};
+use countersign_agent::reason::Reason;
 use countersign_agent::status::{Status, usable};
 use countersign_agent::{run, verify};
 use countersign_snapshot::Clock;
@@ -63,15 +64,18 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, AgentError> {
     let path = &arguments.config;
     match &arguments.command {
         Command::Run => {
-            // What check-config refuses is refused at the start as well: later it would show as one failure after the other.
-            verify::check_config(path)?;
+            // What access depends on is refused at the start, as by check-config: later it would show as one failure after the other.
+            let (_, wrong) = verify::check_start(path)?;
             let log = Log::for_process("countersign-agent");
+            tell(&log, &wrong);
             runtime()?.block_on(run::run(path, log, Box::new(Clock::now)))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Once => {
-            let config = verify::check_config(path)?;
-            let outcome = runtime()?.block_on(run::once(config, Log::stderr(), Box::new(Clock::now)))?;
+            let (config, wrong) = verify::check_start(path)?;
+            let log = Log::stderr();
+            tell(&log, &wrong);
+            let outcome = runtime()?.block_on(run::once(config, log, Box::new(Clock::now)))?;
             if let Some(failure) = outcome.failure {
                 eprintln!("error: {failure}");
                 return Ok(ExitCode::FAILURE);
@@ -88,6 +92,15 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, AgentError> {
             println!("{}: good", path.display());
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// What is wrong with single stores and payloads: these do not work, and the host does.
+fn tell(log: &Log, wrong: &[ConfigError]) {
+    for error in wrong {
+        let hint = error.hint().unwrap_or_default();
+        let line = Line::reason(Reason::DeliverySetting).field("message", chain(error)).field("hint", hint);
+        log.line(Level::Error, &line);
     }
 }
 

@@ -120,6 +120,8 @@ reasons! {
     DeliveryWrite = "delivery-write",
     /// The reload command failed.
     DeliveryReload = "delivery-reload",
+    /// What the configuration says of one block store or payload cannot work.
+    DeliverySetting = "delivery-setting",
     /// The acknowledgement could not be logged.
     DeliveryAcknowledge = "delivery-acknowledge",
 }

@@ -5,7 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use countersign_delivery::Place;
+use countersign_delivery::{Place, StoreSetting};
 
 use crate::agent::{AgentError, access_group, load_realm_file};
 use crate::config::{Config, ConfigError, PayloadRule};
@@ -19,6 +19,20 @@ use crate::receiving::output_rule;
 /// # Errors
 /// The first thing wrong.
 pub fn check_config(path: &Path) -> Result<Config, AgentError> {
+    let (config, wrong) = check_start(path)?;
+    match wrong.into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(config),
+    }
+}
+
+/// Loads a configuration and checks all that it names, at a start. What is wrong with a block store or with one payload is returned
+/// and does not stop it: a service that owns its own directory, or a directory server that answers late, must not be able to keep
+/// everybody out of the host by keeping its agent from starting.
+///
+/// # Errors
+/// The first thing wrong with what access depends on, or with the device's own keys.
+pub fn check_start(path: &Path) -> Result<(Config, Vec<ConfigError>), AgentError> {
     let config = Config::load(path)?;
     let named = |field: String| {
         let path = path.to_owned();
@@ -36,20 +50,22 @@ pub fn check_config(path: &Path) -> Result<Config, AgentError> {
     if let Some(device) = &config.device {
         DeviceKeys::load(device)?;
     }
-    for store in &config.block_store {
-        if let Place::Directory(directory) = &store.place {
-            existing_directory(directory).map_err(named("block-store: directory".to_owned()))?;
-        }
-        store.open().map_err(|error| ConfigError::Value {
-            path: path.to_owned(),
-            field: "block-store".to_owned(),
-            problem: error.to_string(),
-        })?;
+    let stores = config.block_store.iter().map(|store| check_store(path, store));
+    let rules = config.payload.iter().map(|rule| check_rule(path, rule));
+    let wrong = stores.chain(rules).filter_map(Result::err).collect();
+    Ok((config, wrong))
+}
+
+fn check_store(path: &Path, store: &StoreSetting) -> Result<(), ConfigError> {
+    if let Place::Directory(directory) = &store.place {
+        let field = "block-store: directory".to_owned();
+        existing_directory(directory).map_err(|source| ConfigError::Named { path: path.to_owned(), field, source })?;
     }
-    for rule in &config.payload {
-        check_rule(path, rule)?;
-    }
-    Ok(config)
+    store.open().map(drop).map_err(|error| ConfigError::Value {
+        path: path.to_owned(),
+        field: "block-store".to_owned(),
+        problem: error.to_string(),
+    })
 }
 
 fn check_rule(path: &Path, rule: &PayloadRule) -> Result<(), ConfigError> {

@@ -95,6 +95,7 @@ async fn check_config_accepts_what_works_and_names_the_one_thing_that_does_not()
 #[tokio::test]
 async fn check_config_finds_owners_groups_directories_and_programs_that_are_not_there() {
     let world = World::new().await;
+    world.anvil.mine(3).await;
     let host = HostFiles::new(&world, Id([1; 16]), "");
     let root = host.directory.path().display().to_string();
     let good = std::fs::read_to_string(host.path("agent.toml")).unwrap();
@@ -133,6 +134,10 @@ async fn check_config_finds_owners_groups_directories_and_programs_that_are_not_
         let message = format!("error: {root}/agent.toml: {}\n", message.replace("ROOT", &root));
         let output = agent(&host, &["check-config"]).output().unwrap();
         assert_eq!(ended(&output), (Some(1), String::new(), message), "{lines}");
+        // A service that owns such a directory, or a directory server that is late, does not keep everybody out of the host.
+        let (code, _, log) = ended(&agent(&host, &["once"]).output().unwrap());
+        assert_eq!(code, Some(0), "{lines}: {log}");
+        assert!(log.contains("reason=delivery-setting ") && log.contains("event=published"), "{log}");
     }
 }
 

@@ -12,7 +12,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::entries::payload::Enrol;
-use crate::replay::wellformed::{HOST_NAME_MAX, is_name};
+use crate::replay::wellformed::{HOST_NAME_MAX, NAME_MAX, is_name};
 
 const DOMAIN: &[u8] = b"countersign.enrol.v1";
 
@@ -62,6 +62,12 @@ pub fn check(writer: Address, enrol: &Enrol) -> Result<(), EnrolmentError> {
 #[must_use]
 pub fn is_host_name(name: &str) -> bool {
     is_name(name, HOST_NAME_MAX)
+}
+
+/// Whether a host may have this label: `[a-z0-9._-]{1,63}`.
+#[must_use]
+pub fn is_label(label: &str) -> bool {
+    is_name(label, NAME_MAX)
 }
 
 /// The MAC of an enrolment under a one-time token; `enrol.tokenMac` is not part of it.

@@ -69,7 +69,7 @@ pub(super) fn combine(
         keys: view.keys(),
         grants: view.grants(),
         eclipsing,
-        refusals: view.refusals(&actors),
+        refusals: view.refusals(&view.undenied().actors()),
         locked_keys: view.keys_in(fin.locks.iter().map(|(target, _)| target), &denied.locked),
         revoked_keys: view.keys_in(fin.revoked.iter().map(|(target, _)| target), &denied.revoked),
         revoked_serials: view.revoked_serials(),
@@ -276,9 +276,14 @@ impl View<'_> {
         Now::Changed(Grant { target: left.unwrap_or_else(|| grant.target.clone()), via, ..grant.clone() })
     }
 
+    /// The same by the final view alone.
+    fn undenied(&self) -> View<'_> {
+        static NOTHING: Denied = Denied::nothing();
+        View { denied: &NOTHING, settings: self.settings, ..*self }
+    }
+
     fn eclipsing(&self) -> Eclipsing {
-        let denied = Denied::default();
-        let before = View { denied: &denied, settings: self.settings, ..*self };
+        let before = self.undenied();
         Eclipsing {
             grants: before.grants(),
             group_members: before.group_members(),
@@ -394,6 +399,7 @@ impl View<'_> {
         approvals
     }
 
+    /// Of approvers by the final view: a lock that is not final, or was taken back, lifts nobody's refusal.
     fn refusals(&self, actors: &BTreeMap<Address, Actor>) -> BTreeMap<Id, Vec<Refusal>> {
         let mut sorted: Vec<_> = self.tip.refusals.iter().collect();
         sorted.sort_by_key(|((_, at), _)| *at);

@@ -144,6 +144,21 @@ pub(super) struct Denied {
 }
 
 impl Denied {
+    /// No denial.
+    pub(super) const fn nothing() -> Self {
+        Self {
+            locked: BTreeSet::new(),
+            revoked: BTreeSet::new(),
+            retired: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            serials: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            unbound: BTreeSet::new(),
+            settings: Vec::new(),
+            roles_lost: BTreeMap::new(),
+        }
+    }
+
     fn add(&mut self, denial: &Denial) {
         match denial {
             Denial::Locked(target) => {

@@ -162,6 +162,21 @@ fn a_refusal_by_an_approver_is_shown_and_one_by_anybody_else_is_not() {
 }
 
 #[test]
+fn a_refusal_stands_until_its_approver_s_lock_or_lost_role_is_final() {
+    for locks in [true, false] {
+        let Desk { mut log, request, .. } = desk();
+        log.add(5, APPROVER, &Entry::Deny(request));
+        if locks {
+            log.lock(7, Targets::Actors(vec![APPROVER]));
+        } else {
+            log.role(7, APPROVER, 0);
+        }
+        assert!(log.views(6, 7).refusals.contains_key(&request), "else whoever may lock opens what was refused");
+        assert!(!log.views(7, 7).refusals.contains_key(&request));
+    }
+}
+
+#[test]
 fn roles_set_without_member_end_a_binding_in_the_same_block_too() {
     let mut log = cast();
     let alice = log.user(2, ADMIN, "alice");

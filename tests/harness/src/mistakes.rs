@@ -237,7 +237,7 @@ pub const REALM_FILE: &[Mistake] = &[
             folder.edit("realm.toml", "https://two.invalid/", "http://two.invalid/");
             node(folder, "http://three.invalid");
         },
-        "ROOT/realm.toml:15: endpoints: http://three.invalid: expected https, or a quorum larger than all plain http endpoints",
+        "ROOT/realm.toml:15: endpoints: http://three.invalid: expected https, or a quorum in which this is the only plain http endpoint",
         NODES,
     ),
     (
