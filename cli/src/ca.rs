@@ -263,6 +263,18 @@ fn ttl(text: &str) -> Result<u64, CliError> {
     parse_duration(text).map_err(|error| CliError::Argument { argument: "--max-ttl", problem: error.to_string() })
 }
 
+/// The logins that a CA may certify, for an entry that repeats them; none of them means any there.
+fn logins_kept(ca: &countersign_registry::realm::Ca) -> Result<Vec<String>, CliError> {
+    match &ca.limits.logins {
+        Some(logins) if logins.is_empty() => Err(CliError::Refused(format!(
+            "CA {} may certify no login at all, since it was tightened: an entry with the same limits would let it certify any. \
+             Say which with `countersign ca limit --loosen --login` first",
+            ca.name
+        ))),
+        logins => Ok(logins.iter().flatten().cloned().collect()),
+    }
+}
+
 /// Runs the verb.
 ///
 /// # Errors
@@ -304,6 +316,7 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
                 return Err(CliError::Argument { argument: "--name", problem });
             }
             let fingerprint = files::sha256_fingerprint(&blob);
+            let logins = logins_kept(ca)?;
             let mut draft = Draft::begin(context, &write, By::Roots)?;
             let about = format!("CA {name}, key {fingerprint}, with the limits of {}", ca.name);
             draft.record(&about, |r| {
@@ -316,7 +329,7 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
                     name: name.clone(),
                     publicKey: Bytes::from(blob),
                     maxTtl: ca.limits.max_ttl,
-                    logins: ca.limits.logins.iter().flatten().cloned().collect(),
+                    logins,
                     issuers: ca.limits.issuers.iter().copied().collect(),
                 })
             })?;
@@ -341,7 +354,12 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
             let limits = payload::CaLimits {
                 ca: crate::write::bytes16(id),
                 maxTtl: max_ttl.map_or(Ok(ca.limits.max_ttl), |text| ttl(&text))?,
-                logins: if login.is_empty() { ca.limits.logins.iter().flatten().cloned().collect() } else { login },
+                logins: match (login.is_empty(), loosen) {
+                    (false, _) => login,
+                    (true, true) => logins_kept(ca)?,
+                    // What is left of none by any list is none.
+                    (true, false) => ca.limits.logins.iter().flatten().cloned().collect(),
+                },
                 issuers: if issuer.is_empty() {
                     ca.limits.issuers.iter().copied().collect()
                 } else {
@@ -389,6 +407,7 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<(), CliError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use countersign_registry::realm::{Ca, CaLimits, CaState, EntryRef};
 
     #[test]
     fn the_next_name_counts_on_and_is_free() {
@@ -396,5 +415,25 @@ mod tests {
         assert_eq!(next_name("prod-2", |_| false), "prod-3");
         assert_eq!(next_name("prod-eu", |_| false), "prod-eu-2");
         assert_eq!(next_name("prod", |name| name == "prod-2" || name == "prod-3"), "prod-4");
+    }
+
+    #[test]
+    fn the_limits_of_a_ca_that_may_certify_nothing_are_not_repeated_as_those_of_one_that_may_certify_anything() {
+        let ca = |logins: Option<&[&str]>| Ca {
+            purpose: CaPurpose::User,
+            name: "prod".to_owned(),
+            public_key: Vec::new().into(),
+            limits: CaLimits {
+                max_ttl: 300,
+                logins: logins.map(|logins| logins.iter().map(|login| (*login).to_owned()).collect()),
+                issuers: Default::default(),
+            },
+            state: CaState::Active,
+            at: EntryRef { block: 1, shard: 0, index: 0, time: 1 },
+        };
+        assert_eq!(logins_kept(&ca(None)).unwrap(), Vec::<String>::new());
+        assert_eq!(logins_kept(&ca(Some(&["deploy"]))).unwrap(), ["deploy"]);
+        let error = logins_kept(&ca(Some(&[]))).unwrap_err();
+        assert!(error.to_string().contains("no login at all"), "{error}");
     }
 }

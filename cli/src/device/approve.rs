@@ -97,6 +97,12 @@ pub async fn invite(context: &Context, args: InviteArgs) -> Result<(), CliError>
         let problem = format!("`{}`: expected [a-z0-9._-]{{1,253}}", args.name);
         return Err(CliError::Argument { argument: "NAME", problem });
     }
+    if let Some(label) = args.label.iter().find(|label| !enrolment::is_label(label)) {
+        return Err(CliError::Argument {
+            argument: "--label",
+            problem: format!("`{label}`: expected [a-z0-9._-]{{1,63}}"),
+        });
+    }
     let expires = values::end("--expires", Some(&args.expires))?;
     let view = context.view().await?;
     let owner = args.owner.map(|owner| resolve::user(&view.ahead, &owner).map(|(id, _)| id)).transpose()?;
@@ -425,10 +431,24 @@ async fn accept_once(context: &Context, args: &AcceptArgs, told: &mut BTreeSet<B
                 continue;
             }
         };
-        invitation.use_for(realm, candidate.entry)?;
+        invitation.use_for(realm, claim.keys())?;
         let place = Place::NewHost { owner: invitation.owner, labels: invitation.labels.clone() };
         let write = WriteArgs { propose: None, append: false, root_key: Vec::new(), sign_to: None, wait: Wait::Latest };
-        let written = draft(context, &view, claim, &place, &write, By::Actor)?.write(context, &view).await?;
+        let written = match draft(context, &view, claim, &place, &write, By::Actor) {
+            Ok(draft) => draft.write(context, &view).await,
+            Err(error) => Err(error),
+        };
+        let written = match written {
+            // What was promised cannot be given any more (the owner is gone, say): that is no reason to keep the others out.
+            Err(CliError::Refused(problem)) => {
+                if told.insert(candidate.entry) {
+                    context.printer.note(&format!("countersign: device {}: {problem}", claim.name));
+                    context.printer.line(&row("refused", Some("not-possible"), None))?;
+                }
+                continue;
+            }
+            other => other?,
+        };
         told.insert(candidate.entry);
         context.printer.line(&row("accepted", None, written.entries.first().and_then(|entry| entry.id)))?;
         // The next one is judged by a ledger that has this one in it.
@@ -451,7 +471,7 @@ fn judge<'a>(
         .iter_mut()
         .find(|invitation| enrolment::is_vouched_by(invitation.token.bytes(), realm, &candidate.enrol))
         .ok_or("token-unknown")?;
-    if invitation.used_by.is_some_and(|entry| entry != candidate.entry) {
+    if invitation.used_by.is_some_and(|keys| keys != candidate.claim.keys()) {
         return Err("token-used");
     }
     if candidate.at.time > invitation.expires {

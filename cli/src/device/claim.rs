@@ -57,6 +57,11 @@ impl Claim {
         Ok(())
     }
 
+    /// What names this device whatever becomes of the block that its entry is in: both keys.
+    pub fn keys(&self) -> B256 {
+        B256::from_slice(&Sha256::new().chain_update(self.actor).chain_update(self.x25519).finalize())
+    }
+
     /// The delivery key's fingerprint.
     pub fn delivery_fingerprint(&self) -> String {
         delivery_fingerprint(&self.x25519)

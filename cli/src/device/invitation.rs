@@ -1,8 +1,8 @@
 //! Invitations: one-time tokens that an admin gave to devices, each in a file of its own, with what the admin promised for it: the
 //! name, the owner and the labels that the device gets. A device cannot ask for any of these.
 //!
-//! Which inbox entry has used a token is written down, and synced, before the approval is sent: after a crash between the two, that
-//! entry is approved again and no other. Files that others can read or write are refused.
+//! Which device has used a token is written down, and synced, before the approval is sent: after a crash between the two, that device
+//! is approved again and no other. Files that others can read or write are refused.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ pub struct Invitation {
     pub labels: Vec<String>,
     /// The last block time at which it may ask, Unix seconds.
     pub expires: u64,
-    /// The entry hash of the inbox entry that used it.
+    /// The [keys](super::claim::Claim::keys) of the device that used it.
     pub used_by: Option<B256>,
 }
 
@@ -134,12 +134,12 @@ impl Invitation {
         })
     }
 
-    /// Writes down that `entry` has used the token.
+    /// Writes down that the device with these keys has used the token.
     ///
     /// # Errors
     /// [`CliError::File`]; then nothing may be sent.
-    pub fn use_for(&mut self, realm: B256, entry: B256) -> Result<(), CliError> {
-        self.used_by = Some(entry);
+    pub fn use_for(&mut self, realm: B256, keys: B256) -> Result<(), CliError> {
+        self.used_by = Some(keys);
         self.save(realm, Existing::Replace)
     }
 
