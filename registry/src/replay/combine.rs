@@ -437,7 +437,8 @@ impl View<'_> {
     fn prekeys(&self, actors: &BTreeMap<Address, Actor>, now: u64) -> BTreeMap<Address, Vec<Prekey>> {
         let mut entries: Vec<_> = self.tip.prekeys.iter().collect();
         entries.sort_by_key(|((actor, at), _)| (*actor, *at));
-        let mut seen: HashSet<(Address, B256)> = HashSet::new();
+        let mut first: HashMap<(Address, B256), EntryRef> = HashMap::new();
+        let mut listed: HashSet<(Address, B256)> = HashSet::new();
         let mut prekeys: BTreeMap<Address, Vec<Prekey>> = BTreeMap::new();
         for ((actor, at), (drop, keys)) in entries {
             if !has_role(actors, actor, Roles::MEMBER) {
@@ -445,12 +446,16 @@ impl View<'_> {
             }
             let own = prekeys.entry(*actor).or_default();
             if *drop {
-                own.clear();
+                // What the same entry lists stays, also where it was sent twice.
+                own.drain(..).for_each(|prekey| {
+                    listed.remove(&(*actor, prekey.key));
+                });
             }
-            let alive = at.time.saturating_add(Prekey::LIFE_SECS) > now;
             for key in keys {
-                if seen.insert((*actor, *key)) && alive {
-                    own.push(Prekey { at: *at, key: *key });
+                let at = *first.entry((*actor, *key)).or_insert(*at);
+                let alive = at.time.saturating_add(Prekey::LIFE_SECS) > now;
+                if alive && listed.insert((*actor, *key)) {
+                    own.push(Prekey { at, key: *key });
                 }
             }
         }

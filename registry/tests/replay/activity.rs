@@ -284,6 +284,9 @@ fn prekeys_are_a_members_own_live_for_thirty_days_and_are_dropped_when_it_says_s
     let later = 4 + 30 * day + 1;
     publish(&mut log, later, DEVICE, 1, &[4]);
     assert_eq!(keys(&log.views(3, later)), [4]);
+    let mut twice = log.clone();
+    publish(&mut twice, later + 1, DEVICE, 1, &[4]);
+    assert_eq!(keys(&twice.views(3, later + 1)), [4], "sent twice, it does not void its own");
     let mut locked = log.clone();
     locked.lock(later + 1, Targets::Actors(vec![DEVICE]));
     assert!(locked.views(3, later + 1).prekeys.is_empty());
