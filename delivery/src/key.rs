@@ -5,8 +5,8 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions},
-    io::{Read as _, Write as _},
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
@@ -92,7 +92,8 @@ impl SecretKey {
     /// Writes a new key file, mode 0600, and syncs it and its directory.
     ///
     /// # Errors
-    /// [`DeliveryError::Io`]; an existing file, link or not, is an error and stays as it is.
+    /// [`DeliveryError::Io`]; an existing file, link or not, is an error and stays as it is. Where it cannot be written whole, none
+    /// is left.
     pub fn create_file(&self, path: &Path) -> Result<(), DeliveryError> {
         let mut text = Zeroizing::new(String::with_capacity(FILE_HEAD.len().saturating_add(65)));
         text.push_str(FILE_HEAD);
@@ -102,14 +103,7 @@ impl SecretKey {
         }
         text.push('\n');
 
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(path)
-            .map_err(DeliveryError::io("create", path))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(DeliveryError::io("write", path))?;
+        create_whole(path, |file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))?;
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -156,6 +150,22 @@ impl fmt::Debug for SecretKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "SecretKey(of {})", hex(&self.public().0))
     }
+}
+
+/// A new file, filled by `fill`; none where that fails.
+fn create_whole(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), DeliveryError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(DeliveryError::io("create", path))?;
+    fill(&mut file).map_err(|error| {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(path);
+        DeliveryError::io("write", path)(error)
+    })
 }
 
 fn parse_file(text: &[u8]) -> Option<SecretKey> {
@@ -229,6 +239,20 @@ mod tests {
         let error = SecretKey::generate().unwrap().create_file(&path).unwrap_err();
         assert!(error.to_string().starts_with("create "), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_key_file_that_the_disk_has_no_room_for_is_not_left_behind_in_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x25519");
+        let error = create_whole(&path, |file| {
+            file.write_all(FILE_HEAD.as_bytes())?;
+            Err(io::ErrorKind::StorageFull.into())
+        })
+        .unwrap_err();
+        assert!(error.to_string().starts_with("write "), "{error}");
+        assert!(!path.exists());
+        SecretKey::generate().unwrap().create_file(&path).unwrap();
     }
 
     #[test]

@@ -225,8 +225,8 @@ impl Prekeys {
         self.sync()
     }
 
-    /// Ends what is 30 days old at Unix time `now`, and secrets whose mark a crash left beside them; forgets marks that nothing can
-    /// ask for any more.
+    /// Ends what is 30 days old at Unix time `now`, secrets whose mark a crash left beside them, and those that a crash left half
+    /// made; forgets marks that nothing can ask for any more.
     ///
     /// # Errors
     /// [`DeliveryError::Io`].
@@ -243,6 +243,7 @@ impl Prekeys {
                     fs::remove_file(&path).map_err(DeliveryError::io("remove", &path))?;
                 }
                 State::Made | State::Published if dead || used.contains(&id) => self.shred(&path)?,
+                State::Made if is_half_made(&path) => self.shred(&path)?,
                 _ => continue,
             }
             changed = true;
@@ -335,6 +336,11 @@ impl Prekeys {
     fn sync(&self) -> Result<(), DeliveryError> {
         File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(DeliveryError::io("sync", &self.path))
     }
+}
+
+/// Never published: its public half was not known.
+fn is_half_made(path: &Path) -> bool {
+    matches!(SecretKey::load_file(path), Err(DeliveryError::KeyFileFormat { .. }))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -440,6 +446,21 @@ mod tests {
         assert_eq!(prekeys.list().unwrap(), []);
         assert!(matches!(prekeys.wanted(made[0].id, [7; 16], NOW).unwrap(), Wanted::UsedForThis(_)));
         assert!(matches!(prekeys.wanted(made[1].id, [7; 16], NOW).unwrap(), Wanted::Unknown));
+    }
+
+    #[test]
+    fn a_prekey_that_a_crash_left_half_made_is_ended_and_the_others_stay() {
+        let (_directory, prekeys) = prekeys();
+        prekeys.make(3, NOW).unwrap();
+        let kept = prekeys.list().unwrap();
+        for (one, length) in kept.iter().zip([0, 40]) {
+            let file = OpenOptions::new().write(true).open(prekeys.file(NOW, one.id, MADE)).unwrap();
+            file.set_len(length).unwrap();
+            assert!(prekeys.public(one).is_err());
+        }
+        prekeys.tidy(NOW).unwrap();
+        assert_eq!(prekeys.list().unwrap(), [kept[2]]);
+        assert!(prekeys.public(&kept[2]).is_ok());
     }
 
     #[test]

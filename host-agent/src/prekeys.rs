@@ -39,6 +39,25 @@ pub(crate) struct Publishing {
     retry_secs: u64,
     /// The next entry voids all earlier ones.
     drop: bool,
+    /// The block of the last one: what was seen of the ledger before it says nothing about it.
+    mined_block: u64,
+}
+
+impl Publishing {
+    /// Whether a look at the ledger, up to its block `latest`, is one from before what was last published.
+    fn is_ahead_of(&self, latest: u64) -> bool {
+        latest < self.mined_block
+    }
+}
+
+/// How many of the prekeys can still be sealed to for a while: young enough, and on the ledger or on their way there. One that was on
+/// the ledger and is no more (a reorg took its entry back) stays usable for who saw it, but counts no more.
+fn fresh(kept: &[Kept], ledger: &[(PrekeyId, u64)], now: u64) -> usize {
+    let counts = |one: &&Kept| {
+        let offered = one.progress == Progress::Made || ledger.iter().any(|(id, _)| *id == one.id);
+        offered && now < one.made_secs.saturating_add(FRESH_SECS)
+    };
+    kept.iter().filter(counts).count()
 }
 
 /// Opens the directory of prekeys where the configuration asks for some, or where some are left from before.
@@ -83,7 +102,8 @@ impl Agent {
         let target = self.config.device.as_ref().map_or(0, |device| device.prekeys.count());
         let now = effective.latest_block.time;
         prekeys.tidy(now)?;
-        if !self.receiver.publishing.task.is_empty() {
+        let publishing = &self.receiver.publishing;
+        if !publishing.task.is_empty() || publishing.is_ahead_of(effective.latest_block.number) {
             return Ok(());
         }
         let mut kept = prekeys.list()?;
@@ -111,7 +131,7 @@ impl Agent {
         if now < self.receiver.publishing.retry_secs {
             return Ok(());
         }
-        let fresh = kept.iter().filter(|one| now < one.made_secs.saturating_add(FRESH_SECS)).count();
+        let fresh = fresh(&kept, &ledger, now);
         let pending = kept.iter().any(|one| one.progress == Progress::Made);
         if !(pending || self.receiver.publishing.drop || fresh < target.div_ceil(2)) {
             return Ok(());
@@ -194,6 +214,7 @@ impl Agent {
         match done {
             Ok(Ok(mined)) => {
                 self.receiver.publishing.drop = false;
+                self.receiver.publishing.mined_block = mined.block;
                 let line = Line::event("prekeys-published")
                     .field("transaction", mined.transaction)
                     .field("block", mined.block);
@@ -202,5 +223,38 @@ impl Agent {
             Ok(Err(error)) => self.note(&Failure::of(Reason::DeliveryPrekeys, &error)),
             Err(error) => self.note(&Failure::of(Reason::DeliveryPrekeys, &error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    #[test]
+    fn a_look_from_before_what_was_just_published_decides_nothing() {
+        let publishing = Publishing { mined_block: 7, ..Publishing::default() };
+        assert!(publishing.is_ahead_of(6));
+        assert!(!publishing.is_ahead_of(7) && !publishing.is_ahead_of(8));
+        assert!(!Publishing::default().is_ahead_of(0));
+    }
+
+    #[test]
+    fn what_a_reorg_took_off_the_ledger_or_what_is_old_is_no_stock() {
+        let one = |number: u8, made_secs, progress| Kept { id: PrekeyId([number; 16]), made_secs, progress };
+        let kept = [
+            one(1, NOW, Progress::Made),
+            one(2, NOW, Progress::Published),
+            one(3, NOW, Progress::Published),
+            one(4, NOW - FRESH_SECS, Progress::Published),
+            one(5, NOW - FRESH_SECS, Progress::Made),
+        ];
+        let on_ledger = |numbers: &[u8]| -> Vec<(PrekeyId, u64)> {
+            numbers.iter().map(|number| (PrekeyId([*number; 16]), NOW)).collect()
+        };
+        assert_eq!(fresh(&kept, &on_ledger(&[2, 3, 4]), NOW), 3);
+        assert_eq!(fresh(&kept, &on_ledger(&[3, 4]), NOW), 2);
+        assert_eq!(fresh(&kept, &[], NOW), 1);
     }
 }
