@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
@@ -163,7 +163,7 @@ fn create_whole(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> 
         .map_err(DeliveryError::io("create", path))?;
     fill(&mut file).map_err(|error| {
         // The first error is the one to tell.
-        let _ = fs::remove_file(path);
+        let _ = std::fs::remove_file(path);
         DeliveryError::io("write", path)(error)
     })
 }
