@@ -365,14 +365,27 @@ impl Directory {
     /// # Errors
     /// What the system refused.
     pub fn restore(&self, name: &std::ffi::OsStr) -> Result<(), FileError> {
-        let restored = match renameat(&self.fd, kept(name).as_os_str(), &self.fd, name) {
-            Err(Errno::ENOENT) => unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir),
-            other => other,
-        };
-        match restored {
+        if self.put_back(name)? {
+            return Ok(());
+        }
+        match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => self.sync(name),
             Err(errno) => Err(io("restore", &self.path.join(name), errno)),
         }
+    }
+
+    /// Puts back what was kept, if anything was; whether it was. Otherwise the file stays as it is.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn put_back(&self, name: &std::ffi::OsStr) -> Result<bool, FileError> {
+        match renameat(&self.fd, kept(name).as_os_str(), &self.fd, name) {
+            // Where both names are the same file, which was kept and never replaced, the system renames nothing.
+            Ok(()) => self.forget(name)?,
+            Err(Errno::ENOENT) => return Ok(false),
+            Err(errno) => return Err(io("restore", &self.path.join(name), errno)),
+        }
+        self.sync(name).map(|()| true)
     }
 
     /// Removes what was kept.
@@ -648,6 +661,12 @@ mod tests {
         open.restore("none".as_ref()).unwrap();
         let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["key"]);
+        // Kept and never replaced: two names of one file.
+        open.keep(key).unwrap();
+        assert!(open.put_back(key).unwrap());
+        assert!(!open.put_back(key).unwrap(), "nothing is kept any more");
+        assert!(!at(".key.kept").exists());
+        assert_eq!(fs::read(at("key")).unwrap(), b"good");
     }
 
     #[test]

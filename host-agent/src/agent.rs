@@ -215,7 +215,9 @@ impl Agent {
     ///
     /// # Errors
     /// As [`Self::open`]; the agent is gone then.
-    pub fn reopen(self, config: Config) -> Result<Self, AgentError> {
+    pub fn reopen(mut self, config: Config) -> Result<Self, AgentError> {
+        // The other configuration may name other files.
+        self.receiver.put_back(&self.config, &self.log);
         Self::open_locked(config, self.log, self.clocks, self.directory, self.lock)
     }
 

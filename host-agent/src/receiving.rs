@@ -62,8 +62,14 @@ pub(crate) struct Receiver {
     takes_public_data: bool,
     acknowledging: JoinSet<(Id, Result<Mined, ChainError>)>,
     in_flight: BTreeSet<Id>,
-    /// By payload name: until when a reload command that failed is not tried again (Unix time), and what it said.
-    reload_again: BTreeMap<String, (u64, String)>,
+    /// Until when a reload command that failed is not tried again with the same thing (Unix time), and what it said.
+    reload_again: BTreeMap<Source, (u64, String)>,
+    /// Files may have been written and neither settled nor taken back.
+    interrupted: bool,
+    /// What was said last of files that could not be put back.
+    not_put_back: Option<String>,
+    /// Envelopes that a crash left unacknowledged were not looked for yet.
+    fresh: bool,
     pub(crate) publishing: Publishing,
 }
 
@@ -72,6 +78,13 @@ pub(crate) struct Ready {
     pub(crate) sender: Arc<Sender>,
     /// Where its prekeys are, if it has any.
     pub(crate) prekeys: Option<Prekeys>,
+}
+
+/// Where something that was applied came from: what replaces it is tried whatever became of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Letter(Id),
+    Public(String, EntryRef),
 }
 
 /// What one try came to.
@@ -148,7 +161,7 @@ impl Receiver {
             .collect();
         let stores = Stores::of(stores, Puts::All);
         let takes_public_data = config.payload.iter().any(|rule| rule.kind == RuleKind::PublicData);
-        Self {
+        let mut receiver = Self {
             device,
             sources: Sources::new(stores),
             patience: BLOCK_PATIENCE,
@@ -156,7 +169,42 @@ impl Receiver {
             acknowledging: JoinSet::new(),
             in_flight: BTreeSet::new(),
             reload_again: BTreeMap::new(),
+            interrupted: true,
+            not_put_back: None,
+            fresh: true,
             publishing: Publishing::default(),
+        };
+        receiver.put_back(config, log);
+        receiver
+    }
+
+    /// Puts back what an interrupted try has left of the old files: what is new there was never known to be good, and much later,
+    /// when somebody may have mended the files by hand, the old ones are not what they should give way to.
+    pub(crate) fn put_back(&mut self, config: &Config, log: &Log) {
+        if !std::mem::take(&mut self.interrupted) {
+            return;
+        }
+        for rule in &config.payload {
+            match output_rule(rule).and_then(|output| output.put_back()) {
+                Ok(paths) => {
+                    for path in paths {
+                        let line =
+                            Line::event("delivery-put-back").field("payload", &rule.name).field("path", path.display());
+                        log.line(Level::Notice, &line);
+                    }
+                }
+                // No such directory: nothing was ever written there, and a try to write says what is wrong.
+                Err(ReceiveError::Write(error)) if error.is_not_found() => {}
+                Err(ReceiveError::Owner { .. }) => {}
+                Err(error) => {
+                    self.interrupted = true;
+                    let message = crate::log::chain(&error);
+                    if self.not_put_back.as_ref() != Some(&message) {
+                        log.line(Level::Error, &Line::reason(error.reason()).field("message", &message));
+                        self.not_put_back = Some(message);
+                    }
+                }
+            }
         }
     }
 
@@ -202,6 +250,29 @@ impl Receiving {
         self.applied.retain(|name, at| at.block <= effective.final_block.number || stands(name, at));
     }
 
+    /// Takes what the ledger says that this device has acknowledged for applied: the state that knew may be gone.
+    fn learn_acknowledged(&mut self, effective: &Effective, own: Address) {
+        let deliveries = effective
+            .deliveries
+            .iter()
+            .filter(|(id, delivery)| delivery.recipient == own && effective.acknowledgements.contains_key(*id));
+        let envelopes = effective
+            .envelopes
+            .iter()
+            .filter(|(id, _)| effective.envelope_acknowledgements.get(*id).is_some_and(|by| by.contains_key(&own)));
+        let deliveries = deliveries.map(|(_, delivery)| (&delivery.payload_name, delivery.at));
+        let envelopes = envelopes.map(|(_, envelope)| (&envelope.payload_name, envelope.at));
+        for (name, at) in deliveries.chain(envelopes) {
+            self.has_applied(name, at);
+        }
+    }
+
+    fn has_applied(&mut self, name: &str, at: EntryRef) {
+        if self.applied.get(name).is_none_or(|applied| *applied < at) {
+            self.applied.insert(name.to_owned(), at);
+        }
+    }
+
     /// Forgets what is settled and out of sight, and moves the first day to look at forward to the oldest delivery that is not
     /// settled (and not given up), or to a day before the final block.
     fn settle(&mut self, effective: &Effective, own: Option<Address>) {
@@ -245,6 +316,7 @@ impl Agent {
     /// were refused for good not counted.
     pub(crate) async fn receive(&mut self, effective: &Effective) -> usize {
         self.collect_acknowledgements();
+        self.receiver.put_back(&self.config, &self.log);
         self.receiver.sources.begin(self.receiver.patience);
         let before = self.state.receiving.clone();
         let unfinished = match self.receiver.device.as_ref().map(|device| device.sender.address()) {
@@ -289,6 +361,8 @@ impl Agent {
             return 0;
         }
         self.state.receiving.forget_reverted(effective);
+        self.state.receiving.learn_acknowledged(effective, address);
+        self.learn_done(effective, &waiting).await;
         let mut unfinished: usize = 0;
         for (id, letter) in waiting {
             let stage = self.state.receiving.records.get(&id).map(|record| record.stage);
@@ -319,6 +393,21 @@ impl Agent {
         unfinished
     }
 
+    /// At the start, finds the envelopes that were applied and neither written down nor acknowledged, before anything older is tried.
+    async fn learn_done(&mut self, effective: &Effective, waiting: &[(Id, Letter)]) {
+        if !std::mem::take(&mut self.receiver.fresh) {
+            return;
+        }
+        for (id, letter) in waiting {
+            if let Letter::Envelope(envelope) = letter
+                && let Ok(Found::Done(digest)) = self.look(effective, *id, envelope, &mut None).await
+                && !digest.is_zero()
+            {
+                self.state.receiving.has_applied(&envelope.payload_name, envelope.at);
+            }
+        }
+    }
+
     /// Whether something is to be looked at. Of envelopes, only those whose name and kind this host takes, and only once: there may
     /// be many, and most are for others.
     fn concerns(&self, id: Id, letter: &Letter) -> bool {
@@ -330,8 +419,27 @@ impl Agent {
         takes && self.state.receiving.passed.get(&id) != Some(&envelope.index)
     }
 
-    /// Tries to apply one delivery, or what an envelope holds for this device.
+    /// Tries to apply one delivery, or what an envelope holds for this device. What is refused for good ends its prekey as well: its
+    /// bytes can be opened as long as that is there.
     async fn step(&mut self, effective: &Effective, id: Id, letter: &Letter) -> Step {
+        let mut asked_for = None;
+        let step = self.try_one(effective, id, letter, &mut asked_for).await;
+        if matches!(step, Step::Failed { for_good: true, .. })
+            && let Err(error) = self.end_prekey(asked_for, id, B256::ZERO)
+        {
+            return Step::Failed { reason: error.reason(), message: crate::log::chain(&error), for_good: false };
+        }
+        step
+    }
+
+    /// As [`Self::step`]; notes the prekey that an envelope asks for.
+    async fn try_one(
+        &mut self,
+        effective: &Effective,
+        id: Id,
+        letter: &Letter,
+        asked_for: &mut Option<PrekeyId>,
+    ) -> Step {
         let name = letter.payload_name();
         // What a reorg may still undo refuses nothing for good.
         let is_final = letter.at().block <= effective.final_block.number;
@@ -343,9 +451,17 @@ impl Agent {
         // Nobody else's envelope is reported as superseded: so that is opened first.
         let opened = match letter {
             Letter::Delivery(_) => None,
-            Letter::Envelope(envelope) => match self.look(effective, id, envelope).await {
+            Letter::Envelope(envelope) => match self.look(effective, id, envelope, asked_for).await {
                 Ok(Found::Nothing) => return Step::Passed,
-                Ok(Found::Done(digest)) => return Step::Applied(digest),
+                // The mark of what was refused names no digest.
+                Ok(Found::Done(digest)) if digest.is_zero() => {
+                    let message = "was refused before, and its prekey is ended".to_owned();
+                    return Step::Failed { reason: Reason::DeliveryPrekeyUsed, message, for_good: is_final };
+                }
+                Ok(Found::Done(digest)) => {
+                    self.state.receiving.has_applied(name, letter.at());
+                    return Step::Applied(digest);
+                }
                 Ok(Found::Payload(unsealed)) => Some(unsealed),
                 Err(error) => return refused(&error),
             },
@@ -358,7 +474,8 @@ impl Agent {
             let message = "no [[payload]] of this name in the configuration".to_owned();
             return Step::Failed { reason: Reason::DeliveryName, message, for_good: false };
         };
-        if let Some(message) = self.not_yet_again(name) {
+        let source = Source::Letter(id);
+        if let Some(message) = self.not_yet_again(&source) {
             return Step::Failed { reason: Reason::DeliveryReload, message, for_good: false };
         }
         let (written, prekey, digest) = match (letter, opened) {
@@ -372,12 +489,19 @@ impl Agent {
             (Letter::Envelope(_), None) => return Step::Passed,
         };
         let paths = match written {
-            Ok(applied) => match self.take_up(name, &rule, applied).await {
+            Ok(applied) => match self.take_up(name, source, &rule, applied).await {
                 Ok(paths) => paths,
                 Err((reason, message)) => return Step::Failed { reason, message, for_good: false },
             },
-            Err(error) => return refused(&error),
+            Err(error) => {
+                // Where writing failed, so may have putting the old files back.
+                self.receiver.interrupted |= matches!(error, ReceiveError::Write(_));
+                return refused(&error);
+            }
         };
+        // On disk before the prekey is ended and anybody hears of it: a crash must not have an older one take its place.
+        self.state.receiving.has_applied(name, letter.at());
+        self.flush();
         if let Err(error) = self.end_prekey(prekey, id, digest) {
             return refused(&error);
         }
@@ -387,7 +511,6 @@ impl Agent {
             .field("files", paths.len())
             .field("path", rule.path.as_path().display());
         self.log.line(Level::Notice, &line);
-        self.state.receiving.applied.insert(name.to_owned(), letter.at());
         Step::Applied(digest)
     }
 
@@ -396,29 +519,39 @@ impl Agent {
     async fn take_up(
         &mut self,
         name: &str,
+        source: Source,
         rule: &PayloadRule,
         applied: Applied,
     ) -> Result<Vec<PathBuf>, (Reason, String)> {
         let of_write = |error: ReceiveError| (error.reason(), crate::log::chain(&error));
-        let Some(command) = &rule.reload else { return applied.settle().map_err(of_write) };
-        let Err(problem) = reload(command, RELOAD_DEADLINE).await else {
-            self.receiver.reload_again.remove(name);
-            return applied.settle().map_err(of_write);
+        // Until it is settled or taken back this may be dropped at the next `await`, and either may fail half-way.
+        self.receiver.interrupted = true;
+        let reloaded = match &rule.reload {
+            Some(command) => reload(command, RELOAD_DEADLINE).await.map_err(|problem| (command, problem)),
+            None => Ok(()),
+        };
+        let Err((command, problem)) = reloaded else {
+            self.receiver.reload_again.remove(&source);
+            let paths = applied.settle().map_err(of_write)?;
+            self.receiver.interrupted = false;
+            return Ok(paths);
         };
         applied.take_back().map_err(of_write)?;
+        self.receiver.interrupted = false;
         let old = match reload(command, RELOAD_BACK_DEADLINE).await {
             Ok(()) => "the old files are back".to_owned(),
             Err(problem) => format!("the old files are back, and with them: {problem}"),
         };
         let message = format!("payload {name}: {problem}; {old}");
-        let again = self.now().map_or(0, |clock| clock.unix_secs).saturating_add(RELOAD_RETRY_SECS);
-        self.receiver.reload_again.insert(name.to_owned(), (again, message.clone()));
+        let now = self.now().map_or(0, |clock| clock.unix_secs);
+        self.receiver.reload_again.retain(|_, (again, _)| now < *again);
+        self.receiver.reload_again.insert(source, (now.saturating_add(RELOAD_RETRY_SECS), message.clone()));
         Err((Reason::DeliveryReload, message))
     }
 
     /// What to say of a payload whose reload command failed a moment ago.
-    fn not_yet_again(&self, name: &str) -> Option<String> {
-        let (again, message) = self.receiver.reload_again.get(name)?;
+    fn not_yet_again(&self, source: &Source) -> Option<String> {
+        let (again, message) = self.receiver.reload_again.get(source)?;
         let now = self.now().map_or(0, |clock| clock.unix_secs);
         (now < *again).then(|| message.clone())
     }
@@ -428,11 +561,19 @@ impl Agent {
         recipient.check(effective).map(|()| recipient)
     }
 
-    async fn look(&self, effective: &Effective, id: Id, envelope: &Envelope) -> Result<Found, ReceiveError> {
+    async fn look(
+        &self,
+        effective: &Effective,
+        id: Id,
+        envelope: &Envelope,
+        asked_for: &mut Option<PrekeyId>,
+    ) -> Result<Found, ReceiveError> {
         let Some(device) = &self.receiver.device else { return Ok(Found::Nothing) };
         let recipient = Self::recipient(effective, device)?;
         let now = self.unix_now(effective);
-        receive::look(effective, id, envelope, recipient, device.prekeys.as_ref(), &self.receiver.sources, now).await
+        let prekeys = device.prekeys.as_ref();
+        let sources = &self.receiver.sources;
+        receive::look_noting(effective, id, envelope, recipient, prekeys, sources, now, asked_for).await
     }
 
     async fn unseal(&self, effective: &Effective, id: Id, delivery: &Delivery) -> Result<Payload, ReceiveError> {
@@ -478,11 +619,12 @@ impl Agent {
             let newest = effective.public_data.values().filter(|data| data.name == name).max_by_key(|data| data.at);
             let applied = self.state.receiving.applied.get(&name);
             let Some(data) = newest.filter(|data| applied.is_none_or(|applied| *applied < data.at)) else { continue };
-            if self.not_yet_again(&name).is_some() {
+            let source = Source::Public(name.clone(), data.at);
+            if self.not_yet_again(&source).is_some() {
                 continue;
             }
             let taken_up = match output_rule(&rule).and_then(|output| receive::apply_public(&data.data, &output)) {
-                Ok(applied) => self.take_up(&name, &rule, applied).await,
+                Ok(applied) => self.take_up(&name, source, &rule, applied).await,
                 Err(error) => Err((error.reason(), crate::log::chain(&error))),
             };
             match taken_up {

@@ -247,6 +247,53 @@ async fn what_a_service_cannot_live_with_gives_way_to_what_it_had_and_is_not_ack
     assert_eq!(std::fs::read_to_string(&path).unwrap(), certificate);
     assert!(!kept.exists());
     assert!(bed.acknowledgement(id).await.is_some(), "{}", bed.host.log.text());
+
+    // One that the service refuses does not hold up the corrected one that follows it.
+    let (bad, good) = (bed.certificate("keys/deploy"), bed.certificate("keys/deploy"));
+    std::fs::write(&path, &certificate).unwrap();
+    bed.deliver("deploy", Contents::SshCertificate { certificate: bad }).await;
+    agent.cycle().await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), certificate);
+    assert_eq!(bed.delivery_status(), ("waiting".to_owned(), Some("delivery-reload".to_owned())));
+    std::fs::write(bed.host.path("wanted"), &good).unwrap();
+    bed.deliver("deploy", Contents::SshCertificate { certificate: good.clone() }).await;
+    agent.cycle().await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), good, "{}", bed.host.log.text());
+    agent.cycle().await;
+    assert!(bed.host.log.text().contains("reason=delivery-superseded"), "{}", bed.host.log.text());
+}
+
+#[tokio::test]
+async fn what_an_interrupted_try_left_is_put_back_before_anybody_mends_it() {
+    let slow = "reload = [\"/usr/bin/sleep\", \"25\"]";
+    let mut bed = Bed::with(&DEVICE.replace("reload = [\"/usr/bin/touch\", \"ROOT/reloaded\"]", slow)).await;
+    let certificate = bed.certificate("keys/deploy");
+    let (path, kept) = (bed.host.path("keys/deploy-cert.pub"), bed.host.path("keys/.deploy-cert.pub.kept"));
+    let put_back = "event=delivery-put-back";
+    // A crash, and nothing that is ever tried again.
+    std::fs::write(&kept, "old").unwrap();
+    let mut agent = bed.open();
+    assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), kept.exists()), ("old", false));
+    std::fs::write(&path, "mended").unwrap();
+    agent.cycle().await;
+    drop(agent);
+    drop(bed.open());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mended", "what was not kept is left alone");
+    assert_eq!(bed.host.log.text().matches(put_back).count(), 1, "{}", bed.host.log.text());
+
+    // A cycle that is dropped while a service reloads.
+    bed.deliver("deploy", Contents::SshCertificate { certificate: certificate.clone() }).await;
+    let mut agent = bed.open();
+    for _ in 0..2 {
+        let cycle = tokio::time::timeout(std::time::Duration::from_secs(4), agent.cycle()).await;
+        assert!(cycle.is_err(), "{}", bed.host.log.text());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), certificate);
+        assert_eq!(std::fs::read_to_string(&kept).unwrap(), "mended");
+    }
+    assert_eq!(bed.host.log.text().matches(put_back).count(), 2, "the second cycle began with the old file");
+    drop(agent);
+    drop(bed.open());
+    assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), kept.exists()), ("mended", false));
 }
 
 // row: D8 D12
@@ -382,6 +429,53 @@ async fn an_older_delivery_that_arrives_late_never_replaces_a_newer_one() {
     assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), newer);
     bed.store.put(&block).unwrap();
     agent.cycle().await;
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), newer);
+    assert!(bed.host.log.text().contains("reason=delivery-superseded"), "{}", bed.host.log.text());
+}
+
+#[tokio::test]
+async fn an_older_delivery_that_arrives_after_the_state_was_lost_never_replaces_an_acknowledged_one() {
+    let mut bed = Bed::new().await;
+    let older = bed.certificate("keys/deploy");
+    let (_, block) = bed.deliver("deploy", Contents::SshCertificate { certificate: older }).await;
+    let newer = bed.certificate("keys/deploy");
+    for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let (id, _) = bed.deliver("deploy", Contents::SshCertificate { certificate: newer.clone() }).await;
+    let mut agent = bed.open();
+    agent.cycle().await;
+    agent.finish_acknowledging().await;
+    drop(agent);
+    assert!(bed.acknowledgement(id).await.is_some());
+    assert!(!bed.host.log.text().contains("reason=delivery-superseded"));
+
+    std::fs::remove_file(bed.host.path("state/state")).unwrap();
+    bed.store.put(&block).unwrap();
+    bed.open().cycle().await;
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), newer);
+    assert!(bed.host.log.text().contains("reason=delivery-superseded"), "{}", bed.host.log.text());
+}
+
+#[tokio::test]
+async fn what_was_applied_is_written_down_before_anybody_hears_of_it() {
+    let mut bed = Bed::new().await;
+    let older = bed.certificate("keys/deploy");
+    let (_, block) = bed.deliver("deploy", Contents::SshCertificate { certificate: older }).await;
+    let newer = bed.certificate("keys/deploy");
+    for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    bed.deliver("deploy", Contents::SshCertificate { certificate: newer.clone() }).await;
+    // One cycle and a crash: nothing is flushed, and no acknowledgement leaves.
+    let mut agent = bed.open();
+    agent.cycle().await;
+    drop(agent);
+    for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    bed.store.put(&block).unwrap();
+    bed.open().cycle().await;
     assert_eq!(std::fs::read_to_string(bed.host.path("keys/deploy-cert.pub")).unwrap(), newer);
     assert!(bed.host.log.text().contains("reason=delivery-superseded"), "{}", bed.host.log.text());
 }
@@ -573,4 +667,37 @@ async fn prekeys_are_published_used_once_replenished_and_dropped_after_a_restore
     let now = bed.usable_prekeys(&bed.effective().await);
     assert_eq!(now.len(), 4);
     assert!(now.iter().all(|prekey| !published.contains(prekey)), "none of the old ones is offered");
+}
+
+#[tokio::test]
+async fn an_envelope_that_is_refused_for_good_ends_its_prekey_and_is_not_acknowledged_after_all() {
+    let mut bed = Bed::with(FLEET).await;
+    run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
+    let published = bed.usable_prekeys(&bed.effective().await);
+    let (older, blocks) = bed.mail(Some(published[0]), "older", true).await;
+    for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    bed.mail(None, "newer", true).await;
+    bed.world.anvil.mine(3).await;
+    let mut agent = bed.open();
+    agent.cycle().await;
+    agent.finish_acknowledging().await;
+    let used = |bed: &Bed| bed.prekey_files().iter().filter(|name| name.ends_with(".used")).count();
+    assert_eq!(used(&bed), 0);
+    for block in blocks {
+        bed.store.put(&block).unwrap();
+    }
+    agent.cycle().await;
+    drop(agent);
+    assert!(bed.host.log.text().contains("reason=delivery-superseded"), "{}", bed.host.log.text());
+    assert_eq!((used(&bed), bed.prekey_files().len()), (1, 4), "{:?}", bed.prekey_files());
+
+    // Where the state that knows is lost, the mark tells that it was refused.
+    std::fs::remove_file(bed.host.path("state/state")).unwrap();
+    let mut agent = bed.open();
+    agent.cycle().await;
+    agent.finish_acknowledging().await;
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/token")).unwrap(), "newer");
+    assert!(!bed.effective().await.envelope_acknowledgements.contains_key(&older), "{}", bed.host.log.text());
 }

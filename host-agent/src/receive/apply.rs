@@ -51,6 +51,25 @@ impl OutputRule {
         }
     }
 
+    /// Puts back what was kept for this rule's files, of whatever kind, by an [`Applied`] that was neither settled nor taken back.
+    /// Where nothing was kept nothing changes. Returns what is back.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Write`]; the other files are put back all the same.
+    pub fn put_back(&self) -> Result<Vec<PathBuf>, ReceiveError> {
+        let (directory, name) = self.directory()?;
+        let (mut back, mut failed) = (Vec::new(), None);
+        for suffix in ["", ".pub", "-cert.pub", ".key", ".crt"] {
+            let file = beside(&name, suffix);
+            match directory.put_back(&file) {
+                Ok(true) => back.push(directory.path().join(file)),
+                Ok(false) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(back), |error| Err(error.into()))
+    }
+
     /// Refuses a key pair that this rule does not want.
     ///
     /// # Errors

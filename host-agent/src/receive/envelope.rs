@@ -58,6 +58,24 @@ pub async fn look(
     sources: &Sources,
     now: u64,
 ) -> Result<Found, ReceiveError> {
+    look_noting(effective, id, envelope, recipient, prekeys, sources, now, &mut None).await
+}
+
+/// As [`look`]; notes the prekey that is asked for and is here, whatever comes of it.
+///
+/// # Errors
+/// As [`look`].
+#[expect(clippy::too_many_arguments, reason = "those of `look`, and where to note")]
+pub(crate) async fn look_noting(
+    effective: &Effective,
+    id: Id,
+    envelope: &Envelope,
+    recipient: Recipient<'_>,
+    prekeys: Option<&Prekeys>,
+    sources: &Sources,
+    now: u64,
+    asked_for: &mut Option<PrekeyId>,
+) -> Result<Found, ReceiveError> {
     let kind = PayloadKind::try_from(envelope.payload_kind).map_err(|_| ReceiveError::Kind(envelope.payload_kind))?;
     let sender = sending_key(effective, envelope.actor)?;
     let binding = Binding { realm: effective.realm.0, delivery: id.0, kind };
@@ -78,7 +96,10 @@ pub async fn look(
         Some(wanted) => {
             let unknown = || ReceiveError::PrekeyUnknown { prekey: wanted };
             match prekeys.ok_or_else(unknown)?.wanted(wanted, id.0, now).map_err(ReceiveError::Prekeys)? {
-                Wanted::Here(secret) => Some((wanted, secret)),
+                Wanted::Here(secret) => {
+                    *asked_for = Some(wanted);
+                    Some((wanted, secret))
+                }
                 Wanted::UsedForThis(digest) => return Ok(Found::Done(B256::from(digest))),
                 Wanted::UsedFor(first) => {
                     return Err(ReceiveError::PrekeyUsed { prekey: wanted, first: Id(first) });

@@ -13,6 +13,7 @@ mod x509;
 
 pub use apply::{Applied, KeyPairs, OutputRule, apply, apply_public};
 pub use check::{Checked, Part, certificate_blob, check, public_key_blob, suffixes};
+pub(crate) use envelope::look_noting;
 pub use envelope::{Found, Unsealed, envelopes, look};
 pub use sources::Sources;
 pub use x509::check_key_pair as check_x509_key_pair;
