@@ -1,10 +1,10 @@
 //! A trustless gateway: `GET /ipfs/CID?format=raw`, one block at a time. Gives blocks only; whatever it sends is hashed and compared.
 //!
-//! Asks for no range and takes nothing but 200. Follows at most three redirects, by the same rules, never from https to http and never
-//! from elsewhere to this machine. A gateway that ignores `format` and sends the file instead of the node is found by the hash.
+//! Asks for no range and takes nothing but 200. Follows at most three redirects, by the same rules, never from https to http and only
+//! to the gateway's own host or a name below it (`CID.ipfs.GATEWAY`). A gateway that ignores `format` and sends the file instead of the node is found by the hash.
 
 use reqwest::header::ACCEPT;
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     Answer, BlockStore, Held,
@@ -62,6 +62,9 @@ impl GatewayStore {
         if is_loopback(&to) && !is_loopback(from) {
             return Err(refused("to this machine"));
         }
+        if !is_below(&to, &self.http.below(&[], &[])) {
+            return Err(refused("to another host"));
+        }
         Ok(to)
     }
 
@@ -90,6 +93,18 @@ impl GatewayStore {
             (200, _) => Err(self.http.answer(ACTION, "expected nothing for the CID of nothing")),
             (status, _) => Err(self.http.status(ACTION, status, meaning(status))),
         }
+    }
+}
+
+/// Whether an address is on the host of `base`, or on one whose name ends in that host's.
+fn is_below(to: &Url, base: &Url) -> bool {
+    match (to.host(), base.host()) {
+        (Some(Host::Domain(to)), Some(Host::Domain(base))) => {
+            let (to, base) = (to.trim_end_matches('.'), base.trim_end_matches('.'));
+            to == base || to.strip_suffix(base).is_some_and(|rest| rest.ends_with('.'))
+        }
+        (Some(to), Some(base)) => to == base,
+        _ => false,
     }
 }
 
@@ -157,7 +172,18 @@ mod tests {
         assert_eq!(to(Some("file:///etc/passwd")), "to another scheme than http and https");
         assert_eq!(to(Some("https://")), "to what is not an address");
         assert_eq!(to(None), "to nowhere");
+        for elsewhere in
+            ["10.0.0.1", "169.254.169.254", "[fd00::1]", "elsewhere.example", "evilgateway.example", "example"]
+        {
+            assert_eq!(to(Some(&format!("https://{elsewhere}/"))), "to another host", "{elsewhere}");
+        }
+        // What is below a redirect's target is no more the gateway's than that was.
+        let below = Url::parse("https://bafy.ipfs.gateway.example/").unwrap();
+        assert!(store.redirected(&below, Some("https://GATEWAY.example/ipfs/bafy")).is_ok());
+        assert!(store.redirected(&below, Some("https://ipfs.elsewhere.example/")).is_err());
         let local = Url::parse("http://127.0.0.1:8080/ipfs/bafy").unwrap();
-        assert!(store.redirected(&local, Some("http://127.0.0.1:9090/")).is_ok());
+        let gateway = GatewayStore::new(Url::parse("http://127.0.0.1:8080").unwrap(), Deadlines::default()).unwrap();
+        assert!(gateway.redirected(&local, Some("http://127.0.0.1:9090/")).is_ok());
+        assert!(gateway.redirected(&local, Some("http://127.0.0.2:9090/")).is_err());
     }
 }
