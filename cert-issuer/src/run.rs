@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use countersign_chain::endpoints::Limits;
 use countersign_chain::keys::{ActorKey, KeySource, PASSWORD_VARIABLE};
 use countersign_chain::realm_file::RealmFile;
+use countersign_chain::spool::Spill;
 use countersign_chain::sync::{Cursor, Ledger};
 use countersign_delivery::{BlockCid, SecretKey, Stores};
 use countersign_registry::shard::{CLASS_BATCHES, CLASS_MEMBERS, class_of};
@@ -169,7 +170,8 @@ impl Service {
         let (ca, key) = open_ca(&config, &view.effective)?;
         let (issuer, format) = (actor.address().to_string(), STATUS_FORMAT);
         let status = Status { format, issuer, ca: ca.to_string(), ..Status::default() };
-        let ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
+        let mut ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
+        ledger.spill_into(Spill::into_directory(&config.state));
         let window = Window { key: sealing.clone(), stores: stores.clone() };
         let issuer = Issuer::new(realm.clone(), actor, (ca, key), config.patience.duration(), Some(window))?;
         let cursor = Cursor::default();

@@ -168,22 +168,11 @@ pub fn judge(
     watchdog: Watchdog<'_>,
     fetch: impl FnOnce(&BlockCid) -> Result<Vec<u8>, DeliveryError>,
 ) -> Result<Leaves, Objection> {
+    let (cid, sender) = before_leaves(effective, batch, watchdog.address, watchdog.policy)?;
     let object = |why, detail: String| Objection::new(why, detail);
-    if batch.issuer == watchdog.address {
-        return Err(object(Why::OwnBatch, batch.issuer.to_string()));
-    }
-    match batch.state {
-        BatchState::Accepted | BatchState::WaitingForCountersignatures { .. } => {}
-        BatchState::Locked => return Err(object(Why::Host(Reason::BatchLocked), String::new())),
-        BatchState::IssuerLostRole | BatchState::IssuerNotListed => {
-            return Err(object(Why::Host(Reason::BatchIssuer), batch.issuer.to_string()));
-        }
-    }
     let ca = effective.cas.get(&batch.ca).filter(|ca| ca.purpose == CaPurpose::User);
     let ca = ca.ok_or_else(|| object(Why::Host(Reason::CaUnknown), format!("CA {}", batch.ca)))?;
-    watchdog.policy.batch(batch)?;
-
-    let shown = shown(effective, id, batch, watchdog, fetch)?;
+    let shown = shown(effective, id, (&cid, &sender), watchdog, fetch)?;
     if u32::try_from(shown.len()).ok() != Some(batch.size) {
         return Err(object(Why::LeavesSize, format!("{} leaves shown, the entry says {}", shown.len(), batch.size)));
     }
@@ -225,31 +214,60 @@ pub fn judge(
     Ok(leaves)
 }
 
+/// What there is against `batch` that takes none of its leaves to see; else where they are, and who sealed them. Fetching what nobody
+/// has takes time, and whoever logs a batch says what is to be fetched.
+///
+/// # Errors
+/// The first [`Objection`].
+pub fn before_leaves(
+    effective: &Effective,
+    batch: &Batch,
+    watchdog: Address,
+    policy: &Policy,
+) -> Result<(BlockCid, PublicKey), Objection> {
+    let object = |why, detail: String| Objection::new(why, detail);
+    if batch.issuer == watchdog {
+        return Err(object(Why::OwnBatch, batch.issuer.to_string()));
+    }
+    match batch.state {
+        BatchState::Accepted | BatchState::WaitingForCountersignatures { .. } => {}
+        BatchState::Locked => return Err(object(Why::Host(Reason::BatchLocked), String::new())),
+        BatchState::IssuerLostRole | BatchState::IssuerNotListed => {
+            return Err(object(Why::Host(Reason::BatchIssuer), batch.issuer.to_string()));
+        }
+    }
+    if effective.cas.get(&batch.ca).is_none_or(|ca| ca.purpose != CaPurpose::User) {
+        return Err(object(Why::Host(Reason::CaUnknown), format!("CA {}", batch.ca)));
+    }
+    policy.batch(batch)?;
+    if batch.leaves_cid.is_empty() {
+        return Err(object(Why::LeavesMissing, String::new()));
+    }
+    let cid = BlockCid::from_bytes(&batch.leaves_cid);
+    let cid = cid.map_err(|error| object(Why::LeavesCid, error.to_string()))?;
+    let sender = effective.actors.get(&batch.issuer).and_then(|actor| actor.x25519);
+    let sender = sender.and_then(|key| PublicKey::from_bytes(key.0).ok());
+    let sender = sender.ok_or_else(|| object(Why::IssuerKey, batch.issuer.to_string()))?;
+    Ok((cid, sender))
+}
+
 /// The leaves that the issuer shows.
 fn shown(
     effective: &Effective,
     id: Id,
-    batch: &Batch,
+    (cid, sender): (&BlockCid, &PublicKey),
     watchdog: Watchdog<'_>,
     fetch: impl FnOnce(&BlockCid) -> Result<Vec<u8>, DeliveryError>,
 ) -> Result<Vec<Vec<u8>>, Objection> {
-    if batch.leaves_cid.is_empty() {
-        return Err(Objection::new(Why::LeavesMissing, ""));
-    }
-    let cid = BlockCid::from_bytes(&batch.leaves_cid);
-    let cid = cid.map_err(|error| Objection::new(Why::LeavesCid, error.to_string()))?;
-    let sender = effective.actors.get(&batch.issuer).and_then(|actor| actor.x25519);
-    let sender = sender.and_then(|key| PublicKey::from_bytes(key.0).ok());
-    let sender = sender.ok_or_else(|| Objection::new(Why::IssuerKey, batch.issuer.to_string()))?;
-    let block = fetch(&cid).map_err(|error| Objection::new(Why::LeavesUnavailable, error.to_string()))?;
+    let block = fetch(cid).map_err(|error| Objection::new(Why::LeavesUnavailable, error.to_string()))?;
     // Whoever keeps the blocks is not trusted: other bytes are as good as none.
     match BlockCid::of(&block) {
-        Ok(found) if found == cid => {}
+        Ok(found) if found == *cid => {}
         Ok(found) => return Err(Objection::new(Why::LeavesUnavailable, format!("the store gave {found} for {cid}"))),
         Err(error) => return Err(Objection::new(Why::LeavesUnavailable, error.to_string())),
     }
     let context = LeavesContext { realm: effective.realm.0, batch: id.0 };
-    open_leaves(&context, watchdog.address.as_ref(), watchdog.key, &sender, &block)
+    open_leaves(&context, watchdog.address.as_ref(), watchdog.key, sender, &block)
         .map_err(|error| Objection::new(Why::LeavesUnreadable, error.to_string()))
 }
 

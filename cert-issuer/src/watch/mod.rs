@@ -11,6 +11,6 @@ pub mod run;
 pub mod sent;
 
 pub use config::WatchConfig;
-pub use judge::{Objection, Watchdog, Why, judge};
+pub use judge::{Objection, Watchdog, Why, before_leaves, judge};
 pub use policy::Policy;
 pub use run::{Watch, WatchStatus, read_status};

@@ -12,13 +12,16 @@ use countersign_chain::endpoints::Limits;
 use countersign_chain::keys::{ActorKey, KeySource, PASSWORD_VARIABLE};
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::send::Progress;
+use countersign_chain::spool::Spill;
 use countersign_chain::sync::{Cursor, Ledger};
-use countersign_delivery::{BlockCid, SecretKey, Stores};
+use countersign_delivery::{BlockCid, DeliveryError, SecretKey, Stores};
 use countersign_registry::entries::{Entry, Roles, payload};
 use countersign_registry::realm::{Batch, BatchState};
 use countersign_registry::shard::{CLASS_BATCHES, DAY_SECS, class_of};
 use countersign_registry::{Address, B256, Effective, Id};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::error::IssueError;
 use crate::issue::check_sealing_key;
@@ -27,11 +30,17 @@ use crate::run::{StartError, first_line, read_json, unix_secs, write_json};
 use crate::service::Scribe;
 use crate::view::{View, wanted_shards};
 use crate::watch::config::WatchConfig;
-use crate::watch::judge::{Objection, Watchdog, judge};
+use crate::watch::judge::{Objection, Watchdog, before_leaves, judge};
 use crate::watch::sent::Sent;
 
 /// How long a note of a countersignature that nobody sees holds, in the chain's own measure of stuck transactions.
 const RESEND_AFTER_STUCK: u64 = 10;
+
+/// How long one look waits for leaves, in all.
+const FETCH_BUDGET: Duration = Duration::from_secs(10);
+
+/// How many batches' leaves are fetched in one look, all at the same time.
+const MOST_FETCHED: usize = 32;
 
 /// The format of `status.json`.
 const STATUS_FORMAT: u32 = 1;
@@ -70,6 +79,8 @@ pub struct Watch {
     cursor: Cursor,
     /// Batch entries with which this watchdog is done: countersigned, or refused for good.
     done: BTreeSet<B256>,
+    /// How often each entry's leaves were asked for in vain.
+    tries: BTreeMap<B256, u64>,
     /// The last look was not followed through, or something may still pass.
     unfinished: bool,
     status: WatchStatus,
@@ -101,10 +112,24 @@ impl Watch {
         may_watch(&view.effective, actor.address(), &key)?;
         let watchdog = actor.address().to_string();
         let status = WatchStatus { format: STATUS_FORMAT, watchdog, ..WatchStatus::default() };
-        let ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
+        let mut ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
+        ledger.spill_into(Spill::into_directory(&config.state));
         let scribe = Scribe::new(realm.clone(), actor)?;
         let (cursor, done, unfinished) = (Cursor::default(), BTreeSet::new(), true);
-        Ok(Self { config, realm, scribe, key, stores, sent, ledger, cursor, done, unfinished, status })
+        Ok(Self {
+            config,
+            realm,
+            scribe,
+            key,
+            stores,
+            sent,
+            ledger,
+            cursor,
+            done,
+            tries: BTreeMap::new(),
+            unfinished,
+            status,
+        })
     }
 
     /// Works until `stop` is ready. `say` takes one line for the log at a time.
@@ -163,11 +188,36 @@ impl Watch {
         let entries: BTreeSet<B256> = effective.batches.values().map(|batch| batch.entry_hash).collect();
         self.done.retain(|entry| entries.contains(entry));
         self.sent.retain(|entry| entries.contains(&entry)).map_err(|error| IssueError::Notes(error.to_string()))?;
+        self.tries.retain(|entry, _| entries.contains(entry));
         let mut again = false;
+        let mut wanted = Vec::new();
         for (id, batch) in living {
-            if !self.done.contains(&batch.entry_hash) {
-                again |= !self.look(&view, id, batch, now, say).await?;
+            if self.done.contains(&batch.entry_hash) {
+                continue;
             }
+            match before_leaves(effective, batch, self.scribe.address(), &self.config.policy) {
+                Ok((cid, _)) => wanted.push((id, batch, cid)),
+                Err(objection) => again |= !self.object(id, batch, &objection, now, say),
+            }
+        }
+        // First what a countersignature helps, and what was asked for in vain the least often: whoever names what nobody has waits behind
+        // everybody else.
+        let tries = |batch: &Batch| self.tries.get(&batch.entry_hash).copied().unwrap_or_default();
+        wanted.sort_by_key(|(id, batch, _)| (batch.state == BatchState::Accepted, tries(batch), batch.at, *id));
+        again |= wanted.len() > MOST_FETCHED;
+        wanted.truncate(MOST_FETCHED);
+        let mut fetching = fetch(&self.stores, wanted.iter().map(|(_, _, cid)| *cid), FETCH_BUDGET);
+        while let Some(fetched) = fetching.join_next().await {
+            let Ok((index, fetched)) = fetched else {
+                again = true;
+                continue;
+            };
+            let Some((id, batch, _)) = wanted.get(index) else { continue };
+            if fetched.is_err() {
+                let tries = self.tries.entry(batch.entry_hash).or_default();
+                *tries = tries.saturating_add(1);
+            }
+            again |= !self.look(&view, *id, batch, fetched, now, say).await?;
         }
         self.unfinished = again;
         Ok(())
@@ -185,31 +235,31 @@ impl Watch {
         Ok(news || self.unfinished)
     }
 
-    /// Judges one batch; whether nothing is left to do about it.
+    /// Notes an objection; whether it is for good.
+    fn object(&mut self, id: Id, batch: &Batch, objection: &Objection, now: u64, say: &mut impl FnMut(&str)) -> bool {
+        let late = now.saturating_sub(batch.at.time) > self.config.patience.secs();
+        let for_good = late || !objection.why.may_pass();
+        self.refused(id, batch, objection, for_good, say);
+        if for_good {
+            self.done.insert(batch.entry_hash);
+        }
+        for_good
+    }
+
+    /// Judges one batch by what was fetched; whether nothing is left to do about it.
     async fn look(
         &mut self,
         view: &View,
         id: Id,
         batch: &Batch,
+        fetched: Result<Vec<u8>, DeliveryError>,
         now: u64,
         say: &mut impl FnMut(&str),
     ) -> Result<bool, IssueError> {
         let watchdog = Watchdog { address: self.scribe.address(), key: &self.key, policy: &self.config.policy };
-        let fetched = match BlockCid::from_bytes(&batch.leaves_cid) {
-            Ok(cid) => self.stores.get(&cid).await,
-            Err(error) => Err(error),
-        };
         let certificates = match judge(&view.effective, id, batch, watchdog, |_| fetched) {
             Ok(leaves) => leaves.size(),
-            Err(objection) => {
-                let late = now.saturating_sub(batch.at.time) > self.config.patience.secs();
-                let for_good = late || !objection.why.may_pass();
-                self.refused(id, batch, &objection, for_good, say);
-                if for_good {
-                    self.done.insert(batch.entry_hash);
-                }
-                return Ok(for_good);
-            }
+            Err(objection) => return Ok(self.object(id, batch, &objection, now, say)),
         };
         if batch.state == BatchState::Accepted {
             self.status.refused.remove(&id.to_string());
@@ -262,6 +312,25 @@ impl Watch {
     }
 }
 
+/// What was fetched, by its place among what was wanted.
+type Fetching = JoinSet<(usize, Result<Vec<u8>, DeliveryError>)>;
+
+/// Fetches all that is wanted at the same time, each for at most `budget`.
+fn fetch(stores: &Stores, wanted: impl Iterator<Item = BlockCid>, budget: Duration) -> Fetching {
+    let mut fetching = JoinSet::new();
+    for (index, cid) in wanted.enumerate() {
+        let stores = stores.clone();
+        fetching.spawn(async move {
+            let missing = |_| {
+                let store = format!("any block store within {} s", budget.as_secs());
+                Err(DeliveryError::Missing { cid: cid.to_string(), store })
+            };
+            (index, timeout(budget, stores.get(&cid)).await.unwrap_or_else(missing))
+        });
+    }
+    fetching
+}
+
 /// Whether `address` may countersign, with `key` as its sealing key.
 fn may_watch(effective: &Effective, address: Address, key: &SecretKey) -> Result<(), IssueError> {
     let actor = effective.actors.get(&address).filter(|actor| !actor.locked);
@@ -292,6 +361,33 @@ pub fn read_status(config: &WatchConfig) -> Result<WatchStatus, StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use countersign_delivery::{Deadlines, DirectoryStore, GatewayStore, Puts};
+
+    #[tokio::test]
+    async fn leaves_that_nobody_gives_delay_no_others_and_all_end_in_time() {
+        // A gateway that takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let here = DirectoryStore::open(folder.path()).unwrap();
+        let cid = here.put(b"here").unwrap();
+        let gateway = GatewayStore::new(url, Deadlines::default()).unwrap();
+        let stores = Stores::of(vec![Box::new(here), Box::new(gateway)], Puts::All);
+        let nowhere = (0..20_u8).map(|number| BlockCid::of(&[number]).unwrap());
+        let begun = std::time::Instant::now();
+        let mut fetching = fetch(&stores, nowhere.chain([cid]), Duration::from_secs(2));
+        let (first, block) = fetching.join_next().await.unwrap().unwrap();
+        assert_eq!((first, block.unwrap().as_slice()), (20, b"here".as_slice()));
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        let mut ended = 0;
+        while let Some(fetched) = fetching.join_next().await {
+            let error = fetched.unwrap().1.unwrap_err().to_string();
+            assert!(error.ends_with(": not in any block store within 2 s"), "{error}");
+            ended += 1;
+        }
+        assert_eq!(ended, 20);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
 
     #[test]
     fn the_status_has_the_fields_that_its_page_lists() {

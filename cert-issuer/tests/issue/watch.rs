@@ -7,7 +7,7 @@ use countersign_certificate::{RealmId, leaf_hash, merkle};
 use countersign_delivery::{BlockCid, DeliveryError, LeavesContext, SecretKey, seal_leaves};
 use countersign_issuer::leaves::{LeafError, Leaves, Prepared as Read};
 use countersign_issuer::service::assemble;
-use countersign_issuer::watch::{Objection, Policy, WatchConfig, Watchdog, judge};
+use countersign_issuer::watch::{Objection, Policy, WatchConfig, Watchdog, before_leaves, judge};
 use countersign_registry::realm::BatchState;
 
 use super::*;
@@ -261,6 +261,42 @@ fn a_leaf_that_this_issuer_would_never_make_is_malformed() {
     }
     let elsewhere = Read::read(RealmId([9; 32]), kennel.world.key().blob(), &good).unwrap_err();
     assert_eq!(elsewhere, LeafError::Scope);
+}
+
+#[test]
+fn nothing_is_fetched_for_a_batch_that_can_not_be_countersigned_anyway() {
+    let mut kennel = Kennel::new();
+    let leaf = kennel.prepared();
+    let good = kennel.log(std::slice::from_ref(&leaf), Lie::default());
+    let nowhere = kennel.log(std::slice::from_ref(&leaf), Lie { cid: Some(vec![1, 2, 3]), ..Lie::default() });
+    let missing = kennel.log(&[leaf], Lie { cid: Some(Vec::new()), ..Lie::default() });
+    let small = policy("max-certificates = 1");
+    let other_ca = policy(&format!("cas = [\"{}\"]", kennel.world.web));
+    let any = Policy::default();
+    let plain = kennel.world.ledger.effective();
+    let with = |change: &dyn Fn(&mut countersign_registry::realm::Batch)| {
+        let mut batch = plain.batches[&good].clone();
+        change(&mut batch);
+        batch
+    };
+    let as_is = || with(&|_| {});
+    for (batch, watchdog, policy, code) in [
+        (as_is(), ISSUER, &any, "own-batch"),
+        (with(&|batch| batch.state = BatchState::Locked), WATCHDOG, &any, "batch-locked"),
+        (with(&|batch| batch.state = BatchState::IssuerLostRole), WATCHDOG, &any, "batch-issuer"),
+        (with(&|batch| batch.state = BatchState::IssuerNotListed), WATCHDOG, &any, "batch-issuer"),
+        (with(&|batch| batch.ca = Id([9; 16])), WATCHDOG, &any, "ca-unknown"),
+        (with(&|batch| batch.size = 2), WATCHDOG, &small, "policy-size"),
+        (as_is(), WATCHDOG, &other_ca, "policy-ca"),
+        (plain.batches[&nowhere].clone(), WATCHDOG, &any, "leaves-cid"),
+        (plain.batches[&missing].clone(), WATCHDOG, &any, "leaves-missing"),
+    ] {
+        assert_eq!(before_leaves(&plain, &batch, watchdog, policy).unwrap_err().why.code(), code);
+        let judge_as = Watchdog { address: watchdog, key: &kennel.watchdog_key, policy };
+        let fetched = |_: &BlockCid| -> Result<Vec<u8>, DeliveryError> { panic!("{code}: asked for") };
+        assert_eq!(judge(&plain, good, &batch, judge_as, fetched).unwrap_err().why.code(), code);
+    }
+    assert!(before_leaves(&plain, &as_is(), WATCHDOG, &any).is_ok());
 }
 
 #[test]
