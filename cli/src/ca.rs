@@ -264,7 +264,7 @@ fn ttl(text: &str) -> Result<u64, CliError> {
 }
 
 /// The logins that a CA may certify, for an entry that repeats them; none of them means any there.
-fn logins_kept(ca: &countersign_registry::realm::Ca) -> Result<Vec<String>, CliError> {
+fn logins_kept(ca: &Ca) -> Result<Vec<String>, CliError> {
     match &ca.limits.logins {
         Some(logins) if logins.is_empty() => Err(CliError::Refused(format!(
             "CA {} may certify no login at all, since it was tightened: an entry with the same limits would let it certify any. \

@@ -1,7 +1,7 @@
 //! `countersign delivery`: what was sealed and sent, and letting go of blocks that are no longer needed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use alloy_primitives::Address;
 use clap::Subcommand;
@@ -66,7 +66,7 @@ pub enum DeliveryCommand {
     Resend {
         /// Its id
         id: String,
-        /// The file that was sent; needed where it was sealed to prekeys
+        /// The file, or directory with a file for each recipient, that was sent; needed where it was sealed to prekeys
         file: Option<PathBuf>,
         /// How it is sealed and stored
         #[command(flatten)]
@@ -492,13 +492,24 @@ async fn resend(
     let place = |address: &Address| {
         book.recipients.iter().find(|recipient| recipient.address == *address).map_or(0, |recipient| recipient.payload)
     };
+    let read = |file: &Path| {
+        let kind = PayloadKind::of_number(book.payload_kind)
+            .ok_or_else(|| CliError::Refused(format!("payload kind {} is not known", book.payload_kind)))?;
+        crate::mail::read_payload(kind, &book.payload_name, file, None)
+    };
     let (payloads, recipients) = match &file {
-        Some(file) => {
-            let kind = PayloadKind::of_number(book.payload_kind)
-                .ok_or_else(|| CliError::Refused(format!("payload kind {} is not known", book.payload_kind)))?;
-            let payload = crate::mail::read_payload(kind, &book.payload_name, file, None)?;
-            (vec![payload], waiting.iter().map(|address| (*address, 0)).collect())
+        Some(directory) if directory.is_dir() => {
+            let own = waiting.iter().map(|address| read(&directory.join(name_of(&view.effective, *address))));
+            let payloads = own.collect::<Result<Vec<_>, CliError>>()?;
+            (payloads, waiting.iter().enumerate().map(|(place, address)| (*address, place)).collect())
         }
+        // One recipient's secret must not go to the others.
+        Some(file) if book.payloads.len() > 1 => {
+            let problem = "each recipient was sent a file of its own; expected a directory with a file for each, named \
+                           after the host or login";
+            return Err(CliError::Content { path: file.clone(), problem: problem.to_owned() });
+        }
+        Some(file) => (vec![read(file)?], waiting.iter().map(|address| (*address, 0)).collect()),
         None => {
             let payloads = mailing::reopen(&view.effective, id, book, &post.stores).await?;
             (payloads, waiting.iter().map(|address| (*address, place(address))).collect())

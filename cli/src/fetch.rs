@@ -1,14 +1,19 @@
 //! `countersign fetch`: receives what was delivered to this device, as the agent does on hosts: finds deliveries to the actor's ledger
 //! key, fetches, opens, checks digest, CA signature and own key, writes, acknowledges.
+//!
+//! The sender chooses name and kind, and the name is a file's. So without being asked for, only SSH certificates for keys of this
+//! device are taken, and key pairs where none is; anything else by name and kind. No name begins with a dot.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use countersign_agent::config::{PayloadName, RuleKind};
 use countersign_agent::files::Ownership;
-use countersign_agent::receive::{self, Found, KeyPairs, OutputRule, Recipient, Sources};
-use countersign_delivery::SecretKey;
+use countersign_agent::reason::Reason;
+use countersign_agent::receive::{self, Found, KeyPairs, OutputRule, ReceiveError, Recipient, Sources};
+use countersign_delivery::{PayloadKind, SecretKey};
 use countersign_registry::realm::{Delivery, Envelope};
 use countersign_registry::{B256, Effective, EntryRef, Id};
 use serde::Serialize;
@@ -25,6 +30,9 @@ pub struct FetchArgs {
     /// Only payloads of this name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// What to take under that name
+    #[arg(long, value_enum, requires = "name", default_value = "ssh-certificate")]
+    kind: Kind,
     /// Where to write: a payload goes to DIR/NAME, DIR/NAME.pub, DIR/NAME-cert.pub
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
@@ -40,6 +48,31 @@ pub struct FetchArgs {
     /// How many days back
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     days: u64,
+}
+
+/// What is taken; named as in the agent's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// An SSH certificate for a key that is in DIR; a key pair where none is
+    SshCertificate,
+    /// A certificate for a host key that is in DIR
+    HostCertificate,
+    /// An X.509 private key and its chain
+    #[value(name = "x509-key-pair")]
+    X509KeyPair,
+    /// A secret of any form
+    OpaqueSecret,
+}
+
+impl Kind {
+    fn rule(self) -> RuleKind {
+        match self {
+            Self::SshCertificate => RuleKind::SshCertificate,
+            Self::HostCertificate => RuleKind::HostCertificate,
+            Self::X509KeyPair => RuleKind::X509KeyPair,
+            Self::OpaqueSecret => RuleKind::OpaqueSecret,
+        }
+    }
 }
 
 /// One received delivery.
@@ -111,7 +144,7 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
     let ownership = own()?;
     let sender = Sender::new(context, &view.realm)?;
     let mut deliveries = Vec::new();
-    let mut own_doing = BTreeSet::new();
+    let mut own_doing: BTreeSet<(String, u8)> = BTreeSet::new();
     let effective = &view.effective;
     let sealed = receive::waiting(effective, actor.address()).into_iter();
     let mut waiting: Vec<(EntryRef, Id, Letter<'_>)> =
@@ -124,8 +157,9 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
         if args.name.as_ref().is_some_and(|name| name != payload_name) {
             continue;
         }
-        // What came a moment ago, a newer one of the same name may replace.
-        let may_replace = args.replace_keys || own_doing.contains(payload_name);
+        // A secret that came a moment ago, a newer one of the same name and kind may replace; a key that was here never.
+        let doing = (payload_name.to_owned(), letter.payload_kind());
+        let may_replace = args.replace_keys || own_doing.contains(&doing);
         let key_pairs = if may_replace { KeyPairs::Replace } else { KeyPairs::WhereNoneIs };
         let rule = OutputRule { path: out.join(payload_name), ownership, key_pairs };
         let mut row = FetchedRow {
@@ -137,18 +171,20 @@ pub async fn run(context: &Context, args: FetchArgs) -> Result<(), CliError> {
             files: Vec::new(),
             receipt: None,
         };
-        match apply(effective, id, &letter, recipient, &sources, &rule).await {
+        match apply(effective, id, &letter, recipient, &sources, args.kind, &rule).await {
             Ok(None) => continue,
-            Ok(Some((files, digest))) => {
-                own_doing.insert(payload_name.to_owned());
+            Ok(Some(taken)) => {
+                if taken.sender_knows {
+                    own_doing.insert(doing);
+                }
                 row.outcome = "applied";
-                row.files = files;
-                let write = receive::acknowledgement(id, digest);
+                row.files = taken.files;
+                let write = receive::acknowledgement(id, taken.digest);
                 row.receipt = Some(sender.append(&actor, vec![write]).await?);
             }
             Err(error) => {
-                row.reason = Some(error.reason().as_str());
-                row.message = Some(error.to_string());
+                row.reason = Some(error.reason.as_str());
+                row.message = Some(error.message);
             }
         }
         deliveries.push(row);
@@ -174,6 +210,49 @@ impl Letter<'_> {
             Self::Envelope(envelope) => &envelope.payload_name,
         }
     }
+
+    fn payload_kind(&self) -> u8 {
+        match self {
+            Self::Delivery(delivery) => delivery.payload_kind,
+            Self::Envelope(envelope) => envelope.payload_kind,
+        }
+    }
+}
+
+/// Something that was written.
+struct Taken {
+    files: Vec<PathBuf>,
+    digest: B256,
+    /// Whether the sender knows a secret in it.
+    sender_knows: bool,
+}
+
+/// Why something was not written.
+struct Refused {
+    reason: Reason,
+    message: String,
+}
+
+impl From<ReceiveError> for Refused {
+    fn from(error: ReceiveError) -> Self {
+        Self { reason: error.reason(), message: error.to_string() }
+    }
+}
+
+/// Refuses what nobody here asked for.
+fn check_wanted(name: &str, found: PayloadKind, wanted: Kind) -> Result<(), Refused> {
+    let refuse = |reason, message| Err(Refused { reason, message });
+    if let Err(error) = PayloadName::try_from(name.to_owned()) {
+        return refuse(Reason::DeliveryName, error);
+    }
+    if !wanted.rule().takes(found, false) {
+        let expected = wanted.rule().as_str();
+        let message = format!(
+            "payload kind {found}: expected {expected}; if it is wanted, fetch it with `--name {name} --kind {found}`"
+        );
+        return refuse(Reason::DeliveryOtherKind, message.replace("--kind ssh-key-pair", "--kind ssh-certificate"));
+    }
+    Ok(())
 }
 
 /// Writes what came and gives what is to be acknowledged; none where an envelope holds nothing for this device.
@@ -183,8 +262,9 @@ async fn apply(
     letter: &Letter<'_>,
     recipient: Recipient<'_>,
     sources: &Sources,
+    wanted: Kind,
     rule: &OutputRule,
-) -> Result<Option<(Vec<PathBuf>, B256)>, receive::ReceiveError> {
+) -> Result<Option<Taken>, Refused> {
     let (payload, digest) = match letter {
         Letter::Delivery(delivery) => {
             (receive::open(effective, id, delivery, recipient, sources).await?, delivery.digest)
@@ -197,9 +277,11 @@ async fn apply(
             }
         }
     };
+    check_wanted(letter.payload_name(), payload.contents().kind(), wanted)?;
     let own_key = rule.own_key()?;
     let checked = receive::check(effective, &payload, own_key.as_deref(), now().max(effective.latest_block.time))?;
-    Ok(Some((receive::apply(&checked, rule)?.settle()?, digest)))
+    let files = receive::apply(&checked, rule)?.settle()?;
+    Ok(Some(Taken { files, digest, sender_knows: checked.sender_knows }))
 }
 
 /// Files belong to whoever runs this, and to nobody else.
@@ -208,4 +290,37 @@ fn own() -> Result<Ownership, CliError> {
     let path = PathBuf::from("/proc/self");
     let metadata = std::fs::metadata(&path).map_err(|source| CliError::File { path, source })?;
     Ok(Ownership { uid: metadata.uid(), gid: metadata.gid(), mode: 0o600 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ssh_certificates_and_key_pairs_are_taken_unasked_and_each_other_kind_by_its_own_name() {
+        use PayloadKind::{HostCertificate, OpaqueSecret, SshCertificate, SshKeyPair, X509KeyPair};
+        for (wanted, taken) in [
+            (Kind::SshCertificate, &[SshCertificate, SshKeyPair][..]),
+            (Kind::HostCertificate, &[HostCertificate]),
+            (Kind::X509KeyPair, &[X509KeyPair]),
+            (Kind::OpaqueSecret, &[OpaqueSecret]),
+        ] {
+            for kind in PayloadKind::ALL {
+                let refused = check_wanted("x", kind, wanted).err();
+                assert_eq!(refused.is_none(), taken.contains(&kind), "{kind} where {wanted:?} is wanted");
+                assert!(refused.is_none_or(|refused| refused.reason == Reason::DeliveryOtherKind));
+            }
+            let written = wanted.to_possible_value().unwrap();
+            assert_eq!(written.get_name(), wanted.rule().as_str());
+        }
+    }
+
+    #[test]
+    fn no_file_is_named_with_a_dot_in_front_or_in_another_directory() {
+        for name in ["", ".", "..", ".rc", "../x", "a/b", "A"] {
+            let refused = check_wanted(name, PayloadKind::SshCertificate, Kind::SshCertificate).unwrap_err();
+            assert_eq!(refused.reason, Reason::DeliveryName, "{name}");
+        }
+        assert!(check_wanted("id.ed25519", PayloadKind::SshCertificate, Kind::SshCertificate).is_ok());
+    }
 }

@@ -405,7 +405,8 @@ owner = \"backup2\"
         assert!(refused.contains("give the file again"), "{refused}");
         resend.insert(3, &token);
         assert_eq!(cli::success(issuer, &resend)["recipients"], 1);
-        post.fetch();
+        let named = ["--name", "token", "--kind", "opaque-secret"];
+        cli::success(Some(&post.story.realm.device), &[&post.fetch_arguments()[..], &named].concat());
         assert_eq!(fs::read_to_string(post.file("token")).unwrap(), "hunter2");
         assert!(states().iter().all(|(_, state)| state.starts_with("acknowledged")), "{:?}", states());
         let nobody = cli::refusal(issuer, &resend);

@@ -11,5 +11,6 @@ mod arguments;
 mod bed;
 mod devices;
 mod manual;
+mod post;
 mod stores;
 mod story;
