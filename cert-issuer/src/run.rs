@@ -166,7 +166,7 @@ impl Service {
         let stores = config.stores().map_err(IssueError::from)?;
         let outbox = Outbox::open(&config.state.join("outbox")).map_err(IssueError::from)?;
         let answered = Answered::open(&config.state.join("answered"))?;
-        let view = View::read(&realm, 1).await.map_err(IssueError::from)?;
+        let view = View::read_with(&realm, 1, Spill::into_directory(&config.state)).await.map_err(IssueError::from)?;
         let (ca, key) = open_ca(&config, &view.effective)?;
         let (issuer, format) = (actor.address().to_string(), STATUS_FORMAT);
         let status = Status { format, issuer, ca: ca.to_string(), ..Status::default() };
@@ -236,7 +236,7 @@ impl Service {
         self.unfinished = true;
         // Others may be asking at this very moment: one transaction for all of them.
         tokio::time::sleep(self.config.window.duration()).await;
-        let view = View::read(&self.realm, self.days_back()).await?;
+        let view = View::read_with(&self.realm, self.days_back(), Spill::into_directory(&self.config.state)).await?;
         self.status.latest_block = view.effective.latest_block.number;
         let now = unix_secs();
         let orders = self.open_requests(&view.effective, now);

@@ -8,6 +8,7 @@ use countersign_chain::ChainError;
 use countersign_chain::endpoints::Limits;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::source::{Heads, TrustedHeader};
+use countersign_chain::spool::Spill;
 use countersign_chain::sync::{Cursor, Ledger, Update};
 use countersign_registry::entries::{Entry, Kind};
 use countersign_registry::head::Meta;
@@ -58,7 +59,16 @@ impl View {
     /// # Errors
     /// See [`ViewError`].
     pub async fn read(realm: &RealmFile, days: u64) -> Result<Self, ViewError> {
+        Self::read_with(realm, days, Spill::default()).await
+    }
+
+    /// As [`Self::read`]; what is not verified yet waits in `spill`.
+    ///
+    /// # Errors
+    /// See [`ViewError`].
+    pub async fn read_with(realm: &RealmFile, days: u64, spill: Spill) -> Result<Self, ViewError> {
         let mut ledger = Ledger::new(realm, Limits::default())?;
+        ledger.spill_into(spill);
         let heads = ledger.heads().await?;
         let mut span = days.max(1).saturating_mul(shard::DAY_SECS);
         loop {

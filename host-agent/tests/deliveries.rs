@@ -701,3 +701,30 @@ async fn an_envelope_that_is_refused_for_good_ends_its_prekey_and_is_not_acknowl
     assert_eq!(std::fs::read_to_string(bed.host.path("keys/token")).unwrap(), "newer");
     assert!(!bed.effective().await.envelope_acknowledgements.contains_key(&older), "{}", bed.host.log.text());
 }
+
+#[tokio::test]
+async fn an_envelope_whose_prekey_is_gone_counts_as_applied_before_an_older_one_is_tried() {
+    let mut bed = Bed::with(FLEET).await;
+    run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
+    let published = bed.usable_prekeys(&bed.effective().await);
+    let (_, blocks) = bed.mail(None, "older", true).await;
+    for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let (newer, _) = bed.mail(Some(published[0]), "newer", true).await;
+    // Applied, and then a crash in which the state is lost, before anybody heard of it.
+    let mut agent = bed.open();
+    agent.cycle().await;
+    drop(agent);
+    assert!(!bed.effective().await.envelope_acknowledgements.contains_key(&newer));
+    std::fs::remove_file(bed.host.path("state/state")).unwrap();
+    for block in blocks {
+        bed.store.put(&block).unwrap();
+    }
+    let mut agent = bed.open();
+    agent.cycle().await;
+    agent.finish_acknowledging().await;
+    assert_eq!(std::fs::read_to_string(bed.host.path("keys/token")).unwrap(), "newer", "{}", bed.host.log.text());
+    assert!(bed.host.log.text().contains("reason=delivery-superseded"), "{}", bed.host.log.text());
+    assert!(bed.effective().await.envelope_acknowledgements[&newer].contains_key(&device_address()));
+}

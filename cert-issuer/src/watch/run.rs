@@ -79,7 +79,7 @@ pub struct Watch {
     cursor: Cursor,
     /// Batch entries with which this watchdog is done: countersigned, or refused for good.
     done: BTreeSet<B256>,
-    /// How often each entry's leaves were asked for in vain.
+    /// How often each entry's leaves were asked for.
     tries: BTreeMap<B256, u64>,
     /// The last look was not followed through, or something may still pass.
     unfinished: bool,
@@ -108,7 +108,7 @@ impl Watch {
         }
         let stores = config.stores().map_err(IssueError::from)?;
         let sent = Sent::open(&config.state.join("countersigned"))?;
-        let view = View::read(&realm, 1).await.map_err(IssueError::from)?;
+        let view = View::read_with(&realm, 1, Spill::into_directory(&config.state)).await.map_err(IssueError::from)?;
         may_watch(&view.effective, actor.address(), &key)?;
         let watchdog = actor.address().to_string();
         let status = WatchStatus { format: STATUS_FORMAT, watchdog, ..WatchStatus::default() };
@@ -169,7 +169,7 @@ impl Watch {
             return Ok(());
         }
         self.unfinished = true;
-        let view = View::read(&self.realm, 1).await?;
+        let view = View::read_with(&self.realm, 1, Spill::into_directory(&self.config.state)).await?;
         let effective = &view.effective;
         self.status.latest_block = effective.latest_block.number;
         self.status.quorum = effective.settings.countersign_quorum;
@@ -200,8 +200,8 @@ impl Watch {
                 Err(objection) => again |= !self.object(id, batch, &objection, now, say),
             }
         }
-        // First what a countersignature helps, and what was asked for in vain the least often: whoever names what nobody has waits behind
-        // everybody else.
+        // First what a countersignature helps, and what was looked at the least often: whoever names what nobody has, or what cannot be
+        // countersigned yet, waits behind everybody else.
         let tries = |batch: &Batch| self.tries.get(&batch.entry_hash).copied().unwrap_or_default();
         wanted.sort_by_key(|(id, batch, _)| (batch.state == BatchState::Accepted, tries(batch), batch.at, *id));
         again |= wanted.len() > MOST_FETCHED;
@@ -213,10 +213,8 @@ impl Watch {
                 continue;
             };
             let Some((id, batch, _)) = wanted.get(index) else { continue };
-            if fetched.is_err() {
-                let tries = self.tries.entry(batch.entry_hash).or_default();
-                *tries = tries.saturating_add(1);
-            }
+            let tries = self.tries.entry(batch.entry_hash).or_default();
+            *tries = tries.saturating_add(1);
             again |= !self.look(&view, *id, batch, fetched, now, say).await?;
         }
         self.unfinished = again;
