@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use alloy_primitives::{B256, Bytes};
 use clap::Args;
-use countersign_registry::entries::{Entry, payload};
+use countersign_registry::entries::{Entry, Roles, payload};
 use countersign_registry::{Address, Effective, Id, enrolment};
 use serde::Serialize;
 
@@ -441,6 +441,10 @@ async fn accept_once(context: &Context, args: &AcceptArgs, told: &mut BTreeSet<B
         let written = match written {
             // What was promised cannot be given any more (the owner is gone, say): that is no reason to keep the others out.
             Err(CliError::Refused(problem)) => {
+                let actor = context.actor_key()?.address();
+                if !view.ahead.actors.get(&actor).is_some_and(|known| known.roles & Roles::ADMIN != 0) {
+                    return Err(CliError::Refused(problem));
+                }
                 if told.insert(candidate.entry) {
                     context.printer.note(&format!("countersign: device {}: {problem}", claim.name));
                     context.printer.line(&row("refused", Some("not-possible"), None))?;
