@@ -442,7 +442,7 @@ async fn accept_once(context: &Context, args: &AcceptArgs, told: &mut BTreeSet<B
             // What was promised cannot be given any more (the owner is gone, say): that is no reason to keep the others out.
             Err(CliError::Refused(problem)) => {
                 let actor = context.actor_key()?.address();
-                if !view.ahead.actors.get(&actor).is_some_and(|known| known.roles & Roles::ADMIN != 0) {
+                if view.ahead.actors.get(&actor).is_none_or(|known| known.roles & Roles::ADMIN == 0) {
                     return Err(CliError::Refused(problem));
                 }
                 if told.insert(candidate.entry) {
