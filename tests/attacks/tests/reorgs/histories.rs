@@ -263,7 +263,10 @@ impl Play {
                 let batch = self.batch_id(name).0.into();
                 (Who::Watchdog, Entry::Countersign(payload::Countersign { batch, entryHash: hash }))
             }
-            Event::Revoke(name) => (Who::Admin, Entry::CertRevoke { ca: cast.ids.ca, serials: vec![name.into()] }),
+            Event::Revoke(name) => {
+                let ca = self.papers.get(&name).map_or(cast.ids.ca, |(_, ca, _)| self.ca(*ca).0);
+                (Who::Admin, Entry::CertRevoke { ca, serials: vec![name.into()] })
+            }
         }
     }
 

@@ -284,7 +284,7 @@ impl Model {
                 !view.locked(Lockable::Key(person))
                     && !view.locked(Lockable::Person(person))
                     && !view.set(Switch::RequireLogged)
-                    && view.authority.grants.keys().any(|grant| view.grant_leads(*grant, person))
+                    && view.foremost(person).is_some_and(|grant| view.grant_leads(grant, person))
             }
             Candidate::Unlogged { ca, grant } => {
                 view.certifies(ca) && view.grant_leads_alice(grant) && !view.set(Switch::RequireLogged)
@@ -344,6 +344,18 @@ impl View<'_> {
             }
         };
         is_theirs && self.counts(grant, *by, *block)
+    }
+
+    /// The earliest grant that leads a person in by the final history alone. It stands before later ones until its end is final, also
+    /// where it opens nothing any more.
+    fn foremost(&self, person: Person) -> Option<u32> {
+        let stands = |name: &u32| !self.authority.removed.contains(name);
+        let is_theirs = |to: &To| match to {
+            To::Person(subject) => *subject == person,
+            To::Group => self.authority.members.iter().any(|(name, (_, member, _))| *member == person && stands(name)),
+        };
+        let grants = self.authority.grants.iter().filter(|(name, (_, to, _))| stands(name) && is_theirs(to));
+        grants.min_by_key(|(_, (_, _, block))| *block).map(|(name, _)| *name)
     }
 
     fn grant_leads_alice(&self, grant: u32) -> bool {
