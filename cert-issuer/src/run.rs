@@ -151,18 +151,9 @@ impl Service {
     pub async fn open(config: Config) -> Result<Self, StartError> {
         config.check_files()?;
         let realm = RealmFile::load(&config.realm).map_err(IssueError::from)?;
-        let password = first_line(&config.actor_password_file)?;
-        let environment = |name: &str| (name == PASSWORD_VARIABLE).then(|| password.as_str().into());
-        let no_prompt = |_: &Path| Err(std::io::Error::other("a service has nobody to ask"));
-        let actor =
-            ActorKey::load(&KeySource::File(config.actor.clone()), environment, no_prompt).map_err(IssueError::from)?;
+        let actor = open_actor(&config.actor, &config.actor_password_file)?;
         let sealing = SecretKey::load_file(&config.delivery_key).map_err(IssueError::from)?;
-        match std::fs::create_dir(&config.state) {
-            Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(StartError::File { path: config.state.clone(), source });
-            }
-            _ => {}
-        }
+        make_state(&config.state)?;
         let stores = config.stores().map_err(IssueError::from)?;
         let outbox = Outbox::open(&config.state.join("outbox")).map_err(IssueError::from)?;
         let answered = Answered::open(&config.state.join("answered"))?;
@@ -528,7 +519,26 @@ impl From<crate::ca_key::CaKeyError> for StartError {
     }
 }
 
-pub(crate) fn first_line(path: &Path) -> Result<Zeroizing<String>, StartError> {
+/// A service's ledger key; its password comes from a file.
+pub(crate) fn open_actor(keystore: &Path, password_file: &Path) -> Result<ActorKey, StartError> {
+    let password = first_line(password_file)?;
+    let environment = |name: &str| (name == PASSWORD_VARIABLE).then(|| password.as_str().into());
+    let no_prompt = |_: &Path| Err(std::io::Error::other("a service has nobody to ask"));
+    let actor = ActorKey::load(&KeySource::File(keystore.to_owned()), environment, no_prompt);
+    Ok(actor.map_err(IssueError::from)?)
+}
+
+/// Makes a service's state directory where it is missing.
+pub(crate) fn make_state(path: &Path) -> Result<(), StartError> {
+    match std::fs::create_dir(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StartError::File { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn first_line(path: &Path) -> Result<Zeroizing<String>, StartError> {
     let failed = |source| StartError::File { path: path.to_owned(), source };
     let mut file = std::fs::File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;

@@ -136,19 +136,7 @@ impl Bed {
 
     /// What the ledger says about acknowledgements, read by somebody else.
     async fn acknowledgement(&self, id: Id) -> Option<Acknowledgement> {
-        let mut ledger = Ledger::new(&self.world.realm_file(), Default::default()).unwrap();
-        let heads = ledger.heads().await.unwrap();
-        let mut shards = shard::access_shards(heads.latest.time, 3600);
-        shards.extend(shard::delivery_shards(heads.latest.time, heads.latest.time));
-        let update = ledger.update(&Cursor::default(), &heads, &shards).await.unwrap();
-        let mut replay = Replay::new(self.world.pin.realm);
-        let flat =
-            |entries: std::collections::BTreeMap<u64, Vec<_>>| entries.into_values().flatten().collect::<Vec<_>>();
-        let block = BlockRef { number: update.final_header.number, time: update.final_header.time };
-        replay.advance(block, &flat(update.final_entries)).unwrap();
-        let latest = BlockRef { number: update.latest.number, time: update.latest.time };
-        let effective = replay.effective(latest, &flat(update.latest_entries)).unwrap();
-        effective.acknowledgements.get(&id).cloned()
+        self.effective().await.acknowledgements.get(&id).cloned()
     }
 
     fn open(&self) -> Agent {

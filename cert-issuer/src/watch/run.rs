@@ -5,11 +5,9 @@
 //! before it is sent keeps a restart from sending it again before that could have been mined.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Duration;
 
 use countersign_chain::endpoints::Limits;
-use countersign_chain::keys::{ActorKey, KeySource, PASSWORD_VARIABLE};
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::send::Progress;
 use countersign_chain::spool::Spill;
@@ -26,7 +24,7 @@ use tokio::time::timeout;
 use crate::error::IssueError;
 use crate::issue::check_sealing_key;
 use crate::notify;
-use crate::run::{StartError, first_line, read_json, unix_secs, write_json};
+use crate::run::{StartError, make_state, open_actor, read_json, unix_secs, write_json};
 use crate::service::Scribe;
 use crate::view::{View, wanted_shards};
 use crate::watch::config::WatchConfig;
@@ -94,18 +92,9 @@ impl Watch {
     pub async fn open(config: WatchConfig) -> Result<Self, StartError> {
         config.check_files()?;
         let realm = RealmFile::load(&config.realm).map_err(IssueError::from)?;
-        let password = first_line(&config.actor_password_file)?;
-        let environment = |name: &str| (name == PASSWORD_VARIABLE).then(|| password.as_str().into());
-        let no_prompt = |_: &Path| Err(std::io::Error::other("a service has nobody to ask"));
-        let actor =
-            ActorKey::load(&KeySource::File(config.actor.clone()), environment, no_prompt).map_err(IssueError::from)?;
+        let actor = open_actor(&config.actor, &config.actor_password_file)?;
         let key = SecretKey::load_file(&config.delivery_key).map_err(IssueError::from)?;
-        match std::fs::create_dir(&config.state) {
-            Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(StartError::File { path: config.state.clone(), source });
-            }
-            _ => {}
-        }
+        make_state(&config.state)?;
         let stores = config.stores().map_err(IssueError::from)?;
         let sent = Sent::open(&config.state.join("countersigned"))?;
         let view = View::read_with(&realm, 1, Spill::into_directory(&config.state)).await.map_err(IssueError::from)?;
