@@ -174,14 +174,12 @@ func pinLs(n *node, req *cmds.Request, res cmds.ResponseEmitter) error {
 			keys[one.Pin.Key.String()] = object{"Type": "recursive"}
 		}
 	}
-	switch {
-	case len(keys) > 0:
+	if len(keys) > 0 {
 		return cmds.EmitOnce(res, object{"Keys": keys})
-	case all:
+	} else if all {
 		return cmds.EmitOnce(res, object{})
-	default:
-		return fmt.Errorf("path '%s' is not pinned", req.Arguments[0])
 	}
+	return fmt.Errorf("path '%s' is not pinned", req.Arguments[0])
 }
 
 func pinRm(n *node, req *cmds.Request, res cmds.ResponseEmitter) error {
@@ -198,13 +196,11 @@ func collect(n *node, req *cmds.Request, res cmds.ResponseEmitter) error {
 		visit := func(c cid.Cid) bool { before := held[string(c.Hash())]; held[string(c.Hash())] = true; return !before }
 		check(merkledag.Walk(req.Context, links, one.Pin.Key, visit))
 	}
-	all := must(n.blocks.AllKeysChan(req.Context))
-	for found := range all {
-		if held[string(found.Hash())] {
-			continue
+	for found := range must(n.blocks.AllKeysChan(req.Context)) {
+		if !held[string(found.Hash())] {
+			check(n.blocks.DeleteBlock(req.Context, found))
+			check(res.Emit(object{"Key": found}))
 		}
-		check(n.blocks.DeleteBlock(req.Context, found))
-		check(res.Emit(object{"Key": found}))
 	}
 	return nil
 }
