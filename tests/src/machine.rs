@@ -46,6 +46,18 @@ pub fn install_helper() {
     install(&tools::helper(), HELPER);
 }
 
+/// Installs the name service module as a package does: after `files`, and a home is made at the first login.
+///
+/// # Panics
+/// Outside a bed, or where the module is not built.
+pub fn install_name_service() {
+    let libraries = process::success(Command::new("gcc").arg("-print-multiarch"));
+    install(&tools::name_service(), &format!("/usr/lib/{}/libnss_countersign.so.2", libraries.trim_end()));
+    write("/etc/nsswitch.conf", "passwd: files countersign\ngroup: files countersign\nshadow: files\n", 0o644);
+    let pam = fs::read_to_string("/etc/pam.d/sshd").expect("sshd's PAM service");
+    write("/etc/pam.d/sshd", &format!("{pam}session required pam_mkhomedir.so umask=0077\n"), 0o644);
+}
+
 /// The group id that may read the snapshot.
 #[must_use]
 pub fn helper_group() -> u32 {

@@ -38,12 +38,14 @@ pub struct Setup {
     pub agent: &'static str,
     /// sshd's.
     pub sshd: Options,
+    /// Whether alice exists by the name service alone, and the host has no account of that name.
+    pub nss: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let settings = Settings { require_logged: false, ..Settings::default() };
-        Self { settings, via: 3, ca: true, agent: "", sshd: Options::default() }
+        Self { settings, via: 3, ca: true, agent: "", sshd: Options::default(), nss: false }
     }
 }
 
@@ -85,7 +87,11 @@ impl Story {
     pub fn begin(setup: Setup) -> Self {
         let mut log = SystemLog::bind();
         machine::install_helper();
-        machine::add_user("alice", ALICE_UID);
+        if setup.nss {
+            machine::install_name_service();
+        } else {
+            machine::add_user("alice", ALICE_UID);
+        }
         machine::add_user("deploy", 2001);
         machine::add_user("backup2", 2002);
         machine::add_user("rescue", 2003);

@@ -9,7 +9,8 @@ use std::{
 };
 
 /// Packages whose binaries scenarios run.
-const PACKAGES: [&str; 4] = ["countersign-sshd", "countersign-agent", "countersign-issuer", "countersign"];
+const PACKAGES: [&str; 5] =
+    ["countersign-sshd", "countersign-nss", "countersign-agent", "countersign-issuer", "countersign"];
 
 /// The checkout.
 #[must_use]
@@ -77,6 +78,17 @@ pub fn binary(name: &str) -> PathBuf {
 pub fn helper() -> PathBuf {
     let Some(path) = env::var_os("COUNTERSIGN_HELPER").map(PathBuf::from) else { return binary("countersign-sshd") };
     assert!(path.is_file(), "COUNTERSIGN_HELPER: {} is not there", path.display());
+    path
+}
+
+/// The name service module: the one that `COUNTERSIGN_NSS` names, such as the one that is shipped, else this workspace's build.
+///
+/// # Panics
+/// Where it is not there.
+#[must_use]
+pub fn name_service() -> PathBuf {
+    let Some(path) = env::var_os("COUNTERSIGN_NSS").map(PathBuf::from) else { return binary("libnss_countersign.so") };
+    assert!(path.is_file(), "COUNTERSIGN_NSS: {} is not there", path.display());
     path
 }
 
