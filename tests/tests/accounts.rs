@@ -39,7 +39,7 @@ fn a_user_without_a_local_account_logs_in_and_has_a_home_until_it_is_locked() {
         // The lock ends the login at once; the name stays, with a shell that refuses, and so do her files.
         story.realm.by(|realm| &realm.revoker, &[Entry::Lock(Targets::Users(vec![story.alice]))]);
         agent::once();
-        story.assert_refused("alice", &credential, "user-locked", &line);
+        story.assert_refused("alice", &credential, "user-locked", &Line::default());
         assert!(passwd("alice").ends_with(":/home/alice:/usr/sbin/nologin\n"), "{}", passwd("alice"));
 
         // Removed: nobody gets the number or the name, and her files still say whose they were.
