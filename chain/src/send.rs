@@ -11,7 +11,10 @@ use std::{
 
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy_sol_types::SolCall;
-use countersign_registry::{head::LogEntry, sign::Write};
+use countersign_registry::{
+    head::LogEntry,
+    sign::{self, Write},
+};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{sync::Mutex, time::Instant};
@@ -27,7 +30,8 @@ use crate::{
 };
 
 pub use crate::transaction::FeeCaps;
-pub use IRegistry::{RootProof, RootSignature};
+pub use IRegistry::RootProof;
+pub use countersign_registry::sign::RootSignature;
 
 /// Polls in a row without a receipt, while the nonce counts as used, after which another transaction must have taken it.
 const NONCE_TAKEN: usize = 5;
@@ -137,8 +141,23 @@ pub struct SignedAppend {
     pub nonce: U256,
     /// Last block time, Unix seconds.
     pub deadline: U256,
-    /// 65 bytes, or what a wallet contract asks for.
+    /// Any form that the contract takes.
     pub signature: Bytes,
+}
+
+impl SignedAppend {
+    /// The call that sends it: the one for its number of writes.
+    #[must_use]
+    pub fn call(&self) -> Bytes {
+        let Self { actor, realm, writes, nonce, deadline, signature } = self.clone();
+        if let [Write { shard, kind, data }] = writes.as_slice() {
+            let (shard, kind, data) = (*shard, *kind, data.clone());
+            let call = IRegistry::appendBySigCall { actor, realm, shard, kind, data, nonce, deadline, signature };
+            return call.abi_encode().into();
+        }
+        let writes = abi_writes(&writes);
+        IRegistry::appendManyBySigCall { actor, realm, writes, nonce, deadline, signature }.abi_encode().into()
+    }
 }
 
 /// A key's way to write.
@@ -228,10 +247,7 @@ impl Sender {
         signed: &SignedAppend,
         report: Report<'_>,
     ) -> Result<Mined, ChainError> {
-        let SignedAppend { actor, realm, writes, nonce, deadline, signature } = signed.clone();
-        let writes = abi_writes(&writes);
-        let call = IRegistry::appendBySigCall { actor, realm, writes, nonce, deadline, signature };
-        self.transact(TxKind::Call(contract), call.abi_encode().into(), report).await.map(|(mined, _)| mined)
+        self.transact(TxKind::Call(contract), signed.call(), report).await.map(|(mined, _)| mined)
     }
 
     /// Sends what a threshold of roots signed.
@@ -244,9 +260,14 @@ impl Sender {
         realm: B256,
         proof: RootProof,
         writes: &[Write],
-        signatures: Vec<RootSignature>,
+        signatures: &[RootSignature],
         report: Report<'_>,
     ) -> Result<Mined, ChainError> {
+        let too_long = || ChainError::Setting { what: "signature", detail: "expected at most 65,535 bytes".into() };
+        let signatures = sign::pack_root_signatures(signatures).ok_or_else(too_long)?;
+        // The contract reads the salt before the first write only; zeros cost least.
+        let salt = if proof.nonce.is_zero() { proof.salt } else { B256::ZERO };
+        let proof = RootProof { salt, ..proof };
         let call = IRegistry::appendByRootsCall { realm, proof, writes: abi_writes(writes), signatures };
         self.transact(TxKind::Call(contract), call.abi_encode().into(), report).await.map(|(mined, _)| mined)
     }

@@ -102,14 +102,14 @@ impl<'a> Sender<'a> {
             roots: state.roots.clone(),
             salt: state.salt,
         };
-        let signatures =
+        let signatures: Vec<RootSignature> =
             proposal.indexed(name)?.into_iter().map(|(index, signature)| RootSignature { index, signature }).collect();
         let writes = proposal.signed_writes(name)?;
         let progress = self.printer.progress("sending");
         let mut report = |step| show(&progress, step);
         let (contract, realm) = (self.realm.pin.contract, self.realm.pin.realm);
         let sender = self.chain_sender(payer);
-        Ok(sender.append_by_roots(contract, realm, proof, &writes, signatures, &mut report).await?.into())
+        Ok(sender.append_by_roots(contract, realm, proof, &writes, &signatures, &mut report).await?.into())
     }
 
     /// Sends what an actor signed; `payer` pays.

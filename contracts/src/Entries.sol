@@ -12,7 +12,7 @@ pragma solidity 0.8.37;
 library Kinds {
     // 00 governance: written by a threshold of roots (0x80 and above are critical)
     uint16 internal constant ROOT_SET = 0x0000; // RootSet, interpreted by the contract
-    uint16 internal constant ROLE_SET = 0x0001; // RoleSet, interpreted by the contract
+    uint16 internal constant ROLE_SET = 0x0001; // packed: RoleSet, interpreted by the contract
     uint16 internal constant CA_ADD = 0x0002; // CaAdd
     uint16 internal constant CA_LOOSEN = 0x0003; // CaLimits: replaces the limits of a CA
     uint16 internal constant UNLOCK = 0x0004; // Unlock
@@ -22,7 +22,7 @@ library Kinds {
     uint16 internal constant MIGRATE = 0x0080; // reserved; critical
 
     // 01 directory: ADMIN or roots
-    uint16 internal constant MEMBER_SET = 0x0100; // MemberSet, interpreted by the contract
+    uint16 internal constant MEMBER_SET = 0x0100; // packed: MemberSet, interpreted by the contract
     uint16 internal constant USER_ADD = 0x0101; // UserAdd
     uint16 internal constant GROUP_ADD = 0x0102; // GroupAdd
     uint16 internal constant HOST_ADD = 0x0103; // HostAdd
@@ -85,7 +85,7 @@ struct RootSet {
     address[] roots; // distinct, none zero; threshold <= roots.length <= 64
 }
 
-/// Replaces the actor's roles; 0 takes all of them away.
+/// Replaces the actor's roles; 0 takes all of them away. Packed: 20, 8 and 32 bytes.
 struct RoleSet {
     address actor;
     uint64 roles;
@@ -142,10 +142,10 @@ struct Revoke {
 
 // --- 01 directory
 
-/// Makes `actor` a MEMBER bound to a user or host, or ends that.
+/// Makes `actor` a MEMBER bound to a user or host, or ends that. Packed: 20, 1, 16 and 32 bytes.
 struct MemberSet {
     address actor;
-    bool member;
+    bool member; // one byte, 0 or 1
     bytes16 subject; // user or host record id
     bytes32 x25519; // its sealing key, made where it is used
 }

@@ -14,9 +14,21 @@ pragma solidity 0.8.37;
 /// - A realm is named by its first roots: `realmId(threshold, roots, salt)`. It exists without a transaction, and nobody but a
 ///   threshold of these roots can give the first role. Realms share nothing.
 /// - The block producer chooses `block.timestamp` within its chain's rules; day shards and revocation periods follow it.
-/// - Who signs for an address: its key (ECDSA), or, where it has code, its own `isValidSignature` (ERC-1271), called statically.
-///   An account with an EIP-7702 delegation has both; either signs.
+/// - Who signs for an address: its key (ECDSA over secp256k1, or P-256), or, where it has code, its own `isValidSignature` (ERC-1271),
+///   called statically. An account with an EIP-7702 delegation has a key and code; either signs. P-256 is checked by the
+///   chain's precompile at 0x100 (RIP-7212, EIP-7951); on a chain without it, signatures by such keys revert with `NoP256`.
+/// - Signed writes are made first and their signatures checked last, in one transaction: nothing stays of a call that reverts.
 /// - Entries of class 09 (inbox) are written by anybody: readers bound what they take from them.
+///
+/// Signatures, in the order tried:
+/// - 65 bytes: r ‖ s ‖ v, by the secp256k1 key of the signer's address; s in the lower half, v 27 or 28.
+/// - 128 bytes: r ‖ s ‖ x ‖ y, by the P-256 key (x, y) over the hash itself; s in the lower half. The key's address is the last 20 bytes
+///   of keccak256("p256" ‖ x ‖ y).
+/// - more: r ‖ s ‖ x ‖ y ‖ length of authenticatorData (2 bytes) ‖ authenticatorData ‖ rest of clientDataJSON, by the P-256 key as a
+///   WebAuthn authenticator (passkey, security key) that was asked about the hash: clientDataJSON is
+///   `{"type":"webauthn.get","challenge":"` ‖ base64url of the hash ‖ `"` ‖ the rest, and authenticatorData say that the user was
+///   present and verified.
+/// - otherwise, and where the key is not the signer's: what its wallet contract takes.
 ///
 /// Preimages, kinds and layouts: docs/spec/registry.md.
 interface IRegistry {
@@ -43,13 +55,6 @@ interface IRegistry {
         bytes32 salt;
     }
 
-    /// @param index The signer's place in `RootProof.roots`.
-    /// @param signature r ‖ s ‖ v (65 bytes, low s, v 27 or 28), or what the root's ERC-1271 wallet asks for.
-    struct RootSignature {
-        uint8 index;
-        bytes signature;
-    }
-
     /// @notice One entry was appended. Every field is in the preimage of the shard's head.
     /// @param actor Who wrote it; zero for a threshold of roots.
     /// @param meta kind << 96 | prevBlock << 64 | block time; prevBlock is the low 32 bits of the number of the block in which the
@@ -68,7 +73,8 @@ interface IRegistry {
     error WrongSize(uint16 kind, uint256 size, uint256 limit);
     /// @notice Class 03: the data is not 1 + 16 + n × 8 bytes with n ≥ 1.
     error WrongRevocationWidth(uint16 kind, uint256 size);
-    /// @notice An interpreted payload is not clear (encoding 0), or is not what `abi.encode` makes of its decoded value. Data that
+    /// @notice An interpreted payload is not clear (encoding 0) or not in its one form: a role set or member set of another length,
+    /// or a member byte above 1; a root set that is not what `abi.encode` makes of its decoded value. A root set that
     /// the ABI decoder refuses outright reverts without a reason.
     error NotCanonical(uint16 kind);
     /// @notice The subject of a role set or member set is the zero address, which stands for the roots.
@@ -87,26 +93,45 @@ interface IRegistry {
     error WrongNonce(uint256 given, uint256 expected);
     /// @notice The signature is not one by `signer` over these writes.
     error WrongSignature(address signer);
+    /// @notice A signature by a P-256 key, on a chain without the precompile that checks them (0x100).
+    error NoP256();
     /// @notice The proof does not hash to the realm's root set (or, before its first change, to the realm id).
     error WrongRootSet(bytes32 given, bytes32 expected);
     /// @notice A signature's index is not that of a root.
-    error NoSuchRoot(uint8 index, uint256 roots);
+    error NoSuchRoot(uint256 index, uint256 roots);
     /// @notice A root signed twice.
-    error DuplicateRoot(uint8 index);
+    error DuplicateRoot(uint256 index);
     /// @notice Fewer signatures than the threshold.
     error BelowThreshold(uint256 signatures, uint256 threshold);
 
     /// @notice Appends one entry as the caller.
+    /// @param realm Any: a realm exists as soon as somebody may write to it.
+    /// @param shard As in `Write`, like `kind` and `data`.
     function append(bytes32 realm, uint64 shard, uint16 kind, bytes calldata data) external;
 
     /// @notice Appends several entries as the caller: all of them, in order, or none.
     function appendMany(bytes32 realm, Write[] calldata writes) external;
 
-    /// @notice Appends entries that `actor` signed; anybody may send them.
+    /// @notice Appends one entry that `actor` signed; anybody may send it.
     /// @param nonce The actor's nonce in this realm: `actorOf(realm, actor) >> 64`.
     /// @param deadline The last block time, in seconds, at which this may be included.
-    /// @param signature Over the EIP-712 hash of `Append(address actor,bytes32 realm,Write[] writes,uint256 nonce,uint256 deadline)`.
+    /// @param signature By `actor`, over the EIP-712 hash of
+    /// `Append(address actor,bytes32 realm,uint64 shard,uint16 kind,bytes data,uint256 nonce,uint256 deadline)`.
     function appendBySig(
+        address actor,
+        bytes32 realm,
+        uint64 shard,
+        uint16 kind,
+        bytes calldata data,
+        uint256 nonce,
+        uint256 deadline,
+        bytes calldata signature
+    ) external;
+
+    /// @notice Appends entries that `actor` signed together: all of them, in order, or none; anybody may send them.
+    /// @param signature By `actor`, over the EIP-712 hash of
+    /// `AppendMany(address actor,bytes32 realm,Write[] writes,uint256 nonce,uint256 deadline)`.
+    function appendManyBySig(
         address actor,
         bytes32 realm,
         Write[] calldata writes,
@@ -117,14 +142,12 @@ interface IRegistry {
 
     /// @notice Appends entries that a threshold of roots signed; anybody may send them. Their actor is the zero address.
     /// @param proof The root set in force.
-    /// @param signatures At least `proof.threshold`, by distinct roots, in any order, each over the EIP-712 hash of
-    /// `AppendByRoots(bytes32 realm,uint256 nonce,Write[] writes)`. One that does not verify refuses the call.
-    function appendByRoots(
-        bytes32 realm,
-        RootProof calldata proof,
-        Write[] calldata writes,
-        RootSignature[] calldata signatures
-    ) external;
+    /// @param signatures One after the other, each as the root's place in `proof.roots` (1 byte), the length of its signature (2 bytes)
+    /// and the signature, over the EIP-712 hash of `AppendByRoots(bytes32 realm,uint256 nonce,Write[] writes)`. At least
+    /// `proof.threshold`, by distinct roots, in any order. One that does not verify refuses the call; bytes that are cut short revert
+    /// without a reason.
+    function appendByRoots(bytes32 realm, RootProof calldata proof, Write[] calldata writes, bytes calldata signatures)
+        external;
 
     /// @notice The shard's slot: head << 32 | low 32 bits of the last block's number; zero while it is empty.
     function slotOf(bytes32 realm, uint64 shard) external view returns (uint256);

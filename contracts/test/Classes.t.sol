@@ -29,8 +29,8 @@ contract ClassesTest is RegistryTest {
         super.setUp();
         rows.push(Row(0x00, 0, true, false, 0, Epoch.None, 4096));
         rows.push(Row(0x01, 0x01, true, false, 1, Epoch.None, 4096));
-        rows.push(Row(0x02, 0x10, true, false, 2, Epoch.None, 4096));
-        rows.push(Row(0x03, 0x12, true, false, 3, Epoch.Period, 4096));
+        rows.push(Row(0x02, 0x10, true, false, 2, Epoch.None, 24_576));
+        rows.push(Row(0x03, 0x12, true, false, 3, Epoch.Period, 24_576));
         rows.push(Row(0x04, 0x02, false, false, 4, Epoch.Day, 4096));
         rows.push(Row(0x05, 0x04, false, false, 4, Epoch.Day, 4096));
         rows.push(Row(0x06, 0x08, false, false, 4, Epoch.Day, 4096));
@@ -225,9 +225,9 @@ contract ClassesTest is RegistryTest {
             Row memory row = rows[i];
             expectWrongSize(row, 0);
             expectWrongSize(row, row.limit + 1);
-            // 1 + 16 + 8 n: 25 to 4089.
+            // 1 + 16 + 8 n: 25 to 24,569.
             expectFits(row, row.class == 3 ? 25 : 1);
-            expectFits(row, row.class == 3 ? 4089 : row.limit);
+            expectFits(row, row.class == 3 ? 24_569 : row.limit);
         }
     }
 

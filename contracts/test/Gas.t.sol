@@ -43,7 +43,7 @@ contract GasTest is RegistryTest {
         IRegistry.Write[] memory writes = one(shardOf(2, 0), Kinds.KEY_LOCK, data);
         bytes memory signature = signed(KEY, typed(appendMessage(actor, realm, writes, nonce, START + 60)));
         vm.prank(member("relay"));
-        registry.appendBySig(actor, realm, writes, nonce, START + 60, signature);
+        registry.appendBySig(actor, realm, writes[0].shard, writes[0].kind, data, nonce, START + 60, signature);
     }
 
     function measure(string memory name, uint64 shard, uint16 kind, bytes memory data) internal {
@@ -116,7 +116,7 @@ contract GasTest is RegistryTest {
         vm.snapshotGasLastCall("registry", "one entry of 48 random bytes by two roots");
         byRoots(one(0, Kinds.ROOT_SET, bytes.concat(hex"00", abi.encode(RootSet(2, roots)))));
         vm.snapshotGasLastCall("registry", "root set, by two roots");
-        bytes memory data = abi.encode(MemberSet(member("device"), true, bytes16(uint128(5)), keccak256("x25519")));
+        bytes memory data = Packed.memberSet(MemberSet(member("device"), true, id("subject"), keccak256("x25519")));
         vm.prank(actor);
         registry.append(realm, shardOf(1, 0), Kinds.MEMBER_SET, bytes.concat(hex"00", data));
         vm.snapshotGasLastCall("registry", "member set, new actor");

@@ -1,10 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {Acknowledge, Approve, Batch, Countersign, Delivery, Envelope, Prekeys} from "../src/Entries.sol";
+import {
+    Acknowledge,
+    Approve,
+    Batch,
+    Countersign,
+    Delivery,
+    Envelope,
+    MemberSet,
+    Prekeys,
+    RoleSet
+} from "../src/Entries.sol";
 
 /// @dev The packed forms of payload structs (docs/spec/registry.md), without the encoding byte.
 library Packed {
+    function roleSet(RoleSet memory x) internal pure returns (bytes memory) {
+        return abi.encodePacked(x.actor, x.roles, x.x25519);
+    }
+
+    function memberSet(MemberSet memory x) internal pure returns (bytes memory) {
+        return abi.encodePacked(x.actor, x.member, x.subject, x.x25519);
+    }
+
     function batch(Batch memory x) internal pure returns (bytes memory) {
         return abi.encodePacked(x.r, x.ca, x.root, x.size, x.notAfter, x.leavesCid);
     }

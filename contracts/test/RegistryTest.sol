@@ -4,11 +4,17 @@ pragma solidity 0.8.37;
 import {Kinds, RoleSet} from "../src/Entries.sol";
 import {IRegistry} from "../src/IRegistry.sol";
 import {Registry} from "../src/Registry.sol";
+import {Packed} from "./Packed.sol";
 import {Log, Test} from "./Test.sol";
 
 /// @dev A registry, a realm with a 2-of-3 root set, and what a client does: hashing, signing, folding the log. None of it calls
 /// into the contract's own hashing.
 abstract contract RegistryTest is Test {
+    struct RootSignature {
+        uint8 index;
+        bytes signature;
+    }
+
     uint256 internal constant ROOT_KEY = 0xa11ce;
     uint256 internal constant START = 1_800_000_000;
     bytes32 internal constant SALT = keccak256("salt");
@@ -78,8 +84,24 @@ abstract contract RegistryTest is Test {
         uint256 nonce,
         uint256 deadline
     ) internal pure returns (bytes32) {
+        if (writes.length != 1) return appendManyMessage(actor, inRealm, writes, nonce, deadline);
         bytes32 typeHash = keccak256(
-            "Append(address actor,bytes32 realm,Write[] writes,uint256 nonce,uint256 deadline)Write(uint64 shard,uint16 kind,bytes data)"
+            "Append(address actor,bytes32 realm,uint64 shard,uint16 kind,bytes data,uint256 nonce,uint256 deadline)"
+        );
+        (uint256 shard, uint256 kind) = (writes[0].shard, writes[0].kind);
+        bytes32 dataHash = keccak256(writes[0].data);
+        return keccak256(abi.encode(typeHash, actor, inRealm, shard, kind, dataHash, nonce, deadline));
+    }
+
+    function appendManyMessage(
+        address actor,
+        bytes32 inRealm,
+        IRegistry.Write[] memory writes,
+        uint256 nonce,
+        uint256 deadline
+    ) internal pure returns (bytes32) {
+        bytes32 typeHash = keccak256(
+            "AppendMany(address actor,bytes32 realm,Write[] writes,uint256 nonce,uint256 deadline)Write(uint64 shard,uint16 kind,bytes data)"
         );
         return keccak256(abi.encode(typeHash, actor, inRealm, hashWrites(writes), nonce, deadline));
     }
@@ -100,6 +122,65 @@ abstract contract RegistryTest is Test {
         return abi.encodePacked(r, s, v);
     }
 
+    // --- P-256
+
+    uint256 internal constant P256_ORDER = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551;
+
+    function addressP256(uint256 key) internal pure returns (address) {
+        (uint256 x, uint256 y) = vm.publicKeyP256(key);
+        return address(uint160(uint256(keccak256(bytes.concat("p256", bytes32(x), bytes32(y))))));
+    }
+
+    /// @dev r ‖ s ‖ x ‖ y, with the lower s.
+    function signedP256(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
+        (bytes32 r, bytes32 s) = vm.signP256(key, digest);
+        if (uint256(s) > P256_ORDER / 2) s = bytes32(P256_ORDER - uint256(s));
+        (uint256 x, uint256 y) = vm.publicKeyP256(key);
+        return abi.encodePacked(r, s, x, y);
+    }
+
+    /// @dev What an authenticator makes of a challenge, in the form that the contract takes.
+    function assertion(uint256 key, bytes memory authenticator, bytes memory client, bytes memory rest)
+        internal
+        pure
+        returns (bytes memory)
+    {
+        bytes memory signature = signedP256(key, sha256(bytes.concat(authenticator, sha256(client))));
+        return abi.encodePacked(signature, uint16(authenticator.length), authenticator, rest);
+    }
+
+    /// @dev By the passkey with this key, asked by a web page.
+    function signedByPasskey(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
+        bytes memory rest = ',"origin":"https://countersign.example","crossOrigin":false}';
+        return assertion(key, authenticatorData(0x05), clientData("webauthn.get", digest, rest), rest);
+    }
+
+    function authenticatorData(uint8 flags) internal pure returns (bytes memory) {
+        return abi.encodePacked(sha256("countersign.example"), flags, uint32(7));
+    }
+
+    function clientData(bytes memory ceremony, bytes32 challenge, bytes memory rest)
+        internal
+        pure
+        returns (bytes memory)
+    {
+        return bytes.concat('{"type":"', ceremony, '","challenge":"', base64url(challenge), '"', rest);
+    }
+
+    /// @dev Three bytes at a time, unlike the contract.
+    function base64url(bytes32 value) internal pure returns (bytes memory text) {
+        bytes memory digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        for (uint256 i = 0; i < 33; i += 3) {
+            uint256 group;
+            for (uint256 j = i; j < i + 3; ++j) {
+                group = (group << 8) | (j < 32 ? uint8(value[j]) : 0);
+            }
+            for (uint256 j = 0; j < 4 && text.length < 43; ++j) {
+                text = bytes.concat(text, digits[(group >> (18 - 6 * j)) & 63]);
+            }
+        }
+    }
+
     function one(uint64 shard, uint16 kind, bytes memory data) internal pure returns (IRegistry.Write[] memory writes) {
         writes = new IRegistry.Write[](1);
         writes[0] = IRegistry.Write(shard, kind, data);
@@ -116,31 +197,57 @@ abstract contract RegistryTest is Test {
 
     // --- The roots
 
+    /// @dev The salt counts before the first write only; later, zeros cost least.
     function proofNow() internal view returns (IRegistry.RootProof memory) {
-        return IRegistry.RootProof(rootNonce, threshold, roots, SALT);
+        return IRegistry.RootProof(rootNonce, threshold, roots, rootNonce == 0 ? SALT : bytes32(0));
     }
 
     /// @dev Signatures of the first `count` roots of the first set.
     function rootSignatures(uint256 count, IRegistry.Write[] memory writes)
         internal
         view
-        returns (IRegistry.RootSignature[] memory signatures)
+        returns (RootSignature[] memory signatures)
     {
         bytes32 digest = typed(rootsMessage(realm, rootNonce, writes));
-        signatures = new IRegistry.RootSignature[](count);
+        signatures = new RootSignature[](count);
         for (uint256 i = 0; i < count; ++i) {
-            signatures[i] = IRegistry.RootSignature(uint8(i), signed(ROOT_KEY + i, digest));
+            signatures[i] = RootSignature(uint8(i), signed(ROOT_KEY + i, digest));
+        }
+    }
+
+    /// @dev As `appendByRoots` takes them.
+    function pack(RootSignature[] memory signatures) internal pure returns (bytes memory packed) {
+        for (uint256 i = 0; i < signatures.length; ++i) {
+            bytes memory signature = signatures[i].signature;
+            packed = abi.encodePacked(packed, signatures[i].index, uint16(signature.length), signature);
         }
     }
 
     function byRoots(IRegistry.Write[] memory writes) internal {
-        registry.appendByRoots(realm, proofNow(), writes, rootSignatures(2, writes));
+        registry.appendByRoots(realm, proofNow(), writes, pack(rootSignatures(2, writes)));
         ++rootNonce;
+    }
+
+    /// @dev By the function for their number.
+    function appendSigned(
+        address actor,
+        IRegistry.Write[] memory writes,
+        uint256 nonce,
+        uint256 deadline,
+        bytes memory signature
+    ) internal {
+        if (writes.length == 1) {
+            IRegistry.Write memory write = writes[0];
+            registry.appendBySig(actor, realm, write.shard, write.kind, write.data, nonce, deadline, signature);
+        } else {
+            registry.appendManyBySig(actor, realm, writes, nonce, deadline, signature);
+        }
     }
 
     function expectRefusalByRoots(bytes memory refusal, IRegistry.Write[] memory writes) internal {
         expectRefusal(
-            refusal, abi.encodeCall(IRegistry.appendByRoots, (realm, proofNow(), writes, rootSignatures(2, writes)))
+            refusal,
+            abi.encodeCall(IRegistry.appendByRoots, (realm, proofNow(), writes, pack(rootSignatures(2, writes))))
         );
     }
 
@@ -152,7 +259,7 @@ abstract contract RegistryTest is Test {
     }
 
     function roleSet(address actor, uint256 roles) internal pure returns (bytes memory) {
-        return bytes.concat(hex"00", abi.encode(RoleSet(actor, uint64(roles), bytes32(uint256(7)))));
+        return bytes.concat(hex"00", Packed.roleSet(RoleSet(actor, uint64(roles), bytes32(uint256(7)))));
     }
 
     function grantRoles(address actor, uint256 roles) internal {

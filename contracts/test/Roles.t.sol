@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {Kinds, MemberSet, Roles} from "../src/Entries.sol";
+import {Kinds, MemberSet, RoleSet, Roles} from "../src/Entries.sol";
 import {IRegistry} from "../src/IRegistry.sol";
+import {Packed} from "./Packed.sol";
 import {RegistryTest} from "./RegistryTest.sol";
 
 /// @dev Role set and member set: what they change, and which bytes the contract takes for one.
@@ -16,7 +17,10 @@ contract RolesTest is RegistryTest {
     }
 
     function memberSet(address actor, bool isMember) internal pure returns (bytes memory) {
-        return bytes.concat(hex"00", abi.encode(MemberSet(actor, isMember, bytes16(uint128(5)), bytes32(uint256(7)))));
+        return
+            bytes.concat(
+                hex"00", Packed.memberSet(MemberSet(actor, isMember, bytes16(uint128(5)), bytes32(uint256(7))))
+            );
     }
 
     function setMember(bytes memory refusal, bytes memory data) internal {
@@ -133,48 +137,43 @@ contract RolesTest is RegistryTest {
         vm.assertEq(rolesOf(admin), Roles.ADMIN | Roles.MEMBER, "both roles");
     }
 
-    function test_role_sets_in_another_encoding_are_refused() public {
+    function test_role_sets_in_another_form_are_refused() public {
         bytes memory notCanonical = abi.encodeWithSelector(IRegistry.NotCanonical.selector, uint16(Kinds.ROLE_SET));
         bytes memory good = roleSet(device, Roles.ADMIN);
-        vm.assertEq(good.length, 97, "three words behind the encoding byte");
+        vm.assertEq(good.length, 61, "actor, roles and key behind the encoding byte");
         refuseRoleSet(notCanonical, bytes.concat(good, hex"00"));
         refuseRoleSet(notCanonical, bytes.concat(good, bytes32(0)));
+        for (uint256 size = 1; size < 61; ++size) {
+            refuseRoleSet(notCanonical, cut(good, size));
+        }
         for (uint256 encoding = 1; encoding < 256; ++encoding) {
             bytes memory other = roleSet(device, Roles.ADMIN);
             other[0] = bytes1(uint8(encoding));
             refuseRoleSet(notCanonical, other);
         }
-        // Cut short, or with bits above the address or the roles: the decoder refuses, without a reason.
-        for (uint256 size = 1; size < 97; ++size) {
-            refuseRoleSet("", cut(good, size));
-        }
-        for (uint256 i = 1; i < 57; ++i) {
-            if (i > 12 && i < 33) continue;
-            bytes memory dirty = roleSet(device, Roles.ADMIN);
-            dirty[i] = 0x01;
-            refuseRoleSet("", dirty);
-        }
+        bytes memory padded = bytes.concat(hex"00", abi.encode(RoleSet(device, Roles.ADMIN, bytes32(uint256(7)))));
+        refuseRoleSet(notCanonical, padded);
     }
 
-    function test_member_sets_in_another_encoding_are_refused() public {
+    function test_member_sets_in_another_form_are_refused() public {
         bytes memory notCanonical = abi.encodeWithSelector(IRegistry.NotCanonical.selector, uint16(Kinds.MEMBER_SET));
         bytes memory good = memberSet(device, true);
-        vm.assertEq(good.length, 129, "four words behind the encoding byte");
+        vm.assertEq(good.length, 70, "actor, member, subject and key behind the encoding byte");
         refuseMemberSet(notCanonical, bytes.concat(good, hex"00"));
-        bytes memory other = memberSet(device, true);
-        other[0] = 0x01;
-        refuseMemberSet(notCanonical, other);
-        for (uint256 size = 1; size < 129; ++size) {
-            refuseMemberSet("", cut(good, size));
+        for (uint256 size = 1; size < 70; ++size) {
+            refuseMemberSet(notCanonical, cut(good, size));
         }
-        for (uint256 i = 1; i < 97; ++i) {
-            bool inAddress = i > 12 && i < 33;
-            bool inSubject = i > 64 && i < 81;
-            if (inAddress || inSubject) continue;
-            bytes memory dirty = memberSet(device, true);
-            dirty[i] = 0x02;
-            refuseMemberSet("", dirty);
+        for (uint256 value = 1; value < 256; ++value) {
+            bytes memory other = memberSet(device, true);
+            other[0] = bytes1(uint8(value));
+            refuseMemberSet(notCanonical, other);
+            if (value == 1) continue;
+            other[0] = 0;
+            other[21] = bytes1(uint8(value));
+            refuseMemberSet(notCanonical, other);
         }
+        MemberSet memory set = MemberSet(device, true, bytes16(uint128(5)), bytes32(uint256(7)));
+        refuseMemberSet(notCanonical, bytes.concat(hex"00", abi.encode(set)));
     }
 
     function cut(bytes memory data, uint256 size) internal pure returns (bytes memory head) {

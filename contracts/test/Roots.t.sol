@@ -31,15 +31,15 @@ contract RootsTest is RegistryTest {
         bytes memory refusal,
         IRegistry.RootProof memory proof,
         IRegistry.Write[] memory writes,
-        IRegistry.RootSignature[] memory signatures
+        RootSignature[] memory signatures
     ) internal {
         bytes32 before = registry.rootSetOf(realm);
-        expectRefusal(refusal, abi.encodeCall(IRegistry.appendByRoots, (realm, proof, writes, signatures)));
+        expectRefusal(refusal, abi.encodeCall(IRegistry.appendByRoots, (realm, proof, writes, pack(signatures))));
         vm.assertEq(registry.rootSetOf(realm), before, "a refused call leaves the root set");
         vm.assertEq(registry.slotOf(realm, 0), 0, "and writes nothing");
     }
 
-    function refuse(bytes memory refusal, IRegistry.RootSignature[] memory signatures) internal {
+    function refuse(bytes memory refusal, RootSignature[] memory signatures) internal {
         refuse(refusal, proofNow(), settings(), signatures);
     }
 
@@ -63,12 +63,12 @@ contract RootsTest is RegistryTest {
     }
 
     function test_more_signatures_than_the_threshold_are_taken() public {
-        registry.appendByRoots(realm, proofNow(), settings(), rootSignatures(3, settings()));
+        registry.appendByRoots(realm, proofNow(), settings(), pack(rootSignatures(3, settings())));
         vm.assertTrue(registry.slotOf(realm, 0) != 0, "written");
     }
 
     function test_a_root_that_signs_twice_counts_once() public {
-        IRegistry.RootSignature[] memory signatures = rootSignatures(2, settings());
+        RootSignature[] memory signatures = rootSignatures(2, settings());
         signatures[1] = signatures[0];
         refuse(abi.encodeWithSelector(IRegistry.DuplicateRoot.selector, 0), signatures);
         signatures = rootSignatures(3, settings());
@@ -80,24 +80,24 @@ contract RootsTest is RegistryTest {
         uint8[3][6] memory orders =
             [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [uint8(2), uint8(1), uint8(0)]];
         for (uint256 i = 0; i < 6; ++i) {
-            IRegistry.RootSignature[] memory given = rootSignatures(3, settings());
-            IRegistry.RootSignature[] memory signatures = new IRegistry.RootSignature[](2);
+            RootSignature[] memory given = rootSignatures(3, settings());
+            RootSignature[] memory signatures = new RootSignature[](2);
             signatures[0] = given[orders[i][0]];
             signatures[1] = given[orders[i][1]];
-            registry.appendByRoots(realm, proofNow(), settings(), signatures);
+            registry.appendByRoots(realm, proofNow(), settings(), pack(signatures));
             ++rootNonce;
         }
         vm.assertEq(registry.rootSetOf(realm), keccak256(abi.encode(uint256(6), threshold, roots)), "six writes");
     }
 
     function test_a_signature_under_another_roots_index_is_refused() public {
-        IRegistry.RootSignature[] memory signatures = rootSignatures(2, settings());
+        RootSignature[] memory signatures = rootSignatures(2, settings());
         signatures[1].index = 2;
         refuse(abi.encodeWithSelector(IRegistry.WrongSignature.selector, roots[2]), signatures);
     }
 
     function test_an_index_beyond_the_roots_is_refused() public {
-        IRegistry.RootSignature[] memory signatures = rootSignatures(2, settings());
+        RootSignature[] memory signatures = rootSignatures(2, settings());
         signatures[1].index = 3;
         refuse(abi.encodeWithSelector(IRegistry.NoSuchRoot.selector, 3, 3), signatures);
         signatures[1].index = 255;
@@ -105,7 +105,7 @@ contract RootsTest is RegistryTest {
     }
 
     function test_one_bad_signature_among_enough_good_ones_is_refused() public {
-        IRegistry.RootSignature[] memory signatures = rootSignatures(3, settings());
+        RootSignature[] memory signatures = rootSignatures(3, settings());
         signatures[2].signature = signed(0xbad, typed(rootsMessage(realm, 0, settings())));
         refuse(abi.encodeWithSelector(IRegistry.WrongSignature.selector, roots[2]), signatures);
     }
@@ -125,7 +125,7 @@ contract RootsTest is RegistryTest {
     function signedBy(bytes32 message, uint256 chain, address target)
         internal
         view
-        returns (IRegistry.RootSignature[] memory signatures)
+        returns (RootSignature[] memory signatures)
     {
         bytes32 digest = keccak256(bytes.concat(hex"1901", domain(chain, target), message));
         signatures = rootSignatures(2, settings());
@@ -135,18 +135,18 @@ contract RootsTest is RegistryTest {
 
     function test_signed_writes_of_the_roots_are_good_once() public {
         IRegistry.RootProof memory proof = proofNow();
-        IRegistry.RootSignature[] memory signatures = rootSignatures(2, settings());
-        registry.appendByRoots(realm, proof, settings(), signatures);
+        RootSignature[] memory signatures = rootSignatures(2, settings());
+        registry.appendByRoots(realm, proof, settings(), pack(signatures));
         bytes32 stored = keccak256(abi.encode(uint256(1), threshold, roots));
         vm.expectRevert(
             abi.encodeWithSelector(
                 IRegistry.WrongRootSet.selector, keccak256(abi.encode(uint256(0), threshold, roots)), stored
             )
         );
-        registry.appendByRoots(realm, proof, settings(), signatures);
+        registry.appendByRoots(realm, proof, settings(), pack(signatures));
         proof.nonce = 1;
         vm.expectRevert(abi.encodeWithSelector(IRegistry.WrongSignature.selector, roots[0]));
-        registry.appendByRoots(realm, proof, settings(), signatures);
+        registry.appendByRoots(realm, proof, settings(), pack(signatures));
     }
 
     function test_a_proof_of_another_set_than_the_realm_ids_is_refused() public {
@@ -198,7 +198,7 @@ contract RootsTest is RegistryTest {
 
     function refuseSet(bytes memory refusal, uint256 m, address[] memory set) internal {
         realm = realmOf(m, set, SALT);
-        refuse(refusal, IRegistry.RootProof(0, m, set, SALT), settings(), new IRegistry.RootSignature[](0));
+        refuse(refusal, IRegistry.RootProof(0, m, set, SALT), settings(), new RootSignature[](0));
     }
 
     function test_a_rotation_replaces_roots_and_threshold_at_once() public {
@@ -209,22 +209,22 @@ contract RootsTest is RegistryTest {
         byRoots(writes);
         vm.assertEq(registry.rootSetOf(realm), keccak256(abi.encode(uint256(1), uint256(3), next)), "the new set");
 
-        IRegistry.RootSignature[] memory old = rootSignatures(3, settings());
+        RootSignature[] memory old = rootSignatures(3, settings());
         bytes32 given = keccak256(abi.encode(uint256(1), threshold, roots));
         bytes32 stored = registry.rootSetOf(realm);
         vm.expectRevert(abi.encodeWithSelector(IRegistry.WrongRootSet.selector, given, stored));
-        registry.appendByRoots(realm, proofNow(), settings(), old);
+        registry.appendByRoots(realm, proofNow(), settings(), pack(old));
 
         IRegistry.RootProof memory proof = IRegistry.RootProof(1, 3, next, SALT);
         vm.expectRevert(abi.encodeWithSelector(IRegistry.WrongSignature.selector, next[0]));
-        registry.appendByRoots(realm, proof, settings(), old);
+        registry.appendByRoots(realm, proof, settings(), pack(old));
 
         bytes32 digest = typed(rootsMessage(realm, 1, settings()));
-        IRegistry.RootSignature[] memory signatures = new IRegistry.RootSignature[](3);
+        RootSignature[] memory signatures = new RootSignature[](3);
         for (uint256 i = 0; i < 3; ++i) {
-            signatures[i] = IRegistry.RootSignature(uint8(3 - i), signed(NEW_KEY + 3 - i, digest));
+            signatures[i] = RootSignature(uint8(3 - i), signed(NEW_KEY + 3 - i, digest));
         }
-        registry.appendByRoots(realm, proof, settings(), signatures);
+        registry.appendByRoots(realm, proof, settings(), pack(signatures));
         vm.assertEq(registry.rootSetOf(realm), keccak256(abi.encode(uint256(2), uint256(3), next)), "nonce 2");
     }
 
@@ -232,7 +232,7 @@ contract RootsTest is RegistryTest {
         byRoots(settings());
         IRegistry.RootProof memory proof = proofNow();
         proof.salt = keccak256("another");
-        registry.appendByRoots(realm, proof, settings(), rootSignatures(2, settings()));
+        registry.appendByRoots(realm, proof, settings(), pack(rootSignatures(2, settings())));
         vm.assertEq(registry.rootSetOf(realm), keccak256(abi.encode(uint256(2), threshold, roots)), "written");
     }
 
@@ -328,16 +328,61 @@ contract RootsTest is RegistryTest {
         roots[1] = address(new TwoOfTwoWallet(vm.addr(1), vm.addr(2)));
         realm = realmOf(threshold, roots, SALT);
         bytes32 digest = typed(rootsMessage(realm, 0, settings()));
-        IRegistry.RootSignature[] memory signatures = rootSignatures(2, settings());
+        RootSignature[] memory signatures = rootSignatures(2, settings());
         refuse(abi.encodeWithSelector(IRegistry.WrongSignature.selector, roots[1]), signatures);
         signatures[1].signature = bytes.concat(signed(1, digest), signed(2, digest));
-        registry.appendByRoots(realm, proofNow(), settings(), signatures);
+        registry.appendByRoots(realm, proofNow(), settings(), pack(signatures));
         vm.assertTrue(registry.slotOf(realm, 0) != 0, "written");
         vm.etch(roots[1], address(new RevertingWallet()).code);
         ++rootNonce;
-        IRegistry.RootSignature[] memory again = rootSignatures(2, settings());
+        RootSignature[] memory again = rootSignatures(2, settings());
         vm.expectRevert(abi.encodeWithSelector(IRegistry.WrongSignature.selector, roots[1]));
-        registry.appendByRoots(realm, proofNow(), settings(), again);
+        registry.appendByRoots(realm, proofNow(), settings(), pack(again));
+    }
+
+    function test_an_ecdsa_key_a_p256_key_a_passkey_and_a_wallet_are_roots_together() public {
+        (threshold, realm) = (4, 0);
+        roots.push(addressP256(1));
+        roots[1] = addressP256(2);
+        roots[2] = address(new TwoOfTwoWallet(vm.addr(1), vm.addr(2)));
+        realm = realmOf(threshold, roots, SALT);
+        bytes32 digest = typed(rootsMessage(realm, 0, settings()));
+        RootSignature[] memory signatures = new RootSignature[](4);
+        signatures[0] = RootSignature(2, bytes.concat(signed(1, digest), signed(2, digest)));
+        signatures[1] = RootSignature(3, signedByPasskey(1, digest));
+        signatures[2] = RootSignature(0, signed(ROOT_KEY, digest));
+        signatures[3] = RootSignature(1, signedP256(1, digest));
+        refuse(abi.encodeWithSelector(IRegistry.WrongSignature.selector, roots[1]), signatures);
+        signatures[3] = RootSignature(1, signedByPasskey(2, typed(rootsMessage(realm, 1, settings()))));
+        refuse(abi.encodeWithSelector(IRegistry.WrongSignature.selector, roots[1]), signatures);
+        signatures[3] = RootSignature(1, signedP256(2, digest));
+        vm.mockCall(address(0x100), "", "");
+        refuse(abi.encodeWithSelector(IRegistry.NoP256.selector), signatures);
+        vm.clearMockedCalls();
+        registry.appendByRoots(realm, proofNow(), settings(), pack(signatures));
+        vm.assertEq(registry.rootSetOf(realm), keccak256(abi.encode(uint256(1), threshold, roots)), "written");
+    }
+
+    function test_signatures_that_are_cut_short_or_followed_by_more_are_refused() public {
+        bytes memory good = pack(rootSignatures(2, settings()));
+        vm.assertEq(good.length, 2 * 68, "index, length and signature, twice");
+        for (uint256 size = 1; size < good.length; ++size) {
+            bytes memory cut = new bytes(size);
+            for (uint256 i = 0; i < size; ++i) {
+                cut[i] = good[i];
+            }
+            bytes memory refusal =
+                size == 68 ? abi.encodeWithSelector(IRegistry.BelowThreshold.selector, 1, 2) : bytes("");
+            expectRefusal(refusal, abi.encodeCall(IRegistry.appendByRoots, (realm, proofNow(), settings(), cut)));
+        }
+        bytes[3] memory more = [bytes(hex"02"), hex"020000", hex"020001ff"];
+        bytes[3] memory refusals = [bytes(""), abi.encodeWithSelector(IRegistry.WrongSignature.selector, roots[2]), ""];
+        refusals[2] = refusals[1];
+        for (uint256 i = 0; i < 3; ++i) {
+            bytes memory longer = bytes.concat(good, more[i]);
+            bytes memory call = abi.encodeCall(IRegistry.appendByRoots, (realm, proofNow(), settings(), longer));
+            expectRefusal(refusals[i], call);
+        }
     }
 
     function testFuzz_any_quorum_of_any_set_writes_and_one_less_does_not(uint256 seed, uint8 count, uint8 m) public {
@@ -347,17 +392,17 @@ contract RootsTest is RegistryTest {
         realm = realmOf(threshold, roots, SALT);
         bytes32 digest = typed(rootsMessage(realm, 0, settings()));
         // A rotation of the roots, its first `threshold` members sign.
-        IRegistry.RootSignature[] memory signatures = new IRegistry.RootSignature[](threshold);
+        RootSignature[] memory signatures = new RootSignature[](threshold);
         for (uint256 i = 0; i < threshold; ++i) {
             uint256 index = ((seed % size) + i) % size;
-            signatures[i] = IRegistry.RootSignature(uint8(index), signed(ROOT_KEY + index, digest));
+            signatures[i] = RootSignature(uint8(index), signed(ROOT_KEY + index, digest));
         }
-        IRegistry.RootSignature[] memory fewer = new IRegistry.RootSignature[](threshold - 1);
+        RootSignature[] memory fewer = new RootSignature[](threshold - 1);
         for (uint256 i = 0; i < threshold - 1; ++i) {
             fewer[i] = signatures[i];
         }
         refuse(abi.encodeWithSelector(IRegistry.BelowThreshold.selector, threshold - 1, threshold), fewer);
-        registry.appendByRoots(realm, proofNow(), settings(), signatures);
+        registry.appendByRoots(realm, proofNow(), settings(), pack(signatures));
         vm.assertEq(registry.rootSetOf(realm), keccak256(abi.encode(uint256(1), threshold, roots)), "written");
     }
 
@@ -365,7 +410,7 @@ contract RootsTest is RegistryTest {
         roots = addresses(ROOT_KEY, 64);
         threshold = 64;
         realm = realmOf(threshold, roots, SALT);
-        registry.appendByRoots(realm, proofNow(), settings(), rootSignatures(64, settings()));
+        registry.appendByRoots(realm, proofNow(), settings(), pack(rootSignatures(64, settings())));
         vm.assertTrue(registry.slotOf(realm, 0) != 0, "written");
         vm.assertTrue(Roles.REVOKER == 16, "role bits as in the table");
     }

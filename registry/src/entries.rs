@@ -299,7 +299,7 @@ impl Entry {
         let malformed = EntryError::Malformed(kind);
         Ok(match kind {
             Kind::ROOT_SET => Self::RootSet(canonical(kind, payload)?),
-            Kind::ROLE_SET => Self::RoleSet(canonical(kind, payload)?),
+            Kind::ROLE_SET => Self::RoleSet(packed::decode(kind, payload)?),
             Kind::CA_ADD => Self::CaAdd(canonical(kind, payload)?),
             Kind::CA_LOOSEN => Self::CaLoosen(canonical(kind, payload)?),
             Kind::UNLOCK => {
@@ -315,7 +315,7 @@ impl Entry {
                     Some(targets) => Self::Revoke(targets),
                 }
             }
-            Kind::MEMBER_SET => Self::MemberSet(canonical(kind, payload)?),
+            Kind::MEMBER_SET => Self::MemberSet(packed::decode(kind, payload)?),
             Kind::USER_ADD => Self::UserAdd(canonical(kind, payload)?),
             Kind::GROUP_ADD => Self::GroupAdd(canonical(kind, payload)?),
             Kind::HOST_ADD => Self::HostAdd(canonical(kind, payload)?),
@@ -404,7 +404,7 @@ impl Entry {
     fn encode_payload(&self) -> Vec<u8> {
         match self {
             Self::RootSet(payload) => payload.abi_encode(),
-            Self::RoleSet(payload) => payload.abi_encode(),
+            Self::RoleSet(payload) => payload.pack(),
             Self::CaAdd(payload) => payload.abi_encode(),
             Self::CaLoosen(payload) | Self::CaTighten(payload) => payload.abi_encode(),
             Self::Unlock(targets) => {
@@ -415,7 +415,7 @@ impl Entry {
             Self::Revoke(targets) => {
                 payload::Revoke { kind: targets.lock_kind().0, targets: targets.pack().into() }.abi_encode()
             }
-            Self::MemberSet(payload) => payload.abi_encode(),
+            Self::MemberSet(payload) => payload.pack(),
             Self::UserAdd(payload) => payload.abi_encode(),
             Self::GroupAdd(payload) => payload.abi_encode(),
             Self::HostAdd(payload) => payload.abi_encode(),

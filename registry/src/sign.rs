@@ -21,6 +21,16 @@ mod typed {
         struct Append {
             address actor;
             bytes32 realm;
+            uint64 shard;
+            uint16 kind;
+            bytes data;
+            uint256 nonce;
+            uint256 deadline;
+        }
+
+        struct AppendMany {
+            address actor;
+            bytes32 realm;
             Write[] writes;
             uint256 nonce;
             uint256 deadline;
@@ -86,7 +96,7 @@ pub fn domain(chain_id: u64, contract: Address) -> Eip712Domain {
     }
 }
 
-/// What `actor` signs for `appendBySig`.
+/// What `actor` signs: an `Append`, for `appendBySig`, where there is one write; else an `AppendMany`, for `appendManyBySig`.
 #[must_use]
 pub fn append_digest(
     domain: &Eip712Domain,
@@ -96,13 +106,39 @@ pub fn append_digest(
     nonce: U256,
     deadline: U256,
 ) -> B256 {
-    typed::Append { actor, realm, writes: writes.to_vec(), nonce, deadline }.eip712_signing_hash(domain)
+    if let [Write { shard, kind, data }] = writes {
+        let (shard, kind, data) = (*shard, *kind, data.clone());
+        return typed::Append { actor, realm, shard, kind, data, nonce, deadline }.eip712_signing_hash(domain);
+    }
+    typed::AppendMany { actor, realm, writes: writes.to_vec(), nonce, deadline }.eip712_signing_hash(domain)
 }
 
 /// What each root signs for `appendByRoots`.
 #[must_use]
 pub fn append_by_roots_digest(domain: &Eip712Domain, realm: B256, nonce: U256, writes: &[Write]) -> B256 {
     typed::AppendByRoots { realm, nonce, writes: writes.to_vec() }.eip712_signing_hash(domain)
+}
+
+/// One root's signature over what [`append_by_roots_digest`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootSignature {
+    /// The root's place in the root set.
+    pub index: u8,
+    /// Any form that the contract takes.
+    pub signature: Bytes,
+}
+
+/// The argument `signatures` of `appendByRoots`: index (1 byte), length (2 bytes) and signature of each. None, if one has more
+/// than 65,535 bytes.
+#[must_use]
+pub fn pack_root_signatures(signatures: &[RootSignature]) -> Option<Bytes> {
+    let mut packed = Vec::new();
+    for RootSignature { index, signature } in signatures {
+        packed.push(*index);
+        packed.extend_from_slice(&u16::try_from(signature.len()).ok()?.to_be_bytes());
+        packed.extend_from_slice(signature);
+    }
+    Some(packed.into())
 }
 
 /// The storage slot of `heads[realm][shard]`.

@@ -188,7 +188,7 @@ impl Realm {
         let proof = RootProof { nonce, threshold, roots: pin.roots.clone(), salt: pin.salt };
         let mut quiet = |_| {};
         let sending =
-            self.admin.sender.append_by_roots(pin.contract, pin.realm, proof, &writes, signatures.to_vec(), &mut quiet);
+            self.admin.sender.append_by_roots(pin.contract, pin.realm, proof, &writes, &signatures, &mut quiet);
         let mined = self.runtime.block_on(sending).expect("writing by the roots");
         self.root_nonce = self.root_nonce.saturating_add(1);
         mined

@@ -67,14 +67,14 @@ const batchLayout = "r (16) ‖ ca (16) ‖ root (32) ‖ size (4) ‖ notAfter 
 const batchType = "bytes16,bytes16,bytes32,uint32,uint64,bytes";
 const payloads = [
   struct("ROOT_SET", 0x0000, "(uint256,address[])", `(3,${list(second)})`),
-  struct("ROLE_SET", 0x0001, "(address,uint64,bytes32)", `(${who("admin")},1,${bytes32("c1")})`),
+  packed("ROLE_SET", 0x0001, "actor (20) ‖ roles (8) ‖ x25519 (32)", "address,uint64,bytes32", who("admin"), 1, bytes32("c1")),
   struct("CA_ADD", 0x0002, "(bytes16,uint8,string,bytes,uint64,string[],address[])", `(${r("10")},1,main,${ssh("d1")},300,["deploy","root"],${list([who("issuer")])})`),
   struct("CA_LOOSEN", 0x0003, "(bytes16,uint64,string[],address[])", `(${ca},600,[],${list([who("issuer"), who("admin")])})`),
   struct("UNLOCK", 0x0004, "(uint16,bytes)", `(513,${user})`),
   struct("RESTORE", 0x0005, "(uint16,bytes16,string,uint32)", `(257,${user},alice,1900000000)`),
   struct("SETTINGS", 0x0006, "((uint16,uint64)[])", "([(1,1),(2,3600),(4,300)])"),
   struct("REVOKE", 0x0007, "(uint16,bytes)", `(514,${host})`),
-  struct("MEMBER_SET", 0x0100, "(address,bool,bytes16,bytes32)", `(${who("device")},true,${user},${bytes32("c2")})`),
+  packed("MEMBER_SET", 0x0100, "actor (20) ‖ member (1) ‖ subject (16) ‖ x25519 (32)", "address,bool,bytes16,bytes32", who("device"), true, user, bytes32("c2")),
   struct("USER_ADD", 0x0101, "(bytes16,string,string)", `(${r("11")},alice,"Alice Example")`),
   struct("GROUP_ADD", 0x0102, "(bytes16,string)", `(${r("12")},ops)`),
   struct("HOST_ADD", 0x0103, "(bytes16,string,bytes16,bytes)", `(${r("13")},web1.example.org,${user},${ssh("d2")})`),
@@ -167,7 +167,7 @@ const shard = (shardClass, epoch) => shardClass * 2 ** 32 + epoch;
 const start = 1_800_000_000;
 const day = (time) => Math.floor(time / 86_400);
 const period = (time) => Math.floor(time / 2_592_000);
-const roleSet = (name, roles) => hex(`00${encode("(address,uint64,bytes32)", `(${who(name)},${roles},${bytes32("c1")})`).slice(2)}`);
+const roleSet = (name, roles) => hex(`00${cast("abi-encode", "--packed", "f(address,uint64,bytes32)", who(name), roles, bytes32("c1")).slice(2)}`);
 const log = [
   { block: 100, time: start, shard: shard(0, 0), by: null, kind: 0x0001, data: roleSet("admin", 1) },
   { block: 101, time: start + 12, shard: shard(0, 0), by: null, kind: 0x0001, data: roleSet("issuer", 2) },
@@ -257,21 +257,28 @@ function sign(key, digest, primaryType, members, message) {
   return signature;
 }
 
+const membersOf = (fields) => fields.split(",").map((field) => ({ type: field.split(" ")[0], name: field.split(" ")[1] }));
+
+// One write is an Append, several are an AppendMany.
 function append(by, writes, nonce, deadline) {
-  const type = `Append(address actor,bytes32 realm,Write[] writes,uint256 nonce,uint256 deadline)${writeType}`;
   const actor = who(by);
-  const hash = writesHash(writes);
-  const structHash = keccak(encode("bytes32,address,bytes32,bytes32,uint256,uint256", text(type), actor, home, hash, nonce, deadline));
+  const [name, between, encoded, given] =
+    writes.length === 1
+      ? [
+          "Append",
+          "uint64 shard,uint16 kind,bytes data",
+          ["uint64,uint16,bytes32", writes[0].shard, writes[0].kind, keccak(writes[0].data)],
+          writes[0],
+        ]
+      : ["AppendMany", "Write[] writes", ["bytes32", writesHash(writes)], { writes }];
+  const fields = `address actor,bytes32 realm,${between},uint256 nonce,uint256 deadline`;
+  const type = `${name}(${fields})${writes.length === 1 ? "" : writeType}`;
+  const [types, ...values] = encoded;
+  const structHash = keccak(encode(`bytes32,address,bytes32,${types},uint256,uint256`, text(type), actor, home, ...values, nonce, deadline));
   const digest = digestOf(structHash);
-  const members = [
-    { name: "actor", type: "address" },
-    { name: "realm", type: "bytes32" },
-    { name: "writes", type: "Write[]" },
-    { name: "nonce", type: "uint256" },
-    { name: "deadline", type: "uint256" },
-  ];
-  const signature = sign(keys[by].privateKey, digest, "Append", members, { actor, realm: home, writes, nonce, deadline });
-  return { privateKey: keys[by].privateKey, actor, realm: home, writes, nonce, deadline, writesHash: hash, structHash, digest, signature };
+  const message = { actor, realm: home, ...given, nonce, deadline };
+  const signature = sign(keys[by].privateKey, digest, name, membersOf(fields), message);
+  return { privateKey: keys[by].privateKey, actor, realm: home, writes, nonce, deadline, structHash, digest, signature };
 }
 
 function appendByRoots(nonce, writes, signers) {

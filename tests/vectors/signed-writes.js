@@ -45,7 +45,7 @@ const roleSet = {
   name: "ROLE_SET",
   kind: 0x0001,
   shard: 0,
-  data: struct("(address,uint64,bytes32)", `(${keys.admin.address},17,${`0x${"c1".repeat(32)}`})`),
+  data: `0x00${cast("abi-encode", "--packed", "f(address,uint64,bytes32)", keys.admin.address, 17, `0x${"c1".repeat(32)}`).slice(2)}`,
 };
 const userAdd = (login, name, r) => ({
   about: `user ${login}`,
@@ -80,8 +80,7 @@ const types = {
 
 // Twice: the digest made here, and cast's own reading of the typed data. They must agree.
 function sign(key, digest, primaryType, fields, message) {
-  const writes = message.writes.map(({ shard, kind, data }) => ({ shard, kind, data }));
-  const typed = JSON.stringify({ domain, types: { ...types, [primaryType]: members(fields) }, primaryType, message: { ...message, writes } });
+  const typed = JSON.stringify({ domain, types: { ...types, [primaryType]: members(fields) }, primaryType, message });
   const signature = cast("wallet", "sign", "--no-hash", "--private-key", key.privateKey, digest);
   const again = cast("wallet", "sign", "--data", "--private-key", key.privateKey, typed);
   if (signature !== again) throw new Error(`${primaryType}: the digest is not that of the typed data`);
@@ -100,8 +99,9 @@ function proposal(nonce, writes, signers) {
   const fields = "bytes32 realm,uint256 nonce,Write[] writes";
   const structHash = keccak(encode("bytes32,bytes32,uint256,bytes32", text(`AppendByRoots(${fields})${writeType}`), realm, nonce, writesHash(writes)));
   const digest = digestOf(structHash);
+  const message = { realm, nonce, writes: writes.map(({ shard, kind, data }) => ({ shard, kind, data })) };
   const signatures = signers
-    .map((key) => `\n[[signatures]]\nroot = ${lower(key.address)}\nsignature = ${lower(sign(key, digest, "AppendByRoots", fields, { realm, nonce, writes }))}\n`)
+    .map((key) => `\n[[signatures]]\nroot = ${lower(key.address)}\nsignature = ${lower(sign(key, digest, "AppendByRoots", fields, message))}\n`)
     .join("");
   const heading = `\
 # A proposal to the roots of a Countersign realm. \`countersign realm sign FILE\` shows what the data of each write says and signs
@@ -111,22 +111,23 @@ function proposal(nonce, writes, signers) {
   return { file, structHash, digest };
 }
 
-function signed(key, nonce, deadline, writes) {
-  const fields = "address actor,bytes32 realm,Write[] writes,uint256 nonce,uint256 deadline";
+function signed(key, nonce, deadline, write) {
+  const fields = "address actor,bytes32 realm,uint64 shard,uint16 kind,bytes data,uint256 nonce,uint256 deadline";
   const actor = key.address;
-  const type = text(`Append(${fields})${writeType}`);
-  const structHash = keccak(encode("bytes32,address,bytes32,bytes32,uint256,uint256", type, actor, realm, writesHash(writes), nonce, deadline));
+  const { shard, kind, data } = write;
+  const types = "bytes32,address,bytes32,uint64,uint16,bytes32,uint256,uint256";
+  const structHash = keccak(encode(types, text(`Append(${fields})`), actor, realm, shard, kind, keccak(data), nonce, deadline));
   const digest = digestOf(structHash);
-  const signature = sign(key, digest, "Append", fields, { actor, realm, writes, nonce, deadline });
+  const signature = sign(key, digest, "Append", fields, { actor, realm, shard, kind, data, nonce, deadline });
   const heading = `\
 # Writes that one actor of a Countersign realm has signed; anybody may send them with \`countersign submit FILE\`.
 `;
   const members = `actor = ${lower(actor)}\nnonce = ${nonce}\ndeadline = ${deadline}\nsignature = ${lower(signature)}\n`;
-  return { file: `${heading}\n${place}${members}${writeTables(writes)}`, structHash, digest };
+  return { file: `${heading}\n${place}${members}${writeTables([write])}`, structHash, digest };
 }
 
 const forRoots = proposal(4, [roleSet, userAdd("alice", "Alice Example", "11")], [keys.root2, keys.root0]);
-const byAdmin = signed(keys.admin, 7, 1_800_086_400, [userAdd("bob", "Bob Example", "12")]);
+const byAdmin = signed(keys.admin, 7, 1_800_086_400, userAdd("bob", "Bob Example", "12"));
 const vectors = {
   command: "tests/vectors/signed-writes.js",
   keys,

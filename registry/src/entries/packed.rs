@@ -51,6 +51,40 @@ impl<'a> Rest<'a> {
     }
 }
 
+impl Packed for payload::RoleSet {
+    fn unpack(packed: &[u8]) -> Option<Self> {
+        let mut rest = Rest(packed);
+        let decoded = Self {
+            actor: Address::from(rest.array::<20>()?),
+            roles: u64::from_be_bytes(rest.array()?),
+            x25519: rest.array()?.into(),
+        };
+        rest.end().map(|()| decoded)
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        [self.actor.as_slice(), &self.roles.to_be_bytes(), self.x25519.as_slice()].concat()
+    }
+}
+
+impl Packed for payload::MemberSet {
+    fn unpack(packed: &[u8]) -> Option<Self> {
+        let mut rest = Rest(packed);
+        let actor = Address::from(rest.array::<20>()?);
+        let member = match rest.array()? {
+            [0] => false,
+            [1] => true,
+            [_] => return None,
+        };
+        let decoded = Self { actor, member, subject: rest.array()?.into(), x25519: rest.array()?.into() };
+        rest.end().map(|()| decoded)
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        [self.actor.as_slice(), &[u8::from(self.member)], self.subject.as_slice(), self.x25519.as_slice()].concat()
+    }
+}
+
 impl Packed for payload::Batch {
     fn unpack(packed: &[u8]) -> Option<Self> {
         let mut rest = Rest(packed);

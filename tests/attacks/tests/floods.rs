@@ -167,9 +167,9 @@ impl Field {
             sign::append_by_roots_digest(&sign::domain(pin.chain_id, pin.contract), realm, U256::ZERO, &writes);
         let signature = root.sign(&digest).expect("a signature").as_bytes().to_vec().into();
         let proof = RootProof { nonce: U256::ZERO, threshold: U256::ONE, roots, salt };
-        let signatures = vec![RootSignature { index: 0, signature }];
+        let signatures = [RootSignature { index: 0, signature }];
         let admin = &self.world.admin;
-        let sent = admin.append_by_roots(pin.contract, realm, proof, &writes, signatures, &mut |_| ()).await;
+        let sent = admin.append_by_roots(pin.contract, realm, proof, &writes, &signatures, &mut |_| ()).await;
         sent.expect("a realm of one's own");
         self.seed += 1;
         realm

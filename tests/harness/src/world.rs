@@ -131,9 +131,9 @@ impl World {
         let digest = sign::append_by_roots_digest(&domain, self.pin.realm, nonce, writes);
         let signature = self.root.sign(&digest).unwrap().as_bytes().to_vec().into();
         let proof = RootProof { nonce, threshold: U256::ONE, roots: self.pin.roots.clone(), salt: self.pin.salt };
-        let signatures = vec![RootSignature { index: 1, signature }];
+        let signatures = [RootSignature { index: 1, signature }];
         let (contract, realm) = (self.pin.contract, self.pin.realm);
-        self.admin.append_by_roots(contract, realm, proof, writes, signatures, &mut |_| ()).await
+        self.admin.append_by_roots(contract, realm, proof, writes, &signatures, &mut |_| ()).await
     }
 
     /// After a reorg that took root writes back: so many.

@@ -122,6 +122,9 @@ pub(crate) fn faults(kind: Kind, layout: &Layout, entry: &Entry) -> Vec<Fault> {
                 payloads.push(("no sealed CID".to_owned(), good[..70 + usize::from(good[69])].to_vec()));
             }
         }
+        Layout::Packed if kind == Kind::MEMBER_SET => {
+            payloads.push(("neither a member nor none".to_owned(), with_byte(good, 20, 2)));
+        }
         Layout::Packed if kind == Kind::PREKEYS => {
             payloads.push(("no key".to_owned(), good[..1].to_vec()));
             payloads.push(("neither dropped nor kept".to_owned(), with_byte(good, 0, 2)));
@@ -141,7 +144,7 @@ pub(crate) fn faults(kind: Kind, layout: &Layout, entry: &Entry) -> Vec<Fault> {
 /// Bytes of data, the encoding byte included.
 pub(crate) fn limit(kind: Kind) -> usize {
     match kind.class() {
-        0x08 => 24_576,
+        0x02 | 0x03 | 0x08 => 24_576,
         0x09 => 1024,
         _ => 4096,
     }

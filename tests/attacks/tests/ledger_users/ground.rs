@@ -26,7 +26,7 @@ use countersign_chain::{
     keys::ActorKey,
     profile::ProfileName,
     realm_file::{HeaderTrust, RealmFile},
-    send::{RootProof, RootSignature},
+    send::{RootProof, RootSignature, SignedAppend},
 };
 use countersign_delivery::{DirectoryStore, SecretKey};
 use countersign_registry::{
@@ -197,8 +197,8 @@ impl Ground {
         signature: Bytes,
     ) -> Call {
         let nonce = U256::from(nonce);
-        let call = IRegistry::appendBySigCall { actor, realm, writes: abi(writes), nonce, deadline, signature };
-        self.by(self.relay, &call)
+        let signed = SignedAppend { actor, realm, writes: writes.to_vec(), nonce, deadline, signature };
+        Call { from: self.relay, to: self.contract, input: signed.call() }
     }
 
     /// Signed by the actor itself, and relayed.
@@ -214,24 +214,17 @@ impl Ground {
     }
 
     /// With whatever proof and signatures.
-    pub(crate) fn rooted(
-        &self,
-        realm: B256,
-        proof: RootProof,
-        writes: &[Write],
-        signatures: Vec<RootSignature>,
-    ) -> Call {
+    pub(crate) fn rooted(&self, realm: B256, proof: RootProof, writes: &[Write], signatures: &[RootSignature]) -> Call {
+        let signatures = sign::pack_root_signatures(signatures).unwrap();
         self.by(self.relay, &IRegistry::appendByRootsCall { realm, proof, writes: abi(writes), signatures })
     }
 
     /// In the name of the first roots of `realm`, by these keys.
     pub(crate) fn by_roots(&self, realm: &Realm, signers: &[&ActorKey], writes: &[Write], nonce: u64) -> Call {
         let digest = self.roots_digest(realm.id, nonce, writes);
-        let signatures = (0..).zip(signers).map(|(index, key)| {
-            let signature = sign_with(key, &digest);
-            RootSignature { index, signature }
-        });
-        self.rooted(realm.id, realm.proof(nonce), writes, signatures.collect())
+        let signature = |(index, key): (u8, &&ActorKey)| RootSignature { index, signature: sign_with(key, &digest) };
+        let signatures: Vec<RootSignature> = (0..).zip(signers).map(signature).collect();
+        self.rooted(realm.id, realm.proof(nonce), writes, &signatures)
     }
 
     /// What the roots of a realm decide, with the nonce that is next.

@@ -62,19 +62,14 @@ fn fate(kind: Kind, data: &[u8], reason: IgnoreReason) -> Fate {
     Fate::Logged(if kind == Kind::ENROL { Effect::Unread } else { Effect::Ignored(reason) })
 }
 
-/// No data, and more than fits: refused whatever the kind. A ROOT_SET is read before its size is.
+/// No data, and more than fits: refused whatever the kind.
 fn sizes(kind: Kind) -> Vec<Case> {
     let wrong = |size: usize| {
         let (size, limit) = (U256::from(size), U256::from(limit(kind)));
         Fate::Refused(Refusal::WrongSize(IRegistry::WrongSize { kind: kind.0, size, limit }))
     };
     let large = [full(kind), vec![0xff]].concat();
-    let fates = if kind == Kind::ROOT_SET {
-        let nothing = Refusal::NotCanonical(IRegistry::NotCanonical { kind: kind.0 });
-        [Fate::Refused(nothing), Fate::NotDecoded]
-    } else {
-        [wrong(0), wrong(large.len())]
-    };
+    let fates = [wrong(0), wrong(large.len())];
     let case = |(fate, data): (Fate, Vec<u8>)| Case {
         name: format!("{kind}: {} bytes", data.len()),
         kind,

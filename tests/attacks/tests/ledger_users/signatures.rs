@@ -25,6 +25,10 @@ fn wrong_signature(signer: Address) -> Refusal {
     Refusal::WrongSignature(IRegistry::WrongSignature { signer })
 }
 
+fn not_allowed(realm: B256, actor: Address, writes: &[Write]) -> Refusal {
+    Refusal::NotAllowed(IRegistry::NotAllowed { realm, actor, byRoots: false, kind: writes[0].kind })
+}
+
 fn wrong_nonce(given: u64, expected: u64) -> Refusal {
     let (given, expected) = (U256::from(given), U256::from(expected));
     Refusal::WrongNonce(IRegistry::WrongNonce { given, expected })
@@ -81,22 +85,28 @@ fn deny(number: u8) -> Vec<Write> {
     [number, number + 1].map(|number| write(&Entry::Deny(countersign_certificate::Id([number; 16])), 0)).to_vec()
 }
 
-fn altered(writes: &[Write]) -> Vec<(&'static str, Vec<Write>)> {
+/// The writes are looked at before the signatures; those that the contract would not take from anybody say so.
+fn altered(writes: &[Write], wrong_signature: &Refusal) -> Vec<(&'static str, Vec<Write>, Refusal)> {
     let with = |change: &dyn Fn(&mut Vec<Write>)| {
         let mut writes = writes.to_vec();
         change(&mut writes);
         writes
     };
-    vec![
+    let (kind, expected) = (writes[0].kind, writes[0].shard);
+    let wrong_shard = Refusal::WrongShard(IRegistry::WrongShard { kind, shard: expected + 1, expected });
+    let no_writes = Refusal::NoWrites(IRegistry::NoWrites {});
+    let cases = vec![
         ("a byte of the data", with(&|writes| writes[0].data = [&writes[0].data[..16], &[0xff]].concat().into())),
         ("a byte after the data", with(&|writes| writes[1].data = [&writes[1].data[..], &[0]].concat().into())),
         ("the kind", with(&|writes| writes[0].kind += 1)),
-        ("the shard", with(&|writes| writes[0].shard += 1)),
         ("one write less", with(&|writes| drop(writes.pop()))),
         ("one write more", with(&|writes| writes.push(writes[0].clone()))),
-        ("none", Vec::new()),
         ("another order", with(&|writes| writes.reverse())),
-    ]
+    ];
+    let mut cases: Vec<_> = cases.into_iter().map(|(name, writes)| (name, writes, wrong_signature.clone())).collect();
+    cases.push(("the shard", with(&|writes| writes[0].shard += 1), wrong_shard));
+    cases.push(("none", Vec::new(), no_writes));
+    cases
 }
 
 #[tokio::test]
@@ -124,7 +134,8 @@ async fn what_an_actor_signed_is_good_once_and_for_its_realm_contract_chain_acto
             relayed_as(&ground, &actor, own.id, other.id, &writes),
             wrong_signature(me),
         ),
-        ("sent to the other contract".to_owned(), Call { to: another, ..first }, wrong_signature(me)),
+        // Where nobody has a role yet.
+        ("sent to the other contract".to_owned(), Call { to: another, ..first }, not_allowed(own.id, me, &writes)),
     ];
     let good = sign_with(&actor, &ground.append_digest(me, own.id, &writes, 1, NEVER));
     let call = |signature: Bytes| ground.relayed(me, own.id, &writes, 1, NEVER, signature);
@@ -145,9 +156,9 @@ async fn what_an_actor_signed_is_good_once_and_for_its_realm_contract_chain_acto
     ] {
         cases.push((format!("signed {name}"), call(sign_with(&actor, &digest)), wrong_signature(me)));
     }
-    for (name, altered) in altered(&writes) {
+    for (name, altered, refusal) in altered(&writes, &wrong_signature(me)) {
         let call = ground.relayed(me, own.id, &altered, 1, NEVER, good.clone());
-        cases.push((format!("altered after signing: {name}"), call, wrong_signature(me)));
+        cases.push((format!("altered after signing: {name}"), call, refusal));
     }
     for (name, signature) in misshapen(&good) {
         cases.push((format!("misshapen: {name}"), call(signature), wrong_signature(me)));
@@ -158,8 +169,12 @@ async fn what_an_actor_signed_is_good_once_and_for_its_realm_contract_chain_acto
     cases.push(("in the name of another actor".into(), theirs, wrong_signature(you)));
     // The zero address stands for the roots, and for what `ecrecover` says to nonsense.
     for signature in [vec![0; 65], vec![], good.to_vec()] {
-        let nobody = ground.relayed(Address::ZERO, own.id, &writes, 0, NEVER, signature.into());
-        cases.push(("in the name of the zero address".into(), nobody, wrong_signature(Address::ZERO)));
+        let nobody = ground.relayed(Address::ZERO, own.id, &writes, 0, NEVER, signature.clone().into());
+        let refusal = not_allowed(own.id, Address::ZERO, &writes);
+        cases.push(("in the name of the zero address".into(), nobody, refusal));
+        let inbox = vec![Write { shard: 7 << 32, kind: 0x0900, data: vec![0].into() }];
+        let nobody = ground.relayed(Address::ZERO, own.id, &inbox, 0, NEVER, signature.into());
+        cases.push(("in its name, to the inbox".into(), nobody, wrong_signature(Address::ZERO)));
     }
     refused(&ground, cases, &[ground.contract, another]).await;
 
@@ -247,7 +262,7 @@ async fn what_roots_signed_is_good_once_and_for_their_realm_contract_chain_and_b
         ),
     ];
     let digest = ground.roots_digest(own.id, 1, &writes);
-    let rooted = |signatures: Vec<RootSignature>| ground.rooted(own.id, own.proof(1), &writes, signatures);
+    let rooted = |signatures: &[RootSignature]| ground.rooted(own.id, own.proof(1), &writes, signatures);
     let three = [(0, roots[0]), (1, roots[1]), (2, roots[2])];
     let good = signed_by(&three, &digest);
 
@@ -258,10 +273,11 @@ async fn what_roots_signed_is_good_once_and_for_their_realm_contract_chain_and_b
         Refusal::BelowThreshold(IRegistry::BelowThreshold { signatures, threshold })
     };
     for count in 0..THRESHOLD {
-        cases.push((format!("{count} signatures"), rooted(good[..count].to_vec()), below(count)));
+        cases.push((format!("{count} signatures"), rooted(&good[..count]), below(count)));
     }
-    let duplicate = |index: u8| Refusal::DuplicateRoot(IRegistry::DuplicateRoot { index });
-    let beyond = |index: u8| Refusal::NoSuchRoot(IRegistry::NoSuchRoot { index, roots: U256::from(4) });
+    let duplicate = |index: u8| Refusal::DuplicateRoot(IRegistry::DuplicateRoot { index: U256::from(index) });
+    let beyond =
+        |index: u8| Refusal::NoSuchRoot(IRegistry::NoSuchRoot { index: U256::from(index), roots: U256::from(4) });
     let signers: [Signers<'_>; 9] = [
         ("one root thrice", &[(0, roots[0]), (0, roots[0]), (0, roots[0])], duplicate(0)),
         ("one root twice of three", &[(2, roots[2]), (1, roots[1]), (2, roots[2])], duplicate(2)),
@@ -282,11 +298,11 @@ async fn what_roots_signed_is_good_once_and_for_their_realm_contract_chain_and_b
         ),
     ];
     for (name, keys, refusal) in signers {
-        cases.push((format!("signed by {name}"), rooted(signed_by(keys, &digest)), refusal));
+        cases.push((format!("signed by {name}"), rooted(&signed_by(keys, &digest)), refusal));
     }
     for (name, signature) in misshapen(&good[1].signature) {
-        let signatures = vec![good[0].clone(), RootSignature { index: 1, signature }, good[2].clone()];
-        cases.push((format!("misshapen: {name}"), rooted(signatures), wrong_signature(mine[1])));
+        let signatures = [good[0].clone(), RootSignature { index: 1, signature }, good[2].clone()];
+        cases.push((format!("misshapen: {name}"), rooted(&signatures), wrong_signature(mine[1])));
     }
 
     // What they signed.
@@ -301,15 +317,15 @@ async fn what_roots_signed_is_good_once_and_for_their_realm_contract_chain_and_b
         ("over the nonce after", elsewhere(chain, here, own.id, 2)),
         ("as an actor signs", ground.append_digest(mine[0], own.id, &writes, 1, NEVER)),
     ] {
-        cases.push((format!("signed {name}"), rooted(signed_by(&three, &digest)), wrong_signature(mine[0])));
+        cases.push((format!("signed {name}"), rooted(&signed_by(&three, &digest)), wrong_signature(mine[0])));
     }
-    for (name, altered) in altered(&writes) {
-        let call = ground.rooted(own.id, own.proof(1), &altered, good.clone());
-        cases.push((format!("altered after signing: {name}"), call, wrong_signature(mine[0])));
+    for (name, altered, refusal) in altered(&writes, &wrong_signature(mine[0])) {
+        let call = ground.rooted(own.id, own.proof(1), &altered, &good);
+        cases.push((format!("altered after signing: {name}"), call, refusal));
     }
     // A root signs as itself nothing of the roots', and the roots nothing as an actor.
     let as_actor = ground.relayed(mine[0], own.id, &writes, 0, NEVER, good[0].signature.clone());
-    cases.push(("a root's share as its own write".into(), as_actor, wrong_signature(mine[0])));
+    cases.push(("a root's share as its own write".into(), as_actor, not_allowed(own.id, mine[0], &writes)));
 
     // Which set they name.
     let sets: [(&str, usize, Vec<Address>); 6] = [
@@ -324,7 +340,7 @@ async fn what_roots_signed_is_good_once_and_for_their_realm_contract_chain_and_b
         let mut proof = own.proof(1);
         proof.threshold = U256::from(threshold);
         proof.roots.clone_from(&named);
-        let call = ground.rooted(own.id, proof, &writes, good.clone());
+        let call = ground.rooted(own.id, proof, &writes, &good);
         cases.push((format!("root set: {name}"), call, wrong_set(hash(1, threshold, &named))));
     }
     refused(&ground, cases, &[here, another]).await;
@@ -349,18 +365,18 @@ async fn replaced(ground: &Ground, own: &Realm, writes: &[Write]) {
     let cases = vec![
         (
             "a replaced root under the old set".to_owned(),
-            ground.rooted(own.id, own.proof(nonce), writes, old.clone()),
+            ground.rooted(own.id, own.proof(nonce), writes, &old),
             Refusal::WrongRootSet(IRegistry::WrongRootSet { given, expected }),
         ),
         (
             "a replaced root in its successor's place".to_owned(),
-            ground.rooted(own.id, proof.clone(), writes, old),
+            ground.rooted(own.id, proof.clone(), writes, &old),
             wrong_signature(fresh.address()),
         ),
     ];
     refused(ground, cases, &[ground.contract]).await;
     let new = signed_by(&[(2, roots[2]), (0, &fresh), (1, roots[1])], &digest);
-    ground.accepted(&[ground.rooted(own.id, proof, writes, new)]).await;
+    ground.accepted(&[ground.rooted(own.id, proof, writes, &new)]).await;
 }
 
 #[tokio::test]
@@ -375,7 +391,7 @@ async fn nobody_makes_itself_an_actor_of_a_realm_whose_first_roots_are_not_well_
         let signatures = (0..).zip(0..signatures).map(|(index, _)| (index, &me)).collect::<Vec<_>>();
         let mut proof = ground.own.proof(0);
         (proof.threshold, proof.roots, proof.salt) = (U256::from(threshold), roots.to_vec(), salt);
-        ground.rooted(id, proof, &writes, signed_by(&signatures, &digest))
+        ground.rooted(id, proof, &writes, &signed_by(&signatures, &digest))
     };
     let (mine, threshold) = (me.address(), |threshold: usize, roots: usize| {
         let (threshold, roots) = (U256::from(threshold), U256::from(roots));

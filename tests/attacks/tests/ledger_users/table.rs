@@ -302,30 +302,33 @@ impl Stage {
         }
     }
 
+    /// The contract looks at the roots' signatures last.
+    fn signatures_suffice(&self, cell: &Cell) -> Result<(), Refusal> {
+        let signatures = match cell.who {
+            Who::Root if cell.own => 1,
+            Who::TwoRoots if cell.own => 2,
+            Who::ThreeRoots if cell.own => return Ok(()),
+            _ => {
+                let signer = self.realm(cell).roots[0].address();
+                return Err(Refusal::WrongSignature(IRegistry::WrongSignature { signer }));
+            }
+        };
+        let (signatures, threshold) = (U256::from(signatures), U256::from(THRESHOLD));
+        Err(Refusal::BelowThreshold(IRegistry::BelowThreshold { signatures, threshold }))
+    }
+
     /// What must come of a cell.
     fn expected(&self, cell: &Cell) -> Result<Effect, Refusal> {
         let (class, realm, kind) = (cell.class, self.realm(cell), cell.class.kind.0);
         let by_roots = cell.way == Way::Roots;
-        if by_roots {
-            let signatures = match cell.who {
-                Who::Root => 1,
-                Who::TwoRoots => 2,
-                _ => THRESHOLD,
-            };
-            if signatures < THRESHOLD {
-                let (signatures, threshold) = (U256::from(signatures), U256::from(THRESHOLD));
-                return Err(Refusal::BelowThreshold(IRegistry::BelowThreshold { signatures, threshold }));
-            }
-            if cell.who != Who::ThreeRoots || !cell.own {
-                let signer = realm.roots[0].address();
-                return Err(Refusal::WrongSignature(IRegistry::WrongSignature { signer }));
-            }
-        }
         if class.class == UNDEFINED {
             return Err(Refusal::UndefinedClass(IRegistry::UndefinedClass { kind }));
         }
         let roles = if cell.own { cell.who.roles() } else { 0 };
         if class.anybody || (by_roots && class.roots) || (!by_roots && roles & class.roles != 0) {
+            if by_roots {
+                self.signatures_suffice(cell)?;
+            }
             return Ok(if cell.who == Who::Locked { class.locked } else { class.effect });
         }
         let (realm, actor) = (realm.id, self.actor(cell.who, cell.way));

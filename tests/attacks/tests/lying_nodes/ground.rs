@@ -278,8 +278,8 @@ async fn other_realm(world: &World) -> B256 {
     let digest = sign::append_by_roots_digest(&sign::domain(pin.chain_id, pin.contract), realm, U256::ZERO, &writes);
     let signature = world.root.sign(&digest).unwrap().as_bytes().to_vec().into();
     let proof = RootProof { nonce: U256::ZERO, threshold: U256::ONE, roots: pin.roots.clone(), salt };
-    let signatures = vec![RootSignature { index: 1, signature }];
-    world.admin.append_by_roots(pin.contract, realm, proof, &writes, signatures, &mut |_| ()).await.unwrap();
+    let signatures = [RootSignature { index: 1, signature }];
+    world.admin.append_by_roots(pin.contract, realm, proof, &writes, &signatures, &mut |_| ()).await.unwrap();
     let write = sign::write(shard::DENIALS, &lock(0xe4));
     world.admin.append(pin.contract, realm, &write, &mut |_| ()).await.unwrap();
     realm
