@@ -3,7 +3,7 @@
 //! Every field of every payload is here; nothing is left out because it is empty in most entries, or a signer would not see it.
 
 use countersign_registry::entries::{Entry, Targets, payload};
-use countersign_registry::{Id, U256};
+use countersign_registry::{Heads, Id, Place, U256};
 use serde_json::{Map, Value, json};
 
 use crate::files;
@@ -85,6 +85,19 @@ fn settings(settings: &payload::Settings) -> Fields {
     vec![("items", items)]
 }
 
+/// The other realm of a move, and up to where the source's log counts.
+fn crossing(other: &Place, until: &Heads) -> Fields {
+    vec![
+        ("chain-id", json!(other.chain_id)),
+        ("genesis-hash", hex(other.genesis_hash)),
+        ("contract", json!(other.contract.to_string())),
+        ("code-hash", hex(other.code_hash)),
+        ("realm", hex(other.realm)),
+        ("block", json!(until.block)),
+        ("heads", until.slots.iter().map(|(shard, slot)| format!("{shard:#x}={slot:#066x}")).collect()),
+    ]
+}
+
 fn small(number: U256) -> Value {
     u64::try_from(number).map_or_else(|_| json!(number.to_string()), |number| json!(number))
 }
@@ -117,6 +130,8 @@ pub fn fields(entry: &Entry) -> Fields {
             ("name", json!(restore.name)),
             ("uid", json!(restore.uid)),
         ],
+        Entry::Migrate(to) => crossing(&to.target(), &to.until()),
+        Entry::Migrated(from) => crossing(&from.source(), &from.until()),
         Entry::Settings(new) | Entry::SettingsTighten(new) => settings(new),
         Entry::MemberSet(set) => vec![
             ("actor", json!(set.actor.to_string())),
@@ -295,6 +310,14 @@ mod tests {
         let id = |byte: u8| Id([byte; 16]);
         let b128 = |byte: u8| B128::repeat_byte(byte);
         let (one, two) = (Address::repeat_byte(0x11), Address::repeat_byte(0x22));
+        let place = || Place {
+            chain_id: 5,
+            genesis_hash: B256::repeat_byte(0x11),
+            contract: one,
+            code_hash: B256::repeat_byte(0x22),
+            realm: B256::repeat_byte(0x33),
+        };
+        let heads = || Heads { block: 7, slots: [(2_u64 << 32, U256::from(8))].into() };
         const ONE: &str = "0x1111111111111111111111111111111111111111";
         const TWO: &str = "0x2222222222222222222222222222222222222222";
         const THREE: &str = "33333333333333333333333333333333";
@@ -332,6 +355,32 @@ mod tests {
             (
                 Entry::Restore(payload::Restore { kind: 0x0101, id: b128(0x33), name: "alice".into(), uid: 77 }),
                 vec!["kind=0x0101", THREE, "name=alice", "uid=77"],
+            ),
+            (
+                Entry::Migrate(payload::Migrate::new(&place(), &heads())),
+                vec![
+                    "chain-id=5",
+                    "genesis-hash=1111",
+                    ONE,
+                    "code-hash=2222",
+                    "realm=3333",
+                    "block=7",
+                    "0x200000000=0x",
+                    "08\"",
+                ],
+            ),
+            (
+                Entry::Migrated(payload::Migrated::new(&place(), &heads())),
+                vec![
+                    "chain-id=5",
+                    "genesis-hash=1111",
+                    ONE,
+                    "code-hash=2222",
+                    "realm=3333",
+                    "block=7",
+                    "0x200000000=0x",
+                    "08\"",
+                ],
             ),
             (Entry::Settings(setting()), vec!["countersign-quorum=2"]),
             (Entry::SettingsTighten(setting()), vec!["countersign-quorum=2"]),
@@ -437,7 +486,7 @@ mod tests {
         use countersign_registry::entries::Kind;
         let entries = by_roots();
         let shown: std::collections::BTreeSet<u16> = entries.iter().map(|(entry, _)| entry.kind().0).collect();
-        let named = Kind::NAMED.iter().filter(|(_, kind)| kind.0 < 0x0400 && *kind != Kind::MIGRATE);
+        let named = Kind::NAMED.iter().filter(|(_, kind)| kind.0 < 0x0400);
         assert_eq!(shown, named.map(|(_, kind)| kind.0).collect());
         let mut lines = std::collections::BTreeSet::new();
         for (entry, said) in entries {

@@ -19,7 +19,8 @@ library Kinds {
     uint16 internal constant RESTORE = 0x0005; // Restore
     uint16 internal constant SETTINGS = 0x0006; // Settings
     uint16 internal constant REVOKE = 0x0007; // Revoke: permanent
-    uint16 internal constant MIGRATE = 0x0080; // reserved; critical
+    uint16 internal constant MIGRATE = 0x0080; // Migrate: the realm goes on elsewhere
+    uint16 internal constant MIGRATED = 0x0081; // Migrated: the realm comes from elsewhere; first entry of shard 0
 
     // 01 directory: ADMIN or roots
     uint16 internal constant MEMBER_SET = 0x0100; // packed: MemberSet, interpreted by the contract
@@ -138,6 +139,33 @@ struct Setting {
 struct Revoke {
     uint16 kind; // KEY_LOCK, USER_LOCK, HOST_LOCK, CA_LOCK: what the targets are
     bytes targets; // packed as that kind's data
+}
+
+/// Where the realm goes, and what of it counts there; see docs/spec/migration.md.
+struct Migrate {
+    uint64 chainId;
+    bytes32 genesisHash; // of the target's chain
+    address registry;
+    bytes32 codeHash; // of the target's contract
+    bytes32 realm; // the target's id
+    uint64 blockNumber; // of this realm's chain: the heads' entries are in it or before it
+    ShardHead[] heads; // of this realm, ascending by shard, at most 50
+}
+
+/// Where the realm comes from. The first entry of shard 0, or without meaning.
+struct Migrated {
+    uint64 chainId;
+    bytes32 genesisHash; // of the source's chain
+    address registry;
+    bytes32 codeHash; // of the source's contract
+    bytes32 realm; // the source's id
+    uint64 blockNumber; // as in the source's Migrate
+    ShardHead[] heads; // as in the source's Migrate
+}
+
+struct ShardHead {
+    uint64 shard;
+    uint256 slot; // not zero
 }
 
 // --- 01 directory

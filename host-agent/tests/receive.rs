@@ -217,6 +217,7 @@ fn ssh_keygen(arguments: &[&str], file: &Path) {
 fn empty() -> Effective {
     Effective {
         realm: B256::repeat_byte(1),
+        legs: Vec::new(),
         final_block: BlockRef { number: 8, time: NOW },
         latest_block: BlockRef { number: 10, time: NOW },
         settings: Settings {

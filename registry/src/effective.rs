@@ -12,12 +12,13 @@ use countersign_certificate::{Fingerprint20, Id};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::migration;
 use crate::realm::{
     Acknowledgement, Actor, Approval, Batch, BlockRef, Ca, Delivery, EntryRef, Envelope, Grant, Group, Host, Key,
     PayloadName, Prekey, PublicData, Refusal, Removed, Request, User, Waiting,
 };
 use crate::records::Records;
-use crate::replay::Ignored;
+use crate::replay::{Ignored, Leg};
 
 /// The realm's settings, each the stricter of both views.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +126,9 @@ pub struct Eclipsing {
 pub struct Effective {
     /// Realm id.
     pub realm: B256,
+    /// The realms of the history, the first first; the last is `realm`. Block numbers say which leg they belong to
+    /// ([`migration::leg_of`](crate::migration::leg_of)).
+    pub legs: Vec<Leg>,
     /// Up to where authority counts.
     pub final_block: BlockRef,
     /// Up to where denials count.
@@ -188,4 +192,13 @@ pub struct Effective {
     pub ignored: Vec<Ignored>,
     /// Where the latest view's newest entry stands, if there is any.
     pub newest: Option<EntryRef>,
+}
+
+impl Effective {
+    /// The realm to whose log a block of the history belongs: what hashes of entries written there name.
+    #[must_use]
+    pub fn realm_of(&self, block: u64) -> B256 {
+        let leg = usize::try_from(migration::leg_of(block)).ok().and_then(|leg| self.legs.get(leg));
+        leg.map_or(self.realm, |leg| leg.realm)
+    }
 }

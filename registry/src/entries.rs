@@ -15,7 +15,7 @@ use countersign_certificate::{Fingerprint20, Id};
 use serde::{Deserialize, Serialize};
 
 use self::packed::Packed;
-use crate::sign;
+use crate::{migration, sign};
 
 /// The payload structs of `Entries.sol`.
 pub mod payload {
@@ -54,6 +54,7 @@ kinds! {
     SETTINGS = 0x0006,
     REVOKE = 0x0007,
     MIGRATE = 0x0080,
+    MIGRATED = 0x0081,
     MEMBER_SET = 0x0100,
     USER_ADD = 0x0101,
     GROUP_ADD = 0x0102,
@@ -221,6 +222,8 @@ pub enum Entry {
     Settings(payload::Settings),
     /// Keys, users, hosts or CAs.
     Revoke(Targets),
+    Migrate(payload::Migrate),
+    Migrated(payload::Migrated),
     MemberSet(payload::MemberSet),
     UserAdd(payload::UserAdd),
     GroupAdd(payload::GroupAdd),
@@ -315,6 +318,8 @@ impl Entry {
                     Some(targets) => Self::Revoke(targets),
                 }
             }
+            Kind::MIGRATE => Self::Migrate(migration::well_formed(canonical(kind, payload)?, kind)?),
+            Kind::MIGRATED => Self::Migrated(migration::well_formed(canonical(kind, payload)?, kind)?),
             Kind::MEMBER_SET => Self::MemberSet(packed::decode(kind, payload)?),
             Kind::USER_ADD => Self::UserAdd(canonical(kind, payload)?),
             Kind::GROUP_ADD => Self::GroupAdd(canonical(kind, payload)?),
@@ -365,6 +370,8 @@ impl Entry {
             Self::Restore(_) => Kind::RESTORE,
             Self::Settings(_) => Kind::SETTINGS,
             Self::Revoke(_) => Kind::REVOKE,
+            Self::Migrate(_) => Kind::MIGRATE,
+            Self::Migrated(_) => Kind::MIGRATED,
             Self::MemberSet(_) => Kind::MEMBER_SET,
             Self::UserAdd(_) => Kind::USER_ADD,
             Self::GroupAdd(_) => Kind::GROUP_ADD,
@@ -415,6 +422,8 @@ impl Entry {
             Self::Revoke(targets) => {
                 payload::Revoke { kind: targets.lock_kind().0, targets: targets.pack().into() }.abi_encode()
             }
+            Self::Migrate(payload) => payload.abi_encode(),
+            Self::Migrated(payload) => payload.abi_encode(),
             Self::MemberSet(payload) => payload.pack(),
             Self::UserAdd(payload) => payload.abi_encode(),
             Self::GroupAdd(payload) => payload.abi_encode(),

@@ -15,6 +15,7 @@ pub mod enrolment;
 pub mod entries;
 pub mod head;
 pub mod header;
+pub mod migration;
 pub mod pin;
 pub mod proof;
 pub mod realm;
@@ -22,6 +23,7 @@ pub mod records;
 pub mod replay;
 pub mod shard;
 pub mod sign;
+pub mod signature;
 
 /// Certificate batches, scopes, log proofs and approvals: the byte layouts that the login path shares.
 pub mod batch {
@@ -35,6 +37,7 @@ pub use countersign_certificate::{Fingerprint20, Id};
 pub use effective::Effective;
 pub use entries::{Entry, Kind};
 pub use head::{LogEntry, PlacedEntry};
+pub use migration::{Heads, Move, Place};
 pub use pin::RealmPin;
 pub use realm::{BlockRef, EntryRef};
 pub use records::{Records, SharedSet};

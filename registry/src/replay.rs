@@ -10,6 +10,8 @@
 mod combine;
 mod denial;
 mod engine;
+mod late;
+mod legs;
 mod reason;
 mod settings;
 mod state;
@@ -17,19 +19,23 @@ pub(crate) mod wellformed;
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
 use crate::effective::Effective;
 use crate::entries::Kind;
 use crate::head::PlacedEntry;
+use crate::migration::in_leg;
 use crate::realm::{BlockRef, EntryRef};
 use crate::shard;
 use denial::{PendingDenials, Sink};
 use engine::Engine;
+use late::Late;
+use legs::LegState;
 use state::State;
 
 pub use denial::DENIAL_BLOCKS;
+pub use legs::{Leg, LegError};
 pub use reason::{IgnoreReason, Ignored};
 pub use settings::setting;
 
@@ -39,6 +45,8 @@ pub struct Replay {
     final_block: BlockRef,
     state: State,
     pending: PendingDenials,
+    /// The realms that were left, the first first.
+    sources: Vec<Late>,
 }
 
 /// Why there is no result.
@@ -55,6 +63,40 @@ pub enum ReplayError {
         kind: Kind,
         /// The first such entry.
         at: EntryRef,
+    },
+    /// The realm has moved: a threshold of its roots has said so, and it is final.
+    #[error(
+        "migrated: entry {index} of shard {shard:#x} in block {block} says that the realm goes on as realm {realm} in contract \
+         {contract} on chain {chain_id}; nothing new is published from here",
+        index = at.index, shard = at.shard, block = at.block
+    )]
+    Migrated {
+        /// The MIGRATE.
+        at: EntryRef,
+        /// EIP-155 id of the target's chain.
+        chain_id: u64,
+        /// The target's contract.
+        contract: Address,
+        /// The target's realm id.
+        realm: B256,
+    },
+    /// The realm's first entry says that it comes from another realm, and nothing of that was replayed.
+    #[error("entry {index} of shard {shard:#x} says that the realm comes from another one, whose log is missing", index = at.index, shard = at.shard)]
+    PredecessorNeeded {
+        /// The MIGRATED.
+        at: EntryRef,
+    },
+    /// A leg has begun, and the target's first entry of shard 0 is not there, or is not the MIGRATED of the move.
+    #[error("realm {realm} does not begin with the MIGRATED that names the realm and the heads it comes from")]
+    NotArrived {
+        /// The target's realm id.
+        realm: B256,
+    },
+    /// No such realm was left.
+    #[error("leg {leg} of the history is not one that was left")]
+    NoSuchLeg {
+        /// What was given.
+        leg: u64,
     },
     /// The view given is older than the final view.
     #[error("block {got} is before the final block {expected} that was replayed already")]
@@ -99,8 +141,9 @@ impl Replay {
     pub fn new(realm: B256) -> Self {
         Self {
             final_block: BlockRef::default(),
-            state: State { realm, ..State::default() },
+            state: State { realm, legs: vec![LegState::first(realm)], ..State::default() },
             pending: PendingDenials::default(),
+            sources: Vec::new(),
         }
     }
 
@@ -119,7 +162,7 @@ impl Replay {
     /// How many final entries of `shard` have been replayed: the index of the next one.
     #[must_use]
     pub fn next_index(&self, shard: u64) -> u64 {
-        self.state.next.get(&shard).copied().unwrap_or(0)
+        self.state.next.get(&shard).copied().unwrap_or_else(|| self.state.first_index(self.state.leg(), shard))
     }
 
     /// [`Self::next_index`] of every shard that has entries.
@@ -137,11 +180,11 @@ impl Replay {
     /// here: [`Self::effective`] says so.
     pub fn advance(&mut self, block: BlockRef, entries: &[PlacedEntry]) -> Result<(), ReplayError> {
         let Fresh { entries, next } = self.fresh(block.number, entries)?;
-        let mut engine = Engine { state: &mut self.state, sink: Sink::Final(&mut self.pending) };
+        let mut engine = Engine { state: &mut self.state, sink: Sink::Final(&mut self.pending, &self.sources) };
         engine.apply_all(&entries, next);
         self.final_block = block;
         self.pending.expire(block.number);
-        self.state.settle(block.time, |actor| self.pending.voids_from(actor));
+        self.state.settle(block.time, |actor| denial::voids_from(&self.pending, &self.sources, actor));
         Ok(())
     }
 
@@ -149,8 +192,9 @@ impl Replay {
     /// that a reorg does not undo them at once.
     ///
     /// # Errors
-    /// [`ReplayError::UpgradeNeeded`] if either view holds an unknown critical entry; the others if the entries do not continue
-    /// the final view.
+    /// [`ReplayError::UpgradeNeeded`] if either view holds an unknown critical entry; `Migrated` if the final view holds a MIGRATE (one
+    /// that only the latest view holds changes nothing yet); `PredecessorNeeded` and `NotArrived` where another realm's log comes
+    /// first; the others if the entries do not continue the final view.
     pub fn effective(&mut self, latest: BlockRef, suffix: &[PlacedEntry]) -> Result<Effective, ReplayError> {
         let Fresh { entries, next } = self.fresh(latest.number, suffix)?;
         let mut tip = self.state.branch();
@@ -159,7 +203,13 @@ impl Replay {
         if let Some((kind, at)) = tip.upgrade {
             return Err(ReplayError::UpgradeNeeded { kind, at });
         }
-        Ok(combine::combine(&self.state, &tip, &self.pending.index(), self.final_block, latest))
+        if let Some((migrate, at)) = self.migrate() {
+            let (chain_id, contract, realm) = (migrate.chainId, migrate.registry, migrate.realm);
+            return Err(ReplayError::Migrated { at, chain_id, contract, realm });
+        }
+        self.state.check_publishable()?;
+        let (late, pending) = self.late_denials();
+        Ok(combine::combine(&self.state, &tip, late, pending, (self.final_block, latest)))
     }
 
     /// Forgets the records of day and period shards (class 3 and up) that `wanted` does not want. A shard that is wanted again
@@ -170,28 +220,40 @@ impl Replay {
 
     /// The entries that are new, in the order of replay, once it is sure that they continue the final view.
     fn fresh<'a>(&self, until: u64, entries: &'a [PlacedEntry]) -> Result<Fresh<'a>, ReplayError> {
-        if until < self.final_block.number {
-            return Err(ReplayError::Backwards { expected: self.final_block.number, got: until });
-        }
-        let mut fresh: Vec<&PlacedEntry> =
-            entries.iter().filter(|placed| placed.at.index >= self.next_index(placed.at.shard)).collect();
-        fresh.sort_by_key(|placed| (placed.at.shard, placed.at.index));
-        let mut next: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut last_block: BTreeMap<u64, u64> = BTreeMap::new();
-        for placed in &fresh {
-            let at = placed.at;
-            let expected = next.entry(at.shard).or_insert_with(|| self.next_index(at.shard));
-            if at.index != *expected {
-                return Err(ReplayError::Gap { shard: at.shard, expected: *expected, got: at.index });
-            }
-            *expected = at.index.saturating_add(1);
-            let first = if shard::class_of(at.shard) < 3 { self.final_block.number.saturating_add(1) } else { 0 };
-            let after = last_block.insert(at.shard, at.block).unwrap_or(0).max(first);
-            if at.block < after || at.block > until {
-                return Err(ReplayError::OutOfView { at, after, until });
-            }
-        }
-        fresh.sort_by_key(|placed| engine::order(placed));
-        Ok(Fresh { entries: fresh, next })
+        fresh(in_leg(self.leg(), 0), self.final_block.number, until, |shard| self.next_index(shard), entries)
     }
+}
+
+/// The entries that are new, in the order of replay, once it is sure that they continue what was read up to `final_block`, and are of
+/// the leg that begins with block `first`.
+fn fresh(
+    first: u64,
+    final_block: u64,
+    until: u64,
+    next_index: impl Fn(u64) -> u64,
+    entries: &[PlacedEntry],
+) -> Result<Fresh<'_>, ReplayError> {
+    if until < final_block {
+        return Err(ReplayError::Backwards { expected: final_block, got: until });
+    }
+    let mut fresh: Vec<&PlacedEntry> =
+        entries.iter().filter(|placed| placed.at.index >= next_index(placed.at.shard)).collect();
+    fresh.sort_by_key(|placed| (placed.at.shard, placed.at.index));
+    let mut next: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut last_block: BTreeMap<u64, u64> = BTreeMap::new();
+    for placed in &fresh {
+        let at = placed.at;
+        let expected = next.entry(at.shard).or_insert_with(|| next_index(at.shard));
+        if at.index != *expected {
+            return Err(ReplayError::Gap { shard: at.shard, expected: *expected, got: at.index });
+        }
+        *expected = at.index.saturating_add(1);
+        let first = if shard::class_of(at.shard) < 3 { final_block.saturating_add(1) } else { first };
+        let after = last_block.insert(at.shard, at.block).unwrap_or(0).max(first);
+        if at.block < after || at.block > until {
+            return Err(ReplayError::OutOfView { at, after, until });
+        }
+    }
+    fresh.sort_by_key(|placed| engine::order(placed));
+    Ok(Fresh { entries: fresh, next })
 }

@@ -65,6 +65,8 @@ const ca = bytes16("03");
 const r = (byte) => bytes16(byte);
 const batchLayout = "r (16) ‖ ca (16) ‖ root (32) ‖ size (4) ‖ notAfter (8) ‖ leavesCid (rest; empty: none)";
 const batchType = "bytes16,bytes16,bytes32,uint32,uint64,bytes";
+// chainId, genesisHash, registry, codeHash, realm, blockNumber, heads
+const crossingType = "(uint64,bytes32,address,bytes32,bytes32,uint64,(uint64,uint256)[])";
 const payloads = [
   struct("ROOT_SET", 0x0000, "(uint256,address[])", `(3,${list(second)})`),
   packed("ROLE_SET", 0x0001, "actor (20) ‖ roles (8) ‖ x25519 (32)", "address,uint64,bytes32", who("admin"), 1, bytes32("c1")),
@@ -74,6 +76,8 @@ const payloads = [
   struct("RESTORE", 0x0005, "(uint16,bytes16,string,uint32)", `(257,${user},alice,1900000000)`),
   struct("SETTINGS", 0x0006, "((uint16,uint64)[])", "([(1,1),(2,3600),(4,300)])"),
   struct("REVOKE", 0x0007, "(uint16,bytes)", `(514,${host})`),
+  struct("MIGRATE", 0x0080, crossingType, `(31338,${bytes32("a1")},${zero.replace(/0$/, "9")},${bytes32("a2")},${bytes32("a3")},4711,[(0,${word(0xa4)}),(4294967296,${bytes32("a5")}),(17179889184,${bytes32("ff")})])`),
+  struct("MIGRATED", 0x0081, crossingType, `(${chainId},${bytes32("a6")},${contract},${bytes32("a7")},${home},${2 ** 32},[(8589934592,${bytes32("a8")})])`),
   packed("MEMBER_SET", 0x0100, "actor (20) ‖ member (1) ‖ subject (16) ‖ x25519 (32)", "address,bool,bytes16,bytes32", who("device"), true, user, bytes32("c2")),
   struct("USER_ADD", 0x0101, "(bytes16,string,string)", `(${r("11")},alice,"Alice Example")`),
   struct("GROUP_ADD", 0x0102, "(bytes16,string)", `(${r("12")},ops)`),
@@ -127,6 +131,7 @@ const kinds = {
   SETTINGS: 0x0006,
   REVOKE: 0x0007,
   MIGRATE: 0x0080,
+  MIGRATED: 0x0081,
   MEMBER_SET: 0x0100,
   USER_ADD: 0x0101,
   GROUP_ADD: 0x0102,

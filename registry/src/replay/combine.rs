@@ -15,19 +15,25 @@ use crate::realm::{
     Host, Key, PayloadName, Prekey, Refusal, Removed, Request, State as RecordState, Subject, User, Waiting,
 };
 use crate::records::{Records, SharedSet};
+use crate::replay::Leg;
 use crate::replay::denial::{Denied, Target};
 use crate::replay::engine::sealing_key;
 use crate::replay::state::{State, WaitingRecord};
 
+/// `late`: final on realms that were left; `pending`: seen in a latest view only, there or here.
 pub(super) fn combine(
     fin: &State,
     tip: &State,
-    denied: &Denied,
-    final_block: BlockRef,
-    latest_block: BlockRef,
+    late: Denied,
+    pending: Denied,
+    (final_block, latest_block): (BlockRef, BlockRef),
 ) -> Effective {
-    let view = View { fin, tip, denied, time: final_block.time, settings: denied.tighten(fin.settings.now()) };
-    let eclipsing = denied.uncovers().then(|| Box::new(view.eclipsing()));
+    let uncovers = pending.uncovers();
+    let mut denied = pending;
+    denied.merge(&late);
+    let (late, denied) = (&late, &denied);
+    let view = View { fin, tip, late, denied, time: final_block.time, settings: denied.tighten(fin.settings.now()) };
+    let eclipsing = uncovers.then(|| Box::new(view.eclipsing()));
     let mut labels = view.labels();
     let users = view.users(&mut labels);
     let groups = view.groups();
@@ -62,6 +68,7 @@ pub(super) fn combine(
         .collect();
     Effective {
         realm: fin.realm,
+        legs: fin.legs.iter().map(|leg| Leg { realm: leg.realm, arrived: leg.arrived }).collect(),
         final_block,
         latest_block,
         settings: view.settings,
@@ -106,6 +113,9 @@ enum Now<V> {
 struct View<'a> {
     fin: &'a State,
     tip: &'a State,
+    /// What is final on realms that were left.
+    late: &'a Denied,
+    /// The same, and what is pending.
     denied: &'a Denied,
     /// The final block's time.
     time: u64,
@@ -126,6 +136,7 @@ impl View<'_> {
     /// The same by the final view alone.
     fn stood(&self, id: &Id) -> bool {
         !self.fin.removed.contains_key(id)
+            && !self.late.removed.contains(id)
             && self.fin.waiting.get(id).is_none_or(|waiting| waiting.counts_at(self.time))
     }
 
@@ -278,8 +289,7 @@ impl View<'_> {
 
     /// The same by the final view alone.
     fn undenied(&self) -> View<'_> {
-        static NOTHING: Denied = Denied::nothing();
-        View { denied: &NOTHING, settings: self.settings, ..*self }
+        View { denied: self.late, settings: self.settings, ..*self }
     }
 
     fn eclipsing(&self) -> Eclipsing {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::effective::Settings;
 use crate::entries::Roles;
 use crate::realm::CaLimits;
+use crate::replay::late::Late;
 
 /// How many blocks the final view must have passed a denial's block by before the denial is dropped.
 pub const DENIAL_BLOCKS: u64 = 64;
@@ -60,8 +61,8 @@ pub(super) enum Denial {
 /// Where denials of the entries being applied go.
 #[derive(Debug)]
 pub(super) enum Sink<'a> {
-    /// Final: what is now in the final view need not be remembered beside it.
-    Final(&'a mut PendingDenials),
+    /// Final: what is now in the final view need not be remembered beside it. Beside the realms that were left.
+    Final(&'a mut PendingDenials, &'a [Late]),
     /// Latest: remember.
     Latest(&'a mut PendingDenials),
 }
@@ -69,7 +70,7 @@ pub(super) enum Sink<'a> {
 impl Sink<'_> {
     pub(super) fn deny(&mut self, denial: Denial, block: u64) {
         match self {
-            Self::Final(pending) => pending.seen_final(&denial, block),
+            Self::Final(pending, _) => pending.seen_final(&denial, block),
             Self::Latest(pending) => pending.remember(denial, block),
         }
     }
@@ -77,10 +78,15 @@ impl Sink<'_> {
     /// Whether a pending lock or loss of its role makes void what `actor` adds in `block` of the final view.
     pub(super) fn doubts(&self, actor: &Address, block: u64) -> bool {
         match self {
-            Self::Final(pending) => pending.voids_from(actor).is_some_and(|first| first <= block),
+            Self::Final(pending, sources) => voids_from(pending, sources, actor).is_some_and(|first| first <= block),
             Self::Latest(_) => false,
         }
     }
+}
+
+/// The block from which a lock that is pending, or that stands on a realm that was left, makes the additions of `actor` void.
+pub(super) fn voids_from(pending: &PendingDenials, sources: &[Late], actor: &Address) -> Option<u64> {
+    sources.iter().filter_map(|source| source.voids_from(actor)).chain(pending.voids_from(actor)).min()
 }
 
 /// Denials with the blocks they were seen in.
@@ -97,12 +103,12 @@ struct Seen {
 }
 
 impl PendingDenials {
-    fn remember(&mut self, denial: Denial, block: u64) {
+    pub(super) fn remember(&mut self, denial: Denial, block: u64) {
         let seen = self.blocks.entry(denial).or_insert(Seen { first: block, last: block });
         *seen = Seen { first: block.min(seen.first), last: block.max(seen.last) };
     }
 
-    fn seen_final(&mut self, denial: &Denial, block: u64) {
+    pub(super) fn seen_final(&mut self, denial: &Denial, block: u64) {
         if self.blocks.get(denial).is_some_and(|seen| seen.last <= block) {
             self.blocks.remove(denial);
         }
@@ -122,10 +128,22 @@ impl PendingDenials {
 
     pub(super) fn index(&self) -> Denied {
         let mut denied = Denied::default();
+        self.add_to(&mut denied);
+        denied
+    }
+
+    pub(super) fn add_to(&self, denied: &mut Denied) {
         for denial in self.blocks.keys() {
             denied.add(denial);
         }
-        denied
+    }
+
+    /// Remembers what another has seen, too.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        for (denial, seen) in &other.blocks {
+            self.remember(denial.clone(), seen.first);
+            self.remember(denial.clone(), seen.last);
+        }
     }
 }
 
@@ -144,22 +162,7 @@ pub(super) struct Denied {
 }
 
 impl Denied {
-    /// No denial.
-    pub(super) const fn nothing() -> Self {
-        Self {
-            locked: BTreeSet::new(),
-            revoked: BTreeSet::new(),
-            retired: BTreeMap::new(),
-            limits: BTreeMap::new(),
-            serials: BTreeSet::new(),
-            removed: BTreeSet::new(),
-            unbound: BTreeSet::new(),
-            settings: Vec::new(),
-            roles_lost: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, denial: &Denial) {
+    pub(super) fn add(&mut self, denial: &Denial) {
         match denial {
             Denial::Locked(target) => {
                 self.locked.insert(*target);
@@ -188,6 +191,25 @@ impl Denied {
             Denial::Unbound(actor) => {
                 self.unbound.insert(*actor);
             }
+        }
+    }
+
+    /// Both.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.locked.extend(&other.locked);
+        self.revoked.extend(&other.revoked);
+        for (ca, time) in &other.retired {
+            self.add(&Denial::Retired { ca: *ca, time: *time });
+        }
+        for (ca, limits) in &other.limits {
+            self.add(&Denial::Limited { ca: *ca, limits: limits.clone() });
+        }
+        self.serials.extend(&other.serials);
+        self.removed.extend(&other.removed);
+        self.unbound.extend(&other.unbound);
+        self.settings.extend(&other.settings);
+        for (actor, roles) in &other.roles_lost {
+            *self.roles_lost.entry(*actor).or_default() |= roles;
         }
     }
 
@@ -236,9 +258,9 @@ mod tests {
     fn a_denial_ends_when_final_contains_it_but_not_by_an_earlier_one_of_the_same_target() {
         let mut pending = PendingDenials::default();
         pending.remember(LOCK, 100);
-        Sink::Final(&mut pending).deny(LOCK, 99);
+        Sink::Final(&mut pending, &[]).deny(LOCK, 99);
         assert_eq!(pending.blocks.len(), 1);
-        Sink::Final(&mut pending).deny(LOCK, 100);
+        Sink::Final(&mut pending, &[]).deny(LOCK, 100);
         assert!(pending.blocks.is_empty());
     }
 

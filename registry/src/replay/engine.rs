@@ -21,6 +21,8 @@ use crate::replay::denial::{Denial, Sink};
 use crate::replay::state::State;
 use crate::shard;
 
+pub(super) use governance::{each, parse_limits};
+
 type Outcome = Result<(), IgnoreReason>;
 
 /// The entry that is being applied.
@@ -74,6 +76,7 @@ impl Engine<'_> {
     fn apply(&mut self, placed: &PlacedEntry) {
         let at = placed.at;
         self.state.newest = self.state.newest.max(Some(at));
+        self.state.check_arrival(at, Meta::unpack(placed.entry.meta));
         let Some(Meta { kind, .. }) = Meta::unpack(placed.entry.meta) else {
             self.state.ignore(at, Kind(0), IgnoreReason::WrongShard);
             return;
@@ -95,12 +98,18 @@ impl Engine<'_> {
         if context.kind.class() == 0x00 && !context.by_roots() {
             return Err(IgnoreReason::NoRole);
         }
+        let decoded = Entry::decode(context.kind, &context.entry.data);
         if context.kind.is_critical() {
-            // None of them is known to this version, MIGRATE included.
-            self.state.upgrade.get_or_insert((context.kind, context.at));
-            return Err(IgnoreReason::UnknownKind);
+            // A critical entry that cannot be read is as unknown as one of a later version.
+            return match decoded {
+                Ok(entry) => self.state.crossing(context.at, &entry),
+                Err(_) => {
+                    self.state.upgrade.get_or_insert((context.kind, context.at));
+                    Err(IgnoreReason::UnknownKind)
+                }
+            };
         }
-        let entry = Entry::decode(context.kind, &context.entry.data)?;
+        let entry = decoded?;
         match context.kind.class() {
             0x00 => self.governance(context, entry),
             0x01 => self.directory(context, entry),

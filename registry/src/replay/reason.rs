@@ -102,6 +102,10 @@ reasons! {
     NotBound = "not-bound",
     /// A request, batch or delivery with values out of range.
     InvalidValue = "invalid-value",
+    /// Written after the heads by which the realm was left, and no denial.
+    Migrated = "migrated",
+    /// A MIGRATED that is not the first entry of its realm.
+    NotFirst = "not-first",
 }
 
 impl fmt::Display for IgnoreReason {

@@ -16,7 +16,8 @@ use crate::realm::{
     PublicData, Request, User,
 };
 use crate::records::{Records, Sets, SharedSet};
-use crate::replay::denial::Target;
+use crate::replay::denial::{Denial, Target};
+use crate::replay::legs::LegState;
 use crate::replay::settings::SettingsState;
 use crate::replay::{IgnoreReason, Ignored};
 
@@ -25,7 +26,10 @@ pub(super) const IGNORED_KEPT: usize = 4096;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct State {
+    /// The realm whose entries are applied now.
     pub(super) realm: B256,
+    /// The realms of the history; the last is `realm`.
+    pub(super) legs: Vec<LegState>,
     /// Entries seen, by shard.
     pub(super) next: Records<u64, u64>,
     pub(super) newest: Option<EntryRef>,
@@ -336,6 +340,16 @@ impl State {
         if state.roles_in(block) & roles == 0 { Err(IgnoreReason::NoRole) } else { Ok(()) }
     }
 
+    /// Whether `actor` may revoke certificates of `ca` in `block`: an issuer only those of CAs that list it.
+    pub(super) fn may_revoke(&self, actor: Address, ca: &Id, block: u64) -> Result<(), IgnoreReason> {
+        let roles = self.actors.get(&actor).map_or(0, |actor| actor.roles_ever_in(block));
+        let listed = || self.cas.get(ca).is_some_and(|record| record.ever_listed_in(&actor, block));
+        if actor.is_zero() || roles & Roles::REVOKER != 0 || listed() {
+            return Ok(());
+        }
+        Err(IgnoreReason::IssuerNotListed)
+    }
+
     /// The user or host for which the ledger key `actor` may write in `block`.
     pub(super) fn member(&self, actor: Address, block: u64) -> Result<Id, IgnoreReason> {
         let Some(state) = self.actors.get(&actor) else { return Err(IgnoreReason::NotBound) };
@@ -406,6 +420,37 @@ impl State {
         let in_doubt = |waiting: &WaitingRecord| waiting.admins().any(|admin| voids_from(admin).is_some());
         self.waiting.retain(|_, waiting| !waiting.counted_before(time) || in_doubt(waiting));
         self.doubted.retain(|_, (writer, block)| voids_from(writer).is_some_and(|first| first <= *block));
+    }
+
+    /// What is denied here and not in `other`, an earlier state of the same history: locks, revocations, retirements, tightened CA limits,
+    /// revoked serials, removals.
+    pub(super) fn denials_beyond(&self, other: &Self) -> Vec<Denial> {
+        let mut beyond = Vec::new();
+        let locks =
+            self.locks.iter().filter(|(target, block)| other.locks.get(*target).is_none_or(|lock| lock < block));
+        beyond.extend(locks.map(|(target, _)| Denial::Locked(*target)));
+        let last_lock =
+            |actor: &ActorState| actor.locked_now().then(|| actor.locks.last().map(|span| span.last)).flatten();
+        let actors = self.actors.iter().filter(|(address, actor)| {
+            last_lock(actor)
+                .is_some_and(|lock| other.actors.get(*address).and_then(last_lock).is_none_or(|before| before < lock))
+        });
+        beyond.extend(actors.map(|(address, _)| Denial::Locked(Target::Actor(*address))));
+        let revoked = self.revoked.iter().filter(|(target, _)| !other.revoked.contains_key(*target));
+        beyond.extend(revoked.map(|(target, _)| Denial::Revoked(*target)));
+        let retired = self.retired.iter().filter(|(ca, _)| !other.retired.contains_key(*ca));
+        beyond.extend(retired.map(|(ca, time)| Denial::Retired { ca: *ca, time: *time }));
+        for (id, record) in self.cas.iter() {
+            let limits = &record.ca.limits;
+            if other.cas.get(id).is_some_and(|before| before.ca.limits.intersect(limits) != before.ca.limits) {
+                beyond.push(Denial::Limited { ca: *id, limits: limits.clone() });
+            }
+        }
+        let serials = self.serials.iter().filter(|(key, _)| !other.serials.contains_key(*key));
+        beyond.extend(serials.map(|((ca, serial), _)| Denial::Serial { ca: *ca, serial: *serial }));
+        let removed = self.removed.iter().filter(|(id, _)| !other.removed.contains_key(*id));
+        beyond.extend(removed.map(|(id, _)| Denial::Removed(*id)));
+        beyond
     }
 
     /// Forgets the records of shards of class 3 and up that `wanted` does not want.

@@ -15,14 +15,14 @@ const ACTORS: [Address; 9] = [ROOTS, ADMIN, ADMIN_2, ISSUER, WATCHDOG, APPROVER,
 
 /// One entry, by numbers.
 #[derive(Debug, Clone)]
-struct Op {
-    step: u64,
-    actor: usize,
-    what: u8,
-    a: u8,
-    b: u8,
+pub(crate) struct Op {
+    pub(crate) step: u64,
+    pub(crate) actor: usize,
+    pub(crate) what: u8,
+    pub(crate) a: u8,
+    pub(crate) b: u8,
     /// Byte to change: position and mask.
-    bend: Option<(u16, u8)>,
+    pub(crate) bend: Option<(u16, u8)>,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -37,7 +37,7 @@ fn op() -> impl Strategy<Value = Op> {
     })
 }
 
-fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
+pub(crate) fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op(), 1..most)
 }
 
@@ -77,7 +77,7 @@ fn targets(op: &Op) -> Targets {
 }
 
 /// The entry of an op; its writer is the one that the contract would let write it, where `actor` is not.
-fn entry(op: &Op) -> (Address, Entry) {
+pub(crate) fn entry(op: &Op) -> (Address, Entry) {
     let (a, b) = (op.a, op.b);
     let r = [a; 16];
     let actor = ACTORS[op.actor];
@@ -240,7 +240,7 @@ fn entry(op: &Op) -> (Address, Entry) {
 }
 
 /// Writes the ops after what the log holds; returns the last block.
-fn write(log: &mut Log, from: u64, ops: &[Op]) -> u64 {
+pub(crate) fn write(log: &mut Log, from: u64, ops: &[Op]) -> u64 {
     let mut block = from;
     for op in ops {
         block += op.step;
@@ -262,7 +262,7 @@ fn write(log: &mut Log, from: u64, ops: &[Op]) -> u64 {
 }
 
 /// What a view allows, as facts that can be compared one by one.
-fn allowed(view: &Effective) -> BTreeSet<String> {
+pub(crate) fn allowed(view: &Effective) -> BTreeSet<String> {
     // What belongs to a user or host that is locked or revoked allows nothing.
     let active = |id: &Id| {
         view.users.get(id).is_none_or(|user| user.state == State::Active)
@@ -322,7 +322,7 @@ fn allowed(view: &Effective) -> BTreeSet<String> {
 }
 
 /// What a view denies whatever else it says.
-fn denied(view: &Effective) -> BTreeSet<String> {
+pub(crate) fn denied(view: &Effective) -> BTreeSet<String> {
     let mut facts = BTreeSet::new();
     facts.extend(view.locked_keys.iter().map(|key| format!("locked {key}")));
     facts.extend(view.revoked_keys.iter().map(|key| format!("revoked {key}")));

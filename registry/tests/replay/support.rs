@@ -57,8 +57,20 @@ impl Log {
     }
 
     pub(crate) fn add_raw(&mut self, block: u64, actor: Address, kind: Kind, shard: u64, data: Bytes) -> PlacedEntry {
+        self.add_at((block, time(block)), actor, kind, shard, data)
+    }
+
+    /// At a block and a time.
+    pub(crate) fn add_at(
+        &mut self,
+        (block, time): (u64, u64),
+        actor: Address,
+        kind: Kind,
+        shard: u64,
+        data: Bytes,
+    ) -> PlacedEntry {
         let index = self.next.entry(shard).or_default();
-        let at = EntryRef { block, shard, index: *index, time: time(block) };
+        let at = EntryRef { block, shard, index: *index, time };
         *index += 1;
         let meta = Meta { kind, prev_block: 0, time: at.time }.pack();
         let placed = PlacedEntry { at, entry: LogEntry { shard, actor, meta, data } };

@@ -9,7 +9,7 @@ use countersign_certificate::Id;
 
 use super::governance::{each, parse_limits};
 use super::{Context, Engine, Outcome};
-use crate::entries::{Entry, Roles};
+use crate::entries::Entry;
 use crate::replay::IgnoreReason;
 use crate::replay::denial::{Denial, Target};
 
@@ -68,7 +68,7 @@ impl Engine<'_> {
                 Ok(())
             }
             Entry::CertRevoke { ca, serials } => {
-                self.may_revoke(context, &ca)?;
+                self.state.may_revoke(context.actor, &ca, block)?;
                 for serial in serials {
                     let shard = self
                         .state
@@ -82,15 +82,5 @@ impl Engine<'_> {
             }
             _ => Err(IgnoreReason::UnknownKind),
         }
-    }
-
-    fn may_revoke(&self, context: Context<'_>, ca: &Id) -> Outcome {
-        let block = context.at.block;
-        let roles = self.state.actors.get(&context.actor).map_or(0, |actor| actor.roles_ever_in(block));
-        let listed = || self.state.cas.get(ca).is_some_and(|record| record.ever_listed_in(&context.actor, block));
-        if context.by_roots() || roles & Roles::REVOKER != 0 || listed() {
-            return Ok(());
-        }
-        Err(IgnoreReason::IssuerNotListed)
     }
 }

@@ -166,7 +166,7 @@ impl Engine<'_> {
 }
 
 /// CA limits as a payload carries them.
-pub(super) fn parse_limits(
+pub(in crate::replay) fn parse_limits(
     max_ttl: u64,
     logins: &[String],
     issuers: &[alloy_primitives::Address],
@@ -179,7 +179,7 @@ pub(super) fn parse_limits(
 }
 
 /// The targets of a lock, unlock or revocation, each once.
-pub(super) fn each(targets: &Targets) -> Vec<Target> {
+pub(in crate::replay) fn each(targets: &Targets) -> Vec<Target> {
     let all: Vec<Target> = match targets {
         Targets::Keys(keys) => keys.iter().copied().map(Target::Key).collect(),
         Targets::Users(ids) => ids.iter().copied().map(Target::User).collect(),

@@ -1,0 +1,137 @@
+//! Signatures by a key, checked as the contract checks them, without a chain: ECDSA and P-256, plain or as a WebAuthn assertion.
+//!
+//! `docs/spec/registry.md` has the forms. It refuses a high s, which would make a second signature of the first, and whatever only
+//! a chain can judge: a contract wallet's signature has no form of its own here.
+
+use alloy_primitives::{Address, B256, Signature, U256, keccak256};
+use p256::ecdsa::VerifyingKey;
+use p256::ecdsa::signature::hazmat::PrehashVerifier;
+use sha2::{Digest as _, Sha256};
+
+/// r ‖ s ‖ v.
+const ECDSA_BYTES: usize = 65;
+/// r ‖ s ‖ x ‖ y.
+const P256_BYTES: usize = 128;
+/// Hash of the relying party, flags, counter.
+const AUTHENTICATOR_DATA_MIN: usize = 37;
+/// Flags of a person present and verified.
+const UP_AND_UV: u8 = 0b101;
+
+/// Why a signature does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// In a form of keys, but not by this one over this.
+    #[error("not by this key over this content")]
+    Wrong,
+    /// s in the upper half, or no number of the curve at all.
+    #[error("s is not in the lower half of its range")]
+    HighS,
+    /// A recovery value that is not 27 or 28.
+    #[error("v is {v}, expected 27 or 28")]
+    V {
+        /// The last byte.
+        v: u8,
+    },
+    /// A WebAuthn assertion without a verified person.
+    #[error("the authenticator did not verify who is there")]
+    NotVerified,
+    /// In no form of keys.
+    #[error(
+        "{length} bytes are no ECDSA or P-256 signature; one by a contract wallet cannot be checked without its chain"
+    )]
+    NotByKey {
+        /// How long it is.
+        length: usize,
+    },
+}
+
+/// The address that stands for a P-256 key: the last 20 bytes of keccak256("p256" ‖ x ‖ y).
+#[must_use]
+pub fn p256_address(x: &[u8; 32], y: &[u8; 32]) -> Address {
+    Address::from_word(keccak256([b"p256".as_slice(), x, y].concat()))
+}
+
+/// Checks a signature by `signer` over a digest.
+///
+/// # Errors
+/// Why it does not count.
+pub fn verify(signer: Address, digest: &B256, signature: &[u8]) -> Result<(), SignatureError> {
+    let not_by_key = SignatureError::NotByKey { length: signature.len() };
+    if let Ok(ecdsa) = <&[u8; ECDSA_BYTES]>::try_from(signature) {
+        return verify_ecdsa(signer, digest, ecdsa);
+    }
+    let Some((key_and_numbers, rest)) = signature.split_first_chunk::<P256_BYTES>() else { return Err(not_by_key) };
+    if rest.is_empty() {
+        return verify_p256(signer, digest.0, key_and_numbers);
+    }
+    let (authenticator_data, rest_of_client_data) = split_assertion(rest).ok_or(not_by_key)?;
+    let flags = authenticator_data.get(32).copied().unwrap_or_default();
+    if flags & UP_AND_UV != UP_AND_UV {
+        return Err(SignatureError::NotVerified);
+    }
+    let challenge = base64_url(&digest.0);
+    let client_data =
+        [b"{\"type\":\"webauthn.get\",\"challenge\":\"".as_slice(), &challenge, b"\"", rest_of_client_data].concat();
+    let signed = Sha256::new().chain_update(authenticator_data).chain_update(Sha256::digest(&client_data)).finalize();
+    verify_p256(signer, signed.into(), key_and_numbers)
+}
+
+fn verify_ecdsa(signer: Address, digest: &B256, signature: &[u8; ECDSA_BYTES]) -> Result<(), SignatureError> {
+    let [numbers @ .., v] = signature;
+    let parity = match v {
+        27 => false,
+        28 => true,
+        v => return Err(SignatureError::V { v: *v }),
+    };
+    let (r, s) = numbers.split_at(32);
+    let (r, s) = (U256::from_be_slice(r), U256::from_be_slice(s));
+    let signature = Signature::new(r, s, parity);
+    if signature.normalize_s().is_some() {
+        return Err(SignatureError::HighS);
+    }
+    match signature.recover_address_from_prehash(digest) {
+        Ok(by) if by == signer && !signer.is_zero() => Ok(()),
+        _ => Err(SignatureError::Wrong),
+    }
+}
+
+fn verify_p256(signer: Address, hash: [u8; 32], signature: &[u8; P256_BYTES]) -> Result<(), SignatureError> {
+    let (numbers, key) = signature.split_at(64);
+    let mut point = [4; 65];
+    for (byte, of_key) in point.iter_mut().skip(1).zip(key) {
+        *byte = *of_key;
+    }
+    if Address::from_word(keccak256([b"p256".as_slice(), key].concat())) != signer {
+        return Err(SignatureError::Wrong);
+    }
+    let key = VerifyingKey::from_sec1_bytes(&point).map_err(|_| SignatureError::Wrong)?;
+    let numbers = p256::ecdsa::Signature::from_slice(numbers).map_err(|_| SignatureError::Wrong)?;
+    if numbers.normalize_s().is_some() {
+        return Err(SignatureError::HighS);
+    }
+    key.verify_prehash(&hash, &numbers).map_err(|_| SignatureError::Wrong)
+}
+
+/// Authenticator data after its length, and what follows.
+fn split_assertion(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    if length < AUTHENTICATOR_DATA_MIN {
+        return None;
+    }
+    rest.split_at_checked(length)
+}
+
+/// Base64url of 32 bytes, without padding: 43 characters.
+fn base64_url(bytes: &[u8; 32]) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let character = |bits: u32| ALPHABET.get(usize::try_from(bits & 63).unwrap_or(0)).copied().unwrap_or(b'A');
+    let mut text = Vec::with_capacity(44);
+    for chunk in bytes.chunks(3) {
+        let of = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+        let bits = (of(0) << 16) | (of(1) << 8) | of(2);
+        text.extend([18, 12, 6, 0].map(|shift| character(bits >> shift)));
+    }
+    text.truncate(43);
+    text
+}
