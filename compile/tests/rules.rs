@@ -13,6 +13,7 @@ use countersign_registry::realm::{
     Approval, Batch, BatchState, BlockRef, Ca, CaLimits, CaPurpose, CaState, EntryRef, Grant, GrantTarget, Group, Host,
     Hours, Key, Refusal, Removed, Request, State, Subject, User,
 };
+use countersign_registry::replay::Leg;
 use countersign_registry::{Address, B256, Bytes, Records, SharedSet};
 use countersign_snapshot as snapshot;
 use countersign_snapshot::{AccessTables, AccountsTables, HostState, KeyState, UserState, Verdict};
@@ -57,6 +58,7 @@ fn grant(index: u64, subject: Subject, target: GrantTarget, via: u8) -> Grant {
 fn realm() -> Effective {
     Effective {
         realm: B256::repeat_byte(0xaa),
+        legs: vec![Leg { realm: B256::repeat_byte(0xaa), arrived: None }],
         final_block: BlockRef { number: 900, time: NOW - 400 },
         latest_block: BlockRef { number: 1_000, time: NOW },
         settings: Settings {

@@ -476,9 +476,9 @@ fn encodings_and_kinds_without_meaning_are_told_apart() {
     assert_eq!(Entry::decode(Kind::USER_ADD, &[]), Err(EntryError::Empty));
     assert_eq!(Entry::decode(Kind::USER_ADD, &[1, 2, 3]), Err(EntryError::Sealed));
     assert_eq!(Entry::decode(Kind::USER_ADD, &[2]), Err(EntryError::Encoding(2)));
-    for kind in [Kind::MIGRATE, Kind(0x0703), Kind(0x0803), Kind(0x0209), Kind(0x0fff)] {
+    for kind in [Kind(0x0082), Kind(0x0703), Kind(0x0803), Kind(0x0209), Kind(0x0fff)] {
         assert_eq!(Entry::decode(kind, &[0]), Err(EntryError::UnknownKind(kind)));
     }
-    assert!(Kind::MIGRATE.is_critical() && Kind(0x00ff).is_critical());
+    assert!(Kind::MIGRATE.is_critical() && Kind::MIGRATED.is_critical() && Kind(0x00ff).is_critical());
     assert!(!Kind::REVOKE.is_critical() && !Kind(0x0180).is_critical());
 }
