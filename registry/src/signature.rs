@@ -37,7 +37,7 @@ pub enum SignatureError {
     NotVerified,
     /// In no form of keys.
     #[error(
-        "{length} bytes are no ECDSA or P-256 signature; one by a contract wallet cannot be checked without its chain"
+        "{length} bytes are no ECDSA or P-256 signature by this key; one by a contract wallet cannot be checked without its chain"
     )]
     NotByKey {
         /// How long it is.
@@ -62,7 +62,7 @@ pub fn verify(signer: Address, digest: &B256, signature: &[u8]) -> Result<(), Si
     }
     let Some((key_and_numbers, rest)) = signature.split_first_chunk::<P256_BYTES>() else { return Err(not_by_key) };
     if rest.is_empty() {
-        return verify_p256(signer, digest.0, key_and_numbers);
+        return verify_p256(signer, digest.0, key_and_numbers, signature.len());
     }
     let (authenticator_data, rest_of_client_data) = split_assertion(rest).ok_or(not_by_key)?;
     let flags = authenticator_data.get(32).copied().unwrap_or_default();
@@ -73,7 +73,7 @@ pub fn verify(signer: Address, digest: &B256, signature: &[u8]) -> Result<(), Si
     let client_data =
         [b"{\"type\":\"webauthn.get\",\"challenge\":\"".as_slice(), &challenge, b"\"", rest_of_client_data].concat();
     let signed = Sha256::new().chain_update(authenticator_data).chain_update(Sha256::digest(&client_data)).finalize();
-    verify_p256(signer, signed.into(), key_and_numbers)
+    verify_p256(signer, signed.into(), key_and_numbers, signature.len())
 }
 
 fn verify_ecdsa(signer: Address, digest: &B256, signature: &[u8; ECDSA_BYTES]) -> Result<(), SignatureError> {
@@ -95,14 +95,20 @@ fn verify_ecdsa(signer: Address, digest: &B256, signature: &[u8; ECDSA_BYTES]) -
     }
 }
 
-fn verify_p256(signer: Address, hash: [u8; 32], signature: &[u8; P256_BYTES]) -> Result<(), SignatureError> {
+fn verify_p256(
+    signer: Address,
+    hash: [u8; 32],
+    signature: &[u8; P256_BYTES],
+    length: usize,
+) -> Result<(), SignatureError> {
     let (numbers, key) = signature.split_at(64);
     let mut point = [4; 65];
     for (byte, of_key) in point.iter_mut().skip(1).zip(key) {
         *byte = *of_key;
     }
+    // The contract would ask the signer's code, if it has any.
     if Address::from_word(keccak256([b"p256".as_slice(), key].concat())) != signer {
-        return Err(SignatureError::Wrong);
+        return Err(SignatureError::NotByKey { length });
     }
     let key = VerifyingKey::from_sec1_bytes(&point).map_err(|_| SignatureError::Wrong)?;
     let numbers = p256::ecdsa::Signature::from_slice(numbers).map_err(|_| SignatureError::Wrong)?;
