@@ -411,6 +411,7 @@ impl Agent {
     fn write_status(&mut self) {
         self.status.at = (self.clocks)().map_or(self.status.at, |clock| clock.unix_secs);
         self.status.deliveries = self.state.receiving.status();
+        self.status.renewals = self.state.renewal_status();
         if let Err(error) = self.status.write(&self.directory) {
             let line = Line::reason(Reason::StatusIo).field("message", crate::log::chain(&error));
             self.log.line(Level::Warning, &line);
@@ -463,5 +464,6 @@ fn first_status(identity: &Identity, state: &State, now_secs: u64) -> Status {
         failures: 0,
         counts: BTreeMap::new(),
         deliveries: Vec::new(),
+        renewals: Vec::new(),
     }
 }

@@ -169,6 +169,53 @@ pub struct PayloadRule {
     /// A command to run after the files changed: program and arguments, no shell.
     #[serde(default)]
     pub reload: Option<Command>,
+    /// Has this device ask for its certificate itself, and for the next one before that ends.
+    #[serde(default)]
+    pub renew: Option<Renew>,
+}
+
+/// What this device asks for, in the name of the user that its ledger key is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Renew {
+    /// Record id of the host that the certificate is for.
+    #[serde(deserialize_with = "record_id")]
+    pub host: Id,
+    /// The login there.
+    pub login: String,
+    /// How long a certificate is to live, seconds.
+    pub ttl_secs: NonZeroU64,
+    /// How long before its end the next one is asked for, seconds; a third of its life by default.
+    #[serde(default)]
+    pub before_secs: Option<NonZeroU64>,
+    /// How long an answer is waited for before another request is made, seconds.
+    #[serde(default = "default_answer")]
+    pub answer_secs: NonZeroU64,
+    /// For approvers.
+    #[serde(default = "default_reason")]
+    pub reason: String,
+}
+
+impl Renew {
+    fn problem(&self) -> Option<&'static str> {
+        let login = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+        if self.host.is_zero() {
+            return Some("expected the record id of the host that the certificate is for, not zeros");
+        }
+        if self.login.is_empty() || self.login.len() > 32 || !self.login.chars().all(login) {
+            return Some("expected a login of 1 to 32 letters, digits and ._-");
+        }
+        if self.before_secs.is_some_and(|before| before >= self.ttl_secs) {
+            return Some("expected before-secs below ttl-secs: else each certificate is replaced as soon as it comes");
+        }
+        if self.answer_secs.get() < 60 {
+            return Some("expected answer-secs of at least 60: requests cost gas");
+        }
+        if self.reason.len() > 256 || self.reason.chars().any(char::is_control) {
+            return Some("expected a reason of at most 256 bytes on one line");
+        }
+        None
+    }
 }
 
 impl Config {
@@ -243,13 +290,53 @@ impl Config {
             if rule.key_pairs && rule.kind != RuleKind::SshCertificate {
                 return Err(value(format!("payload {}: key-pairs", rule.name), "is for ssh-certificate only"));
             }
+            if let Some(renew) = &rule.renew {
+                let refuse = |problem| Err(value(format!("payload {}: renew", rule.name), problem));
+                if rule.kind != RuleKind::SshCertificate {
+                    return refuse("is for ssh-certificate only");
+                }
+                if rule.key_pairs {
+                    return refuse("does not go with key-pairs: the key is made here and never replaced");
+                }
+                if let Some(problem) = renew.problem() {
+                    return refuse(problem);
+                }
+            }
         }
+        self.check_own_files(path)?;
         let sealed = self.payload.iter().any(|rule| rule.kind != RuleKind::PublicData);
         if sealed && self.device.is_none() {
             return Err(value("payload".to_owned(), "deliveries need a [device] table with this device's keys"));
         }
         if sealed && self.block_store.is_empty() {
             return Err(value("payload".to_owned(), "deliveries need a [[block-store]] to fetch from"));
+        }
+        Ok(())
+    }
+
+    /// A payload's files must never take the place of what the agent itself lives on: the sender would decide over that.
+    fn check_own_files(&self, path: &Path) -> Result<(), ConfigError> {
+        let mut own: Vec<&Path> = vec![path, self.realm_file.as_path()];
+        if let Some(device) = &self.device {
+            own.extend([&device.ledger_key, &device.ledger_password_file, &device.sealing_key].map(AbsolutePath::as_path));
+        }
+        let (state, snapshot) = (self.state_dir.as_path(), self.snapshot_dir());
+        for rule in &self.payload {
+            for suffix in ["", ".pub", "-cert.pub", ".key", ".crt"] {
+                let mut file = rule.path.as_path().as_os_str().to_owned();
+                file.push(suffix);
+                let file = PathBuf::from(file);
+                let refuse = |problem: &str| {
+                    let field = format!("payload {}: path", rule.name);
+                    Err(ConfigError::Value { path: path.to_owned(), field, problem: problem.to_owned() })
+                };
+                if own.contains(&file.as_path()) {
+                    return refuse("the agent's own configuration or one of the device's keys is there");
+                }
+                if file.starts_with(state) || file.starts_with(&snapshot) {
+                    return refuse("the agent's own files are there");
+                }
+            }
         }
         Ok(())
     }
@@ -295,6 +382,14 @@ impl TryFrom<String> for AbsolutePath {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct PayloadName(String);
+
+impl PayloadName {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl std::fmt::Display for PayloadName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -502,6 +597,15 @@ fn default_group() -> String {
     "countersign".to_owned()
 }
 
+fn default_reason() -> String {
+    "renewal".to_owned()
+}
+
+const fn default_answer() -> NonZeroU64 {
+    // As long as an issuer tries a request, where it is not told otherwise.
+    NonZeroU64::MIN.saturating_add(3_599)
+}
+
 fn default_owner() -> String {
     "root".to_owned()
 }
@@ -547,6 +651,12 @@ mod tests {
             "prekeys",
             "key-pairs",
             "reload",
+            "[payload.renew]",
+            "login",
+            "ttl-secs",
+            "before-secs",
+            "answer-secs",
+            "reason",
         ] {
             assert!(text.contains(field), "the example does not show `{field}`");
         }

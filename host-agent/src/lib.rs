@@ -13,6 +13,7 @@ pub mod log;
 pub mod notify;
 pub mod reason;
 pub mod receive;
+pub mod renewal;
 pub mod run;
 pub mod state;
 pub mod status;
@@ -21,5 +22,6 @@ pub mod verify;
 mod prekeys;
 mod publishing;
 mod receiving;
+mod renewing;
 
 pub use countersign_chain::files;

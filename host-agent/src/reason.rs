@@ -124,6 +124,20 @@ reasons! {
     DeliverySetting = "delivery-setting",
     /// The acknowledgement could not be logged.
     DeliveryAcknowledge = "delivery-acknowledge",
+    /// The device's own key, for which a certificate is to be asked, could not be made or read.
+    RenewKey = "renew-key",
+    /// The device's ledger key may not ask for certificates.
+    RenewUser = "renew-user",
+    /// No grant covers what is to be asked for.
+    RenewGrant = "renew-grant",
+    /// The device cannot pay for a request.
+    RenewFunds = "renew-funds",
+    /// A request could not be logged.
+    RenewLedger = "renew-ledger",
+    /// A request was denied.
+    RenewDenied = "renew-denied",
+    /// No certificate came for a request.
+    RenewUnanswered = "renew-unanswered",
 }
 
 impl std::fmt::Display for Reason {

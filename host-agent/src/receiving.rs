@@ -27,6 +27,7 @@ use crate::files::Ownership;
 use crate::log::{Level, Line, Log};
 use crate::prekeys::{Publishing, open_prekeys};
 use crate::reason::Reason;
+use crate::renewing::Asking;
 use crate::receive::{self, Applied, Found, KeyPairs, OutputRule, ReceiveError, Recipient, Sources};
 use crate::state::{DeliveryRecord, Receiving};
 use crate::status::{DeliveryStatus, Stage};
@@ -71,6 +72,7 @@ pub(crate) struct Receiver {
     /// Envelopes that a crash left unacknowledged were not looked for yet.
     fresh: bool,
     pub(crate) publishing: Publishing,
+    pub(crate) asking: Asking,
 }
 
 pub(crate) struct Ready {
@@ -173,6 +175,7 @@ impl Receiver {
             not_put_back: None,
             fresh: true,
             publishing: Publishing::default(),
+            asking: Asking::default(),
         };
         receiver.put_back(config, log);
         receiver
@@ -324,6 +327,9 @@ impl Agent {
             None => 0,
         };
         self.receive_public_data(effective).await;
+        if let Some(address) = self.receiver.device.as_ref().map(|device| device.sender.address()) {
+            self.tend_renewals(effective, address);
+        }
         if self.receiver.device.is_some() || self.receiver.takes_public_data {
             let own = self.receiver.device.as_ref().map(|device| device.sender.address());
             self.state.receiving.settle(effective, own);

@@ -83,6 +83,10 @@ pub async fn once(config: Config, log: Log, clocks: Clocks) -> Result<Outcome, A
         let failure = Failure::new(Reason::DeliveryPrekeys, "not on the ledger in time");
         agent.report(&failure);
     }
+    // Nor its requests half sent.
+    if timeout(ACKNOWLEDGE_DEADLINE, agent.finish_asking()).await.is_err() {
+        agent.report(&Failure::new(Reason::RenewLedger, "not on the ledger in time"));
+    }
     agent.flush();
     Ok(outcome)
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::{self, EnvelopeError, Identity};
 use crate::files::{Directory, FileError, Ownership, Secrecy};
 use crate::reason::Reason;
+use crate::renewal::Renewal;
 use crate::status::Stage;
 
 /// The file's name in the state directory.
@@ -41,6 +42,8 @@ pub struct State {
     pub replay: Replay,
     /// What became of deliveries.
     pub receiving: Receiving,
+    /// What became of certificates that this device asks for, by payload name.
+    pub renewals: BTreeMap<String, Renewal>,
 }
 
 /// What a snapshot was made of, and how old it was then.
@@ -133,6 +136,7 @@ impl State {
             cursor: Cursor::default(),
             replay: Replay::new(identity.realm),
             receiving: Receiving::default(),
+            renewals: BTreeMap::new(),
         })
     }
 
@@ -208,6 +212,8 @@ mod tests {
         };
         state.receiving.records.insert(Id([1; 16]), record);
         state.receiving.applied.insert("deploy".to_owned(), at);
+        let open = Some(crate::renewal::Open { id: Id([2; 16]), asked_secs: 90 });
+        state.renewals.insert("deploy".to_owned(), Renewal { open, failures: 3, ..Renewal::default() });
         state.highest_wall_secs = 123;
         state
     }

@@ -54,6 +54,55 @@ pub struct Status {
     pub counts: BTreeMap<String, u64>,
     /// Deliveries to this device that were seen lately, newest last.
     pub deliveries: Vec<DeliveryStatus>,
+    /// Certificates that this device asks for itself, by payload name.
+    #[serde(default)]
+    pub renewals: Vec<RenewalStatus>,
+}
+
+/// Where the renewal of a payload's certificate stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RenewalStatus {
+    /// The payload's name.
+    pub payload_name: String,
+    /// First second in which the certificate that is there does not count any more; none where there is none that counts.
+    pub expires: Option<u64>,
+    /// Whether another one is wanted by now.
+    pub renewing: bool,
+    /// Since when, by the ledger's time.
+    pub since: Option<u64>,
+    /// The request that is open.
+    pub request: Option<Id>,
+    /// Requests that came to nothing since the last certificate.
+    pub failures: u32,
+    /// Nothing is asked for before this time, where one has failed.
+    pub not_before: Option<u64>,
+    /// Why there is no other one yet, where something is wrong.
+    pub reason: Option<Reason>,
+    /// In words.
+    pub message: Option<String>,
+}
+
+impl RenewalStatus {
+    fn to_text(&self, now: u64) -> String {
+        let mut text = printable(&self.payload_name);
+        // Writing to a String cannot fail.
+        let _ = match self.expires {
+            Some(end) if end > now => write!(text, " expires in {} s", end.saturating_sub(now)),
+            Some(end) => write!(text, " expired {} s ago", now.saturating_sub(end)),
+            None => write!(text, " no certificate"),
+        };
+        if let Some(since) = self.since {
+            let _ = write!(text, ", renewing for {} s", now.saturating_sub(since));
+        }
+        if let Some(request) = self.request {
+            let _ = write!(text, ", request {request}");
+        }
+        if let Some(reason) = self.reason {
+            let _ = write!(text, " ({reason}: {})", printable(self.message.as_deref().unwrap_or_default()));
+        }
+        text
+    }
 }
 
 /// The snapshot that is there.
@@ -239,6 +288,9 @@ impl Status {
             }
             line("delivery", text);
         }
+        for renewal in &self.renewals {
+            line("certificate", renewal.to_text(now));
+        }
         out
     }
 }
@@ -305,6 +357,17 @@ mod tests {
                 message: Some("payload: digest".to_owned()),
                 at: 998,
             }],
+            renewals: vec![RenewalStatus {
+                payload_name: "ssh".to_owned(),
+                expires: Some(1_070),
+                renewing: true,
+                since: Some(1_000),
+                request: Some(Id([3; 16])),
+                failures: 1,
+                not_before: Some(1_005),
+                reason: Some(Reason::RenewLedger),
+                message: Some("no\u{7}".to_owned()),
+            }],
         }
     }
 
@@ -320,6 +383,7 @@ last success  15 s ago
 failing       2 times, last 11 s ago: endpoints-silent: none of 2 endpoints answered\u{fffd}[2J
 realm holds   1 cas, 4 users
 delivery      02020202020202020202020202020202 deploy refused (delivery-digest: payload: digest)
+certificate   ssh expires in 60 s, renewing for 10 s, request 03030303030303030303030303030303 (renew-ledger: no\u{fffd})
 ";
         assert_eq!(status().to_text(1010, &Ok(())), expected);
         let stale = status().to_text(1300, &Err("snapshot is from another boot".to_owned()));
@@ -336,6 +400,7 @@ delivery      02020202020202020202020202020202 deploy refused (delivery-digest: 
         assert_eq!(value["last-failure"]["reason"], "endpoints-silent");
         assert_eq!(value["deliveries"][0]["stage"], "refused");
         assert_eq!(value["published"]["valid-until"], 1290);
+        assert_eq!(value["renewals"][0]["not-before"], 1005);
         let read: Status = serde_json::from_str(&json).unwrap();
         assert_eq!(read, status());
         assert!(value.get("stale-because").is_none());

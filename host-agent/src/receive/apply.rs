@@ -5,7 +5,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::{Checked, ReceiveError, public_key_blob};
+use countersign_certificate::{Certificate, Id};
+use ssh_key::rand_core::OsRng;
+use ssh_key::{Algorithm, LineEnding, PrivateKey};
+
+use super::check::public_line;
+use super::{Checked, ReceiveError, certificate_blob, public_key_blob};
 use crate::files::{Directory, FileError, Owners, Ownership, Secrecy};
 
 /// The most that is read of a public key file, in bytes.
@@ -49,6 +54,58 @@ impl OutputRule {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Makes the device's own key for this payload where neither of its files is there, and its public half where only the private one
+    /// is: writing may have been cut off between the two. Returns whether anything was written; what is there is never replaced.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Write`]; [`ReceiveError::Malformed`] for a private key that does not read.
+    pub fn make_own_key(&self, comment: &str) -> Result<bool, ReceiveError> {
+        let malformed = |error: ssh_key::Error| ReceiveError::Malformed { part: "private key", problem: error.to_string() };
+        let (directory, name) = self.directory()?;
+        if directory.contains(&beside(&name, ".pub"))? {
+            return Ok(false);
+        }
+        let key = if directory.contains(&name)? {
+            let bytes = directory.read(&name, Secrecy::Public, PUBLIC_KEY_LIMIT)?;
+            PrivateKey::from_openssh(bytes.as_slice()).map_err(malformed)?
+        } else {
+            let mut key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).map_err(malformed)?;
+            key.set_comment(comment);
+            let text = key.to_openssh(LineEnding::LF).map_err(malformed)?;
+            directory.replace(&name, text.as_bytes(), self.ownership)?;
+            key
+        };
+        let line = public_line(key.public_key())?;
+        directory.replace(&beside(&name, ".pub"), line.as_bytes(), self.ownership)?;
+        Ok(true)
+    }
+
+    /// The certificate for `own_key` that is in place, if one is that reads.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Write`] where its file cannot be read.
+    pub fn held(&self, own_key: &[u8]) -> Result<Option<Held>, ReceiveError> {
+        let (directory, name) = self.directory()?;
+        let bytes = match directory.read(&beside(&name, "-cert.pub"), Secrecy::Public, PUBLIC_KEY_LIMIT) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let blob = std::str::from_utf8(&bytes).ok().and_then(|line| certificate_blob(line).ok());
+        let Some(blob) = blob else { return Ok(None) };
+        let Ok(certificate) = Certificate::parse(&blob) else { return Ok(None) };
+        if certificate.public_key != own_key {
+            return Ok(None);
+        }
+        Ok(Some(Held {
+            valid_after: certificate.valid_after,
+            valid_before: certificate.valid_before,
+            serial: certificate.serial.0,
+            request: certificate.scope().ok().flatten().map(|scope| scope.request),
+            ca_key: certificate.signature_key.to_vec(),
+        }))
     }
 
     /// Puts back what was kept for this rule's files, of whatever kind, by an [`Applied`] that was neither settled nor taken back.
@@ -100,6 +157,21 @@ impl OutputRule {
         let (directory, name) = Directory::of(&self.path, Owners::and(self.ownership.uid))?;
         Ok((directory, name.to_owned()))
     }
+}
+
+/// What a certificate in place says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Unix seconds.
+    pub valid_after: u64,
+    /// Unix seconds; the first second in which it does not count any more.
+    pub valid_before: u64,
+    /// Its serial.
+    pub serial: u64,
+    /// The request that it answers, where it says so.
+    pub request: Option<Id>,
+    /// The CA's key, SSH wire form.
+    pub ca_key: Vec<u8>,
 }
 
 /// Writes public data under the path itself.

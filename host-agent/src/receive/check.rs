@@ -207,6 +207,15 @@ fn check_private_key(text: &str) -> Result<(Vec<u8>, String), ReceiveError> {
             .verify(probe, &signature)
             .map_err(|_| malformed(PART, "its private and public halves do not belong together"))?;
     }
+    Ok((blob, public_line(public)?))
+}
+
+/// The line of a `.pub` file.
+///
+/// # Errors
+/// [`ReceiveError::Malformed`].
+pub(super) fn public_line(public: &ssh_key::PublicKey) -> Result<String, ReceiveError> {
+    let blob = public.to_bytes().map_err(|error| malformed("public key", error))?;
     let algorithm = public.algorithm();
     let mut line = format!("{} {}", algorithm.as_str(), STANDARD.encode(&blob));
     let comment: String = public.comment().chars().filter(|character| !character.is_control()).collect();
@@ -215,7 +224,7 @@ fn check_private_key(text: &str) -> Result<(Vec<u8>, String), ReceiveError> {
         line.push_str(&comment);
     }
     line.push('\n');
-    Ok((blob, line))
+    Ok(line)
 }
 
 fn line_blob(part: &'static str, line: &str) -> Result<Vec<u8>, ReceiveError> {

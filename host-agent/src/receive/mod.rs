@@ -11,7 +11,7 @@ mod envelope;
 mod sources;
 mod x509;
 
-pub use apply::{Applied, KeyPairs, OutputRule, apply, apply_public};
+pub use apply::{Applied, Held, KeyPairs, OutputRule, apply, apply_public};
 pub use check::{Checked, Part, certificate_blob, check, public_key_blob, suffixes};
 pub(crate) use envelope::look_noting;
 pub use envelope::{Found, Unsealed, envelopes, look};
