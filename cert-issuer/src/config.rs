@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::duration::parse_duration;
 use crate::mailing::PrekeyPolicy;
+use crate::rotate::setting::{self, Rotation};
 
 /// The most that is read of a configuration file, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -45,6 +46,16 @@ pub enum ConfigError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// A rotation that could not work.
+    #[error("configuration {path}: rotate {name}: {problem}")]
+    Rotation {
+        /// The file.
+        path: PathBuf,
+        /// The payload.
+        name: String,
+        /// What was expected.
+        problem: &'static str,
+    },
     /// Keys that do not go together.
     #[error("configuration {path}: {problem}")]
     Contradiction {
@@ -64,7 +75,7 @@ impl ConfigError {
             Self::Syntax { problem, .. } if problem.starts_with("duration") => {
                 Some("write a number and its unit, as in 5m".to_owned())
             }
-            Self::Encoding(_) | Self::Syntax { .. } | Self::Contradiction { .. } => {
+            Self::Encoding(_) | Self::Syntax { .. } | Self::Rotation { .. } | Self::Contradiction { .. } => {
                 Some("countersign-issuer(8) lists the keys, docs/examples/issuer.toml shows them".to_owned())
             }
         }
@@ -161,6 +172,9 @@ pub struct Config {
     /// When to give up on a delivery's acknowledgement.
     #[serde(default = "default_timeout")]
     pub delivery_timeout: Span,
+    /// What is made anew before it ends.
+    #[serde(default)]
+    pub rotate: Vec<Rotation>,
 }
 
 fn default_payload() -> String {
@@ -209,6 +223,19 @@ impl Config {
                 check_secret(key, path)?;
             }
         }
+        for rotation in &self.rotate {
+            let ca = rotation.host_ca.as_ref();
+            let of_ca = ca.into_iter().flat_map(|ca| [("ca-key", &ca.ca_key), ("ca-password-file", &ca.ca_password_file)]);
+            for (key, path) in of_ca {
+                if let Some(path) = path {
+                    check_secret(key, path)?;
+                }
+            }
+            if let Some(command) = &rotation.command {
+                countersign_agent::verify::check_program(command.program.as_path())
+                    .map_err(|source| ConfigError::Named { key: "command", source })?;
+            }
+        }
         check_state(&self.state)
     }
 
@@ -239,6 +266,19 @@ impl Config {
         {
             return contradiction("expected a block store that takes blocks: a directory or an IPFS node");
         }
+        let timeout = config.delivery_timeout.secs();
+        if let Some((name, problem)) = setting::contradiction(&config.rotate, &config.payload, timeout) {
+            return Err(ConfigError::Rotation { path: path.to_owned(), name, problem });
+        }
+        for ca in config.rotate.iter().filter_map(|rotation| rotation.host_ca.as_ref()) {
+            match (&ca.ca_key, &ca.ca_agent, &ca.ca_password_file) {
+                (Some(_), Some(_), _) | (None, None, _) => {
+                    return contradiction("rotate.host-ca: expected one of ca-key and ca-agent");
+                }
+                (None, Some(_), Some(_)) => return contradiction("rotate.host-ca: ca-password-file goes with ca-key"),
+                _ => {}
+            }
+        }
         Ok(config.based_at(path.parent().unwrap_or(Path::new(""))))
     }
 
@@ -255,6 +295,7 @@ impl Config {
             store: self.store.map(based),
             block_store: self.block_store.into_iter().map(|store| store.based_at(directory)).collect(),
             state: based(self.state),
+            rotate: self.rotate.into_iter().map(|rotation| rotation.based_at(directory)).collect(),
             ..self
         }
     }

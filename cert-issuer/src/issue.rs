@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_certificate::{BACKDATE_SECS, Id, RealmId, SCOPE_EXTENSION, Scope, Target};
+use countersign_certificate::{BACKDATE_SECS, CertType, Id, RealmId, SCOPE_EXTENSION, Scope, Target};
 use countersign_delivery::{BlockCid, LeavesContext, MAX_WATCHDOGS, PublicKey, SecretKey, Watchdog, seal_leaves};
 use countersign_registry::entries::{Entry, Kind, Roles, payload};
 use countersign_registry::realm::{Ca, CaPurpose, CaState, Grant};
@@ -97,6 +97,7 @@ pub fn prepare(effective: &Effective, signer: Signer<'_>, order: Order, now: u64
         critical_options.insert("source-address".to_owned(), choice.grant.source_addresses.join(","));
     }
     let fields = CertificateFields {
+        cert_type: CertType::User,
         public_key: order.public_key.clone(),
         nonce: random()?,
         serial,

@@ -16,6 +16,7 @@ pub mod mailing;
 mod notify;
 pub mod outbox;
 pub mod policy;
+pub mod rotate;
 pub mod run;
 pub mod service;
 pub mod ssh_agent;

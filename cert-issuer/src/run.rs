@@ -30,6 +30,9 @@ use crate::mailing::{self, PREKEY_DAYS, PrekeyPolicy};
 use crate::notify;
 use crate::outbox::{Due, Outbox};
 use crate::policy::Order;
+use crate::rotate::book::BookError;
+use crate::rotate::setting::HostCaSetting;
+use crate::rotate::{Hands, RotationStatus, Rotations};
 use crate::service::{Issuer, Window};
 use crate::ssh_agent::SshAgent;
 use crate::turns::Turns;
@@ -55,6 +58,9 @@ pub enum StartError {
     /// A watchdog's notes.
     #[error(transparent)]
     Sent(#[from] crate::watch::sent::SentError),
+    /// The books of rotations.
+    #[error(transparent)]
+    Rotation(#[from] BookError),
     /// A file or directory.
     #[error("{path}: {source}")]
     File {
@@ -90,7 +96,7 @@ impl StartError {
             Self::Issue(error) => error.hint(),
             Self::Mode { path, .. } => Some(format!("chmod 600 {}", path.display())),
             Self::Ca { .. } => Some("list the realm's CAs with `countersign ca list`".to_owned()),
-            Self::Answered(_) | Self::Sent(_) | Self::File { .. } => None,
+            Self::Answered(_) | Self::Sent(_) | Self::Rotation(_) | Self::File { .. } => None,
         }
     }
 }
@@ -118,8 +124,21 @@ pub struct Status {
     pub pending: BTreeMap<String, String>,
     /// Deliveries that are not acknowledged yet.
     pub undelivered: usize,
+    /// What is made anew before it ends, by payload name.
+    #[serde(default)]
+    pub rotations: BTreeMap<String, RotationStatus>,
     /// The last failure, if it still stands.
     pub error: Option<String>,
+}
+
+/// What there is to do.
+enum Work {
+    /// Nothing.
+    None,
+    /// Nothing that anybody may have asked for just now.
+    Own,
+    /// Perhaps to answer somebody.
+    Asked,
 }
 
 /// The running service.
@@ -141,6 +160,7 @@ pub struct Service {
     status: Status,
     /// What stores said that failed, as long as it stands.
     complaints: BTreeMap<&'static str, String>,
+    rotations: Rotations,
 }
 
 impl Service {
@@ -158,7 +178,14 @@ impl Service {
         let outbox = Outbox::open(&config.state.join("outbox")).map_err(IssueError::from)?;
         let answered = Answered::open(&config.state.join("answered"))?;
         let view = View::read_with(&realm, 1, Spill::into_directory(&config.state)).await.map_err(IssueError::from)?;
-        let (ca, key) = open_ca(&config, &view.effective)?;
+        let (ca, key) = open_ca(&CaNames::of(&config), &view.effective)?;
+        let mut host_cas = BTreeMap::new();
+        for rotation in &config.rotate {
+            if let Some(ca) = &rotation.host_ca {
+                host_cas.insert(rotation.name.as_str().to_owned(), open_ca(&CaNames::of_hosts(ca), &view.effective)?);
+            }
+        }
+        let rotations = Rotations::open(config.rotate.clone(), host_cas, &config.state)?;
         let (issuer, format) = (actor.address().to_string(), STATUS_FORMAT);
         let status = Status { format, issuer, ca: ca.to_string(), ..Status::default() };
         let mut ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
@@ -183,6 +210,7 @@ impl Service {
             let_go,
             status,
             complaints: BTreeMap::new(),
+            rotations,
         })
     }
 
@@ -194,13 +222,7 @@ impl Service {
         let mut first = true;
         loop {
             let step = async {
-                let done = self.step(&mut say).await;
-                let error = done.err().map(|error| error.to_string());
-                if error.is_some() && error != self.status.error {
-                    say(&format!("event=failed message={:?}", error.clone().unwrap_or_default()));
-                }
-                self.status.error = error;
-                self.write_status(&mut say);
+                self.look(&mut say).await;
                 let pending = self.status.pending.len();
                 notify::cycle(first, &format!("{} issued, {pending} pending", self.status.issued));
                 first = false;
@@ -216,31 +238,65 @@ impl Service {
         }
     }
 
+    /// One look at the ledger, what follows from it, and the status that tells it. `say` as for [`Self::run`].
+    pub async fn look(&mut self, say: &mut impl FnMut(&str)) {
+        let done = self.step(say).await;
+        let error = done.err().map(|error| error.to_string());
+        if error.is_some() && error != self.status.error {
+            say(&format!("event=failed message={:?}", error.clone().unwrap_or_default()));
+        }
+        self.status.error = error;
+        self.write_status(say);
+    }
+
+    /// What it last did.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
     /// One look at the ledger, and what follows from it.
     ///
     /// # Errors
     /// [`IssueError`] for what concerns more than one request.
     async fn step(&mut self, say: &mut impl FnMut(&str)) -> Result<(), IssueError> {
-        if !self.has_work().await? {
-            return Ok(());
+        match self.work().await? {
+            Work::None => return Ok(()),
+            Work::Own => {}
+            // Others may be asking at this very moment: one transaction for all of them.
+            Work::Asked => tokio::time::sleep(self.config.window.duration()).await,
         }
         self.unfinished = true;
-        // Others may be asking at this very moment: one transaction for all of them.
-        tokio::time::sleep(self.config.window.duration()).await;
         let view = View::read_with(&self.realm, self.days_back(), Spill::into_directory(&self.config.state)).await?;
         self.status.latest_block = view.effective.latest_block.number;
-        let now = unix_secs();
+        // A clock that is behind the ledger would make certificates that have ended when they come.
+        let now = unix_secs().max(view.effective.latest_block.time);
         let orders = self.open_requests(&view.effective, now);
-        if !orders.is_empty() {
-            self.answer(&view, orders, now, say).await?;
-        }
+        let answered = if orders.is_empty() { Ok(()) } else { self.answer(&view, orders, now, say).await };
+        // A request that cannot be answered must not keep a secret from being replaced.
+        self.rotate(&view, say).await;
+        answered?;
         self.sweep(&view, now, say).await?;
         self.unfinished = false;
         Ok(())
     }
 
+    async fn rotate(&mut self, view: &View, say: &mut impl FnMut(&str)) {
+        let hands = Hands {
+            view,
+            issuer: &self.issuer,
+            sealing: &self.sealing,
+            stores: &self.stores,
+            outbox: &self.outbox,
+            prekeys: self.config.prekeys,
+            holds: self.realm.profile.stuck_secs.saturating_mul(10),
+        };
+        self.rotations.tend(hands, say).await;
+        self.status.rotations.clone_from(self.rotations.status());
+    }
+
     /// Whether anything happened that may concern this service, or something is unfinished.
-    async fn has_work(&mut self) -> Result<bool, IssueError> {
+    async fn work(&mut self) -> Result<Work, IssueError> {
         let heads = self.ledger.heads().await?;
         let shards = wanted_shards(heads.latest.time, countersign_registry::shard::DAY_SECS);
         let update = self.ledger.update(&self.cursor, &heads, &shards).await?;
@@ -249,7 +305,11 @@ impl Service {
         let news = new.into_iter().any(|(shard, entries)| concerns(*shard) && !entries.is_empty());
         self.status.latest_block = heads.latest.number;
         self.cursor = update.cursor;
-        Ok(news || self.unfinished || !self.status.pending.is_empty() || self.status.undelivered > 0)
+        let rotates = self.rotations.has_work(heads.latest.time);
+        if news || self.unfinished || !self.status.pending.is_empty() {
+            return Ok(Work::Asked);
+        }
+        Ok(if rotates || self.status.undelivered > 0 { Work::Own } else { Work::None })
     }
 
     fn days_back(&self) -> u64 {
@@ -486,19 +546,39 @@ pub fn read_status(config: &Config) -> Result<Status, StartError> {
     read_json(&config.state)
 }
 
-fn open_ca(config: &Config, effective: &Effective) -> Result<(Id, CaKey), StartError> {
-    let refuse = |problem| StartError::Ca { name: config.ca.clone(), problem };
-    let by_id = config.ca.parse::<Id>().ok().filter(|id| effective.cas.contains_key(id));
-    let mut named = effective.cas.iter().filter(|(_, ca)| ca.name == config.ca).map(|(id, _)| *id);
+/// What the configuration calls a CA and its key.
+struct CaNames<'a> {
+    name: &'a str,
+    key: Option<&'a Path>,
+    agent: Option<&'a Path>,
+    password_file: Option<&'a Path>,
+}
+
+impl<'a> CaNames<'a> {
+    fn of(config: &'a Config) -> Self {
+        let (key, agent) = (config.ca_key.as_deref(), config.ca_agent.as_deref());
+        Self { name: &config.ca, key, agent, password_file: config.ca_password_file.as_deref() }
+    }
+
+    fn of_hosts(ca: &'a HostCaSetting) -> Self {
+        let (key, agent) = (ca.ca_key.as_deref(), ca.ca_agent.as_deref());
+        Self { name: &ca.ca, key, agent, password_file: ca.ca_password_file.as_deref() }
+    }
+}
+
+fn open_ca(config: &CaNames<'_>, effective: &Effective) -> Result<(Id, CaKey), StartError> {
+    let refuse = |problem| StartError::Ca { name: config.name.to_owned(), problem };
+    let by_id = config.name.parse::<Id>().ok().filter(|id| effective.cas.contains_key(id));
+    let mut named = effective.cas.iter().filter(|(_, ca)| ca.name == config.name).map(|(id, _)| *id);
     let id = match (by_id, named.next(), named.next()) {
         (Some(id), ..) | (None, Some(id), None) => id,
         (None, Some(_), Some(_)) => return Err(refuse("several CAs have this name; expected an id")),
         (None, None, _) => return Err(refuse("not on the ledger of this realm (new CAs count once they are final)")),
     };
     let record = effective.cas.get(&id).ok_or_else(|| refuse("not on the ledger of this realm"))?;
-    let key = match (&config.ca_key, &config.ca_agent) {
+    let key = match (config.key, config.agent) {
         (Some(path), _) => {
-            let password = || match &config.ca_password_file {
+            let password = || match config.password_file {
                 Some(file) => first_line(file),
                 None => Err(refuse("its key file is encrypted; expected ca-password-file")),
             };

@@ -1,4 +1,4 @@
-//! Lays out the bytes of a user certificate, before it has a log proof or a signature (the *pre-certificate* of
+//! Lays out the bytes of a certificate, before it has a log proof or a signature (the *pre-certificate* of
 //! `docs/spec/certificate.md`), and joins the signature to them.
 //!
 //! The layout is OpenSSH's `PROTOCOL.certkeys`. Options are written in lexical order, each name once. This module refuses what
@@ -7,10 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use countersign_certificate::CertType;
 use thiserror::Error;
-
-/// The certificate type number of user certificates.
-const USER_CERTIFICATE: u32 = 1;
 
 /// Why a certificate cannot be laid out.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -40,9 +38,11 @@ pub enum WireError {
     },
 }
 
-/// What a user certificate says, apart from its log proof and its signature.
+/// What a certificate says, apart from its log proof and its signature.
 #[derive(Debug, Clone)]
 pub struct CertificateFields {
+    /// Whom it speaks for.
+    pub cert_type: CertType,
     /// The certified key, SSH wire form.
     pub public_key: Vec<u8>,
     /// Random bytes, so that nobody can predict what is signed.
@@ -90,7 +90,11 @@ impl CertificateFields {
         put_string(&mut out, &self.nonce)?;
         out.extend_from_slice(key_fields);
         out.extend_from_slice(&self.serial.to_be_bytes());
-        out.extend_from_slice(&USER_CERTIFICATE.to_be_bytes());
+        let cert_type: u32 = match self.cert_type {
+            CertType::User => 1,
+            CertType::Host => 2,
+        };
+        out.extend_from_slice(&cert_type.to_be_bytes());
         put_string(&mut out, self.key_id.as_bytes())?;
         put_string(&mut out, &principals)?;
         out.extend_from_slice(&self.valid_after.to_be_bytes());
@@ -177,6 +181,7 @@ mod tests {
         let ca = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap();
         let subject = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap();
         let fields = CertificateFields {
+            cert_type: CertType::User,
             public_key: subject.public_key().to_bytes().unwrap(),
             nonce: [7; 32],
             serial: 42,

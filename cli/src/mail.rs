@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use alloy_primitives::{Address, Bytes};
 use clap::Args;
-use countersign_agent::receive::check_x509_key_pair;
+use countersign_agent::receive::{check_x509_key_pair, split_pem};
 use countersign_delivery::{Contents, Payload};
 use countersign_issuer::deliver;
 use countersign_issuer::mailing::{self, Mailing, MailingStage};
@@ -179,7 +179,8 @@ pub fn read_payload(
             certificate: certificate.map(files::read_text).transpose()?,
         },
         PayloadKind::X509KeyPair => {
-            let (private_key, chain) = split_pem(&Zeroizing::new(text()?));
+            let (private_key, chain) =
+                split_pem(&Zeroizing::new(text()?)).map_err(|error| problem(error.to_string()))?;
             check_x509_key_pair(&private_key, &chain, now()).map_err(|error| problem(error.to_string()))?;
             Contents::X509KeyPair { private_key, chain }
         }
@@ -187,27 +188,6 @@ pub fn read_payload(
         PayloadKind::PublicData => return Err(problem("public data is not sealed".to_owned())),
     };
     Ok(Payload::new(name, contents)?)
-}
-
-/// The private key's PEM block, and those of certificates, of one file that holds both.
-fn split_pem(text: &str) -> (Zeroizing<String>, String) {
-    let (mut private_key, mut chain) = (Zeroizing::new(String::with_capacity(text.len())), String::new());
-    let mut in_certificate = None;
-    for line in text.lines() {
-        let line = line.trim_end();
-        if line.starts_with("-----BEGIN ") {
-            in_certificate = Some(line == "-----BEGIN CERTIFICATE-----");
-        }
-        if let Some(is_certificate) = in_certificate {
-            let to: &mut String = if is_certificate { &mut chain } else { &mut private_key };
-            to.push_str(line);
-            to.push('\n');
-        }
-        if line.starts_with("-----END ") {
-            in_certificate = None;
-        }
-    }
-    (private_key, chain)
 }
 
 fn kind(view: &View, args: &SendArgs) -> Result<PayloadKind, CliError> {
@@ -323,24 +303,4 @@ async fn publish(context: &Context, view: &View, args: SendArgs) -> Result<(), C
         Entry::PublicData(payload::PublicData { r, name, data: Bytes::from(bytes) })
     })?;
     draft.commit(context, view).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_and_its_chain_come_out_of_one_file_in_any_order() {
-        let key = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
-        let certificate = "-----BEGIN CERTIFICATE-----\nBB==\n-----END CERTIFICATE-----\n";
-        for text in [
-            format!("{key}{certificate}{certificate}"),
-            format!("a comment\n{certificate}\n{key}\nsubject=x\n{certificate}"),
-            format!("{certificate}{certificate}{key}").replace('\n', "\r\n"),
-        ] {
-            let (private_key, chain) = split_pem(&text);
-            assert_eq!((private_key.as_str(), chain), (key, certificate.repeat(2)), "{text}");
-        }
-        assert_eq!(split_pem("nothing"), (Zeroizing::new(String::new()), String::new()));
-    }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use alloy_primitives::Address;
-use countersign_certificate::Id;
+use countersign_certificate::{BACKDATE_SECS, Id};
 use countersign_chain::ChainError;
 use countersign_chain::send::Mined;
 use countersign_registry::entries::{Entry, Kind, payload};
@@ -98,7 +98,7 @@ impl Agent {
         let asker = may_ask(effective, own, renew, now);
         let mut renewal = self.state.renewals.get(name).cloned().unwrap_or_default();
         renewal.expires_secs = held.as_ref().map(|held| held.valid_before);
-        if due && renewal.open.is_none() {
+        if due && renewal.since_secs.is_none() && renewal.open.is_none() {
             // The state that knew of it may be gone.
             renewal.open = open_on_ledger(effective, own, renew, &key, held.as_ref(), now);
         }
@@ -273,9 +273,12 @@ fn open_on_ledger(
     let (id, request) = effective
         .requests
         .iter()
-        .filter(|(id, request)| same(request) && seen(effective, **id) == Seen::Logged)
+        .filter(|(_, request)| same(request))
         .max_by_key(|(_, request)| request.at)?;
-    let answered = held.is_some_and(|held| held.request == Some(*id));
+    // A certificate that was made after it is its answer, also where a person made it.
+    let answered = held.is_some_and(|held| {
+        held.request == Some(*id) || held.valid_after.saturating_add(BACKDATE_SECS) >= request.at.time
+    });
     let lives = now < request.at.time.saturating_add(renew.answer_secs.get());
-    (lives && !answered).then_some(Open { id: *id, asked_secs: request.at.time })
+    (lives && !answered && seen(effective, *id) == Seen::Logged).then_some(Open { id: *id, asked_secs: request.at.time })
 }

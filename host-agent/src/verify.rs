@@ -93,7 +93,10 @@ fn existing_directory(path: &Path) -> Result<(), FileError> {
 }
 
 /// A program may be reached through links (`/bin`, alternatives), but what they lead to must be root's or the process's own.
-fn check_program(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// The file or directory that is missing, or that others may write.
+pub fn check_program(path: &Path) -> Result<(), FileError> {
     let failed = |path: &Path| {
         let path: PathBuf = path.to_owned();
         move |source| FileError::Io { action: "run", path, source }

@@ -16,7 +16,7 @@ pub use check::{Checked, Part, certificate_blob, check, public_key_blob, suffixe
 pub(crate) use envelope::look_noting;
 pub use envelope::{Found, Unsealed, envelopes, look};
 pub use sources::Sources;
-pub use x509::check_key_pair as check_x509_key_pair;
+pub use x509::{check_key_pair as check_x509_key_pair, split_pem};
 
 use alloy_primitives::{Address, B256};
 use countersign_certificate::{CertificateError, Id};
