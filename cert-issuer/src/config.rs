@@ -225,7 +225,8 @@ impl Config {
         }
         for rotation in &self.rotate {
             let ca = rotation.host_ca.as_ref();
-            let of_ca = ca.into_iter().flat_map(|ca| [("ca-key", &ca.ca_key), ("ca-password-file", &ca.ca_password_file)]);
+            let of_ca =
+                ca.into_iter().flat_map(|ca| [("ca-key", &ca.ca_key), ("ca-password-file", &ca.ca_password_file)]);
             for (key, path) in of_ca {
                 if let Some(path) = path {
                     check_secret(key, path)?;
@@ -415,6 +416,90 @@ mod tests {
         assert_eq!(
             message(&format!("{plain}[[block-store]]\nkubo = \"http://a\"\ngateway = \"http://b\"\n")),
             "configuration /etc/c/issuer.toml, line 9: expected one of `directory`, `kubo`, `gateway`"
+        );
+    }
+
+    #[test]
+    fn each_rotation_that_could_not_work_or_would_not_end_is_one_exact_message() {
+        let rotation = |text: &str| {
+            let text = format!("{WHOLE}[[rotate]]\nname = \"x\"\n{text}");
+            Config::parse(Path::new("/etc/c/issuer.toml"), &text).map(|config| config.rotate).map_err(|error| {
+                let text = error.to_string();
+                text.strip_prefix("configuration /etc/c/issuer.toml: rotate x: ").unwrap_or(&text).to_owned()
+            })
+        };
+        let command = "make = \"command\"\ncommand = [\"/bin/make\"]\n";
+        let pair = "make = \"ssh-key-pair\"\nto = [\"web1\"]\n";
+        let secret = "make = \"secret\"\nto = [\"web1\"]\nbytes = 32\n";
+        let host = "make = \"host-certificate\"\nlabel = [\"web\"]\n";
+        for good in [
+            format!("{secret}every = \"30d\"\nbefore = \"1d\"\n"),
+            format!("{pair}every = \"30d\"\npublish = \"keys\"\n"),
+            format!("{pair}[rotate.certificate]\nuser = \"svc\"\nhost = \"web1\"\nlogin = \"svc\"\nttl = \"1h\"\n"),
+            format!("{host}[rotate.host-ca]\nca = \"hosts\"\nca-key = \"host-ca\"\nttl = \"30d\"\n"),
+            format!("{command}kind = \"x509-key-pair\"\neach = true\nlabel = [\"web\"]\n"),
+            format!("{command}kind = \"public-data\"\nevery = \"1d\"\n"),
+        ] {
+            assert_eq!(rotation(&good).unwrap().len(), 1, "{good}");
+        }
+        let based = rotation(&format!("{host}[rotate.host-ca]\nca = \"h\"\nca-key = \"k\"\nttl = \"30d\"\n")).unwrap();
+        assert_eq!(based[0].host_ca.as_ref().unwrap().ca_key.as_deref(), Some(Path::new("/etc/c/k")));
+        let certificate = "[rotate.certificate]\nuser = \"u\"\nhost = \"h\"\nlogin = \"l\"\nttl = \"1h\"\n";
+        for (text, message) in [
+            ("make = \"command\"\n".to_owned(), "make = \"command\" goes with command and kind, and nothing else does"),
+            (
+                format!("{secret}command = [\"/bin/x\"]\n"),
+                "make = \"command\" goes with command and kind, and nothing else does",
+            ),
+            (format!("{pair}bytes = 32\n"), "make = \"secret\" goes with bytes, and nothing else does"),
+            (secret.replace("32", "8"), "expected 16 to 4096 bytes"),
+            (host.to_owned(), "make = \"host-certificate\" goes with a [rotate.host-ca] table, and nothing else does"),
+            (
+                format!("{secret}every = \"1d\"\n{certificate}"),
+                "a [rotate.certificate] table goes with make = \"ssh-key-pair\"",
+            ),
+            (
+                format!("{command}kind = \"public-data\"\nto = [\"a\"]\n"),
+                "public data is for everybody: expected neither to nor label",
+            ),
+            (format!("{command}kind = \"opaque-secret\"\n"), "expected a recipient: to or label"),
+            (
+                format!("{secret}every = \"1d\"\npublish = \"keys\"\n"),
+                "publish is for key pairs: nothing else has a public half",
+            ),
+            (
+                format!("{pair}every = \"1d\"\npublish = \"x\"\n"),
+                "expected publish to be another name than the payload's own",
+            ),
+            (secret.to_owned(), "expected every: nothing else says when it ends"),
+            (format!("{secret}every = \"29s\"\n"), "expected every to be at least 30s: each rotation costs gas"),
+            (
+                format!("{secret}every = \"1d\"\nbefore = \"1d\"\n"),
+                "expected before to be less than what it is taken from: else it rotates for ever",
+            ),
+            (
+                format!("{pair}before = \"1h\"\n{certificate}"),
+                "expected before to be less than what it is taken from: else it rotates for ever",
+            ),
+            (format!("{secret}every = \"1d\"\ndeadline = \"11m\"\n"), "expected a deadline of at most 10m"),
+            (
+                format!("{secret}every = \"1d\"\nresend = \"7d\"\n"),
+                "expected resend from 30s to less than delivery-timeout: afterwards nothing is left to send",
+            ),
+            (format!("{secret}every = \"1d\"\n[[rotate]]\nname = \"x\"\n{secret}every = \"1d\"\n"), "is named twice"),
+        ] {
+            assert_eq!(rotation(&text), Err(message.to_owned()), "{text}");
+        }
+        let shell = rotation("make = \"command\"\ncommand = \"make x\"\n").unwrap_err();
+        assert_eq!(
+            shell,
+            "configuration /etc/c/issuer.toml, line 13: invalid type: string \"make x\", expected a sequence"
+        );
+        let relative = rotation("make = \"command\"\ncommand = [\"make\"]\n").unwrap_err();
+        assert!(relative.ends_with("expected an absolute path without `.` and `..`, found `make`"), "{relative}");
+        assert_eq!(
+            message(&format!("{WHOLE}[[rotate]]\nname = \"ssh\"\n{secret}every = \"1d\"\n")),
+            "configuration /etc/c/issuer.toml: rotate ssh: is the name under which requests are answered"
         );
     }
 }

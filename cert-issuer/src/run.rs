@@ -15,6 +15,8 @@ use countersign_chain::realm_file::RealmFile;
 use countersign_chain::spool::Spill;
 use countersign_chain::sync::{Cursor, Ledger};
 use countersign_delivery::{BlockCid, SecretKey, Stores};
+use countersign_registry::entries::Kind;
+use countersign_registry::head::Meta;
 use countersign_registry::shard::{CLASS_BATCHES, CLASS_MEMBERS, class_of};
 use countersign_registry::{Address, Effective, Id};
 use serde::{Deserialize, Serialize};
@@ -135,9 +137,9 @@ pub struct Status {
 enum Work {
     /// Nothing.
     None,
-    /// Nothing that anybody may have asked for just now.
+    /// Something, but nobody has asked since the last look.
     Own,
-    /// Perhaps to answer somebody.
+    /// Somebody asked.
     Asked,
 }
 
@@ -302,14 +304,21 @@ impl Service {
         let update = self.ledger.update(&self.cursor, &heads, &shards).await?;
         let new = update.final_entries.iter().chain(&update.latest_entries);
         let concerns = |shard: u64| matches!(class_of(shard), CLASS_BATCHES | CLASS_MEMBERS);
-        let news = new.into_iter().any(|(shard, entries)| concerns(*shard) && !entries.is_empty());
+        let mut news = false;
+        let mut asked = false;
+        for entry in new.filter(|(shard, _)| concerns(**shard)).flat_map(|(_, entries)| entries) {
+            news = true;
+            asked |= Meta::unpack(entry.entry.meta).is_some_and(|meta| meta.kind == Kind::REQUEST);
+        }
         self.status.latest_block = heads.latest.number;
         self.cursor = update.cursor;
         let rotates = self.rotations.has_work(heads.latest.time);
-        if news || self.unfinished || !self.status.pending.is_empty() {
-            return Ok(Work::Asked);
-        }
-        Ok(if rotates || self.status.undelivered > 0 { Work::Own } else { Work::None })
+        let more = news || rotates || self.unfinished || !self.status.pending.is_empty() || self.status.undelivered > 0;
+        Ok(match (asked, more) {
+            (true, _) => Work::Asked,
+            (false, true) => Work::Own,
+            (false, false) => Work::None,
+        })
     }
 
     fn days_back(&self) -> u64 {

@@ -43,6 +43,41 @@ fn the_example_that_is_shipped_reads() {
 }
 
 #[test]
+fn the_rotations_that_the_example_shows_read_and_name_every_key() {
+    let text: String = example()
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let config = Config::parse(Path::new("/etc/countersign/issuer.toml"), &text).unwrap();
+    let names: Vec<&str> = config.rotate.iter().map(|rotation| rotation.name.as_str()).collect();
+    assert_eq!(names, ["api-token", "www", "replication", "host-certificate"]);
+    for key in [
+        "name",
+        "make",
+        "kind",
+        "to",
+        "label",
+        "every",
+        "before",
+        "bytes",
+        "command",
+        "each",
+        "deadline",
+        "publish",
+        "lead",
+        "resend",
+        "[rotate.certificate]",
+        "[rotate.host-ca]",
+        "ca-agent",
+    ] {
+        assert!(text.contains(key), "the example does not show `{key}`");
+    }
+}
+
+#[test]
 fn a_configuration_that_is_missing_or_has_an_unknown_key_exits_with_2() {
     let directory = tempfile::tempdir().unwrap();
     let missing = issuer(directory.path(), &["check-config"]);

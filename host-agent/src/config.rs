@@ -303,7 +303,6 @@ impl Config {
                 }
             }
         }
-        self.check_own_files(path)?;
         let sealed = self.payload.iter().any(|rule| rule.kind != RuleKind::PublicData);
         if sealed && self.device.is_none() {
             return Err(value("payload".to_owned(), "deliveries need a [device] table with this device's keys"));
@@ -311,14 +310,16 @@ impl Config {
         if sealed && self.block_store.is_empty() {
             return Err(value("payload".to_owned(), "deliveries need a [[block-store]] to fetch from"));
         }
-        Ok(())
+        self.check_own_files(path)
     }
 
     /// A payload's files must never take the place of what the agent itself lives on: the sender would decide over that.
     fn check_own_files(&self, path: &Path) -> Result<(), ConfigError> {
         let mut own: Vec<&Path> = vec![path, self.realm_file.as_path()];
         if let Some(device) = &self.device {
-            own.extend([&device.ledger_key, &device.ledger_password_file, &device.sealing_key].map(AbsolutePath::as_path));
+            own.extend(
+                [&device.ledger_key, &device.ledger_password_file, &device.sealing_key].map(AbsolutePath::as_path),
+            );
         }
         let (state, snapshot) = (self.state_dir.as_path(), self.snapshot_dir());
         for rule in &self.payload {
@@ -788,6 +789,76 @@ mod tests {
         for (rule, message) in cases {
             assert_eq!(parse(&format!("{MINIMAL}{device}[[payload]]\n{rule}")), Err(message.to_owned()), "{rule}");
         }
+    }
+
+    #[test]
+    fn a_payload_never_takes_the_place_of_the_devices_keys_or_of_the_agents_own_files() {
+        let device = "state-dir = \"/var/lib/agent\"\n[device]\nledger-key = \"/keys/ledger\"\n\
+                      ledger-password-file = \"/keys/word.pub\"\nsealing-key = \"/keys/x.key\"\n\
+                      [[block-store]]\ndirectory = \"/b\"\n";
+        let renew =
+            "[payload.renew]\nhost = \"000102030405060708090a0b0c0d0e0f\"\nlogin = \"deploy\"\nttl-secs = 600\n";
+        let keys = "the agent's own configuration or one of the device's keys is there";
+        for (path, problem) in [
+            ("/keys/ledger", keys),
+            ("//keys/ledger", keys),
+            ("/keys/word", keys),
+            ("/keys/x", keys),
+            ("/etc/countersign/realm.toml", keys),
+            ("/etc/countersign/agent.toml", keys),
+            ("/var/lib/agent/state", "the agent's own files are there"),
+            ("/var/lib/agent/prekeys/x", "the agent's own files are there"),
+        ] {
+            for more in ["", renew] {
+                let text = format!("{MINIMAL}{device}[[payload]]\nname = \"x\"\npath = \"{path}\"\n{more}");
+                let file = Path::new("/etc/countersign/agent.toml");
+                let error = Config::parse(file, &text).unwrap_err().to_string();
+                assert_eq!(error, format!("{}: payload x: path: {problem}", file.display()), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_renewal_that_could_not_work_is_one_exact_message() {
+        let parse = |payload: &str, renew: &str| {
+            let device = "[device]\nledger-key = \"/k\"\nledger-password-file = \"/w\"\nsealing-key = \"/x\"\n\
+                          [[block-store]]\ndirectory = \"/b\"\n";
+            let whole = "host = \"000102030405060708090a0b0c0d0e0f\"\nlogin = \"deploy\"\nttl-secs = 600\n";
+            let keys: Vec<&str> = renew.lines().filter_map(|line| line.split(' ').next()).collect();
+            let kept: String = whole
+                .lines()
+                .filter(|line| !keys.iter().any(|key| line.starts_with(key)))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let text = format!(
+                "{MINIMAL}{device}[[payload]]\nname = \"x\"\npath = \"/p\"\n{payload}[payload.renew]\n{kept}{renew}"
+            );
+            Config::parse(Path::new("agent.toml"), &text).map_err(|error| error.to_string())
+        };
+        let config = parse("", "").unwrap();
+        let renew = config.payload[0].renew.as_ref().unwrap();
+        assert_eq!((renew.before_secs, renew.answer_secs.get(), renew.reason.as_str()), (None, 3_600, "renewal"));
+        for (payload, renew, message) in [
+            ("kind = \"opaque-secret\"\n", "", "is for ssh-certificate only"),
+            ("key-pairs = true\n", "", "does not go with key-pairs: the key is made here and never replaced"),
+            (
+                "",
+                "before-secs = 600\n",
+                "expected before-secs below ttl-secs: else each certificate is replaced as soon as it comes",
+            ),
+            ("", "answer-secs = 59\n", "expected answer-secs of at least 60: requests cost gas"),
+            ("", "login = \"a b\"\n", "expected a login of 1 to 32 letters, digits and ._-"),
+            ("", "reason = \"a\\nb\"\n", "expected a reason of at most 256 bytes on one line"),
+            (
+                "",
+                "host = \"00000000000000000000000000000000\"\n",
+                "expected the record id of the host that the certificate is for, not zeros",
+            ),
+        ] {
+            assert_eq!(parse(payload, renew), Err(format!("agent.toml: payload x: renew: {message}")));
+        }
+        let unknown = parse("", "every = 5\n").unwrap_err();
+        assert!(unknown.contains("unknown field `every`"), "{unknown}");
     }
 
     #[test]

@@ -27,8 +27,8 @@ use crate::files::Ownership;
 use crate::log::{Level, Line, Log};
 use crate::prekeys::{Publishing, open_prekeys};
 use crate::reason::Reason;
-use crate::renewing::Asking;
 use crate::receive::{self, Applied, Found, KeyPairs, OutputRule, ReceiveError, Recipient, Sources};
+use crate::renewing::Asking;
 use crate::state::{DeliveryRecord, Receiving};
 use crate::status::{DeliveryStatus, Stage};
 

@@ -169,7 +169,10 @@ pub fn may_ask(
     };
     let ttl = renew.ttl_secs.get();
     if ttl > effective.settings.max_ttl {
-        return refuse(format!("the realm's longest certificate is {} s, less than {ttl} s", effective.settings.max_ttl));
+        return refuse(format!(
+            "the realm's longest certificate is {} s, less than {ttl} s",
+            effective.settings.max_ttl
+        ));
     }
     let theirs = |grant: &Grant| match grant.subject {
         Subject::User(id) => id == user,
@@ -290,7 +293,8 @@ mod tests {
     }
 
     #[test]
-    fn a_realm_that_refuses_or_never_answers_is_asked_less_and_less_often_and_never_more_than_thrice_an_hour_in_the_end() {
+    fn a_realm_that_refuses_or_never_answers_is_asked_less_and_less_often_and_never_given_up()
+     {
         for (seen, reason) in [(Seen::Denied, Reason::RenewDenied), (Seen::Logged, Reason::RenewUnanswered)] {
             let mut renewal = Renewal::default();
             let mut asked = Vec::new();

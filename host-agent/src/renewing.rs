@@ -56,8 +56,7 @@ impl Agent {
     /// Looks after the certificates that this device asks for itself: once a cycle, after what was delivered is in place.
     pub(crate) fn tend_renewals(&mut self, effective: &Effective, own: Address) {
         self.collect_asked();
-        let rules: Vec<PayloadRule> =
-            self.config.payload.iter().filter(|rule| rule.renew.is_some()).cloned().collect();
+        let rules: Vec<PayloadRule> = self.config.payload.iter().filter(|rule| rule.renew.is_some()).cloned().collect();
         let before = self.state.renewals.clone();
         self.state.renewals.retain(|name, _| rules.iter().any(|rule| rule.name.as_str() == name));
         if !rules.is_empty() {
@@ -128,7 +127,8 @@ impl Agent {
     fn own_key_and_certificate(&self, rule: &PayloadRule) -> Result<(Vec<u8>, Option<Held>), ReceiveError> {
         let output: OutputRule = output_rule(rule)?;
         if output.make_own_key(rule.name.as_str())? {
-            let line = Line::event("key-made").field("payload", &rule.name).field("path", rule.path.as_path().display());
+            let line =
+                Line::event("key-made").field("payload", &rule.name).field("path", rule.path.as_path().display());
             self.log.line(Level::Notice, &line);
         }
         let missing = ReceiveError::NotOwnKey("there is no key of this name");
@@ -251,7 +251,11 @@ fn seen(effective: &Effective, request: Id) -> Seen {
     if !effective.requests.contains_key(&request) {
         return Seen::Nowhere;
     }
-    if effective.refusals.get(&request).is_some_and(|refusals| !refusals.is_empty()) { Seen::Denied } else { Seen::Logged }
+    if effective.refusals.get(&request).is_some_and(|refusals| !refusals.is_empty()) {
+        Seen::Denied
+    } else {
+        Seen::Logged
+    }
 }
 
 /// The newest request of this device's for these very terms that may still be answered, and was not.
@@ -270,15 +274,13 @@ fn open_on_ledger(
             && request.ttl == renew.ttl_secs.get()
             && *request.public_key == *key
     };
-    let (id, request) = effective
-        .requests
-        .iter()
-        .filter(|(_, request)| same(request))
-        .max_by_key(|(_, request)| request.at)?;
+    let (id, request) =
+        effective.requests.iter().filter(|(_, request)| same(request)).max_by_key(|(_, request)| request.at)?;
     // A certificate that was made after it is its answer, also where a person made it.
     let answered = held.is_some_and(|held| {
         held.request == Some(*id) || held.valid_after.saturating_add(BACKDATE_SECS) >= request.at.time
     });
     let lives = now < request.at.time.saturating_add(renew.answer_secs.get());
-    (lives && !answered && seen(effective, *id) == Seen::Logged).then_some(Open { id: *id, asked_secs: request.at.time })
+    (lives && !answered && seen(effective, *id) == Seen::Logged)
+        .then_some(Open { id: *id, asked_secs: request.at.time })
 }

@@ -113,7 +113,9 @@ impl Bed {
         self.world.anvil.call("evm_increaseTime", json!([seconds])).await;
         self.world.anvil.mine(3).await;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        self.host.shift.raise(i64::try_from(self.world.latest_time().await - now.min(self.world.latest_time().await)).unwrap());
+        self.host
+            .shift
+            .raise(i64::try_from(self.world.latest_time().await - now.min(self.world.latest_time().await)).unwrap());
     }
 
     /// Cycles, with what they send mined.
@@ -157,14 +159,16 @@ impl Bed {
             .args([self.host.path("ca").as_path(), public_key])
             .status();
         assert!(status.unwrap().success());
-        let signed = public_key.with_file_name(format!("{}-cert.pub", public_key.file_stem().unwrap().to_str().unwrap()));
+        let signed =
+            public_key.with_file_name(format!("{}-cert.pub", public_key.file_stem().unwrap().to_str().unwrap()));
         let certificate = std::fs::read_to_string(signed).unwrap();
         self.sent += 1;
         let r = [self.sent; 16];
         let contents = Contents::SshCertificate { certificate };
         let (id, kind) = (sign::record_id(Kind::DELIVERY, self.world.admin.address(), r), contents.kind());
         let recipient = device_address();
-        let context = Context { realm: self.world.pin.realm.0, delivery: id.0, recipient: recipient.into_array(), kind };
+        let context =
+            Context { realm: self.world.pin.realm.0, delivery: id.0, recipient: recipient.into_array(), kind };
         let payload = Payload::new("ssh", contents).unwrap();
         let sealed = seal(&context, &self.world.admin_sealing, &self.sealing.public(), &payload).unwrap();
         self.store.put(&sealed.block).unwrap();

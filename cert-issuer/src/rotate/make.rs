@@ -152,14 +152,10 @@ pub async fn of_own(
     }
 }
 
-fn checked(
-    effective: &Effective,
-    rule: &Rotation,
-    contents: Contents,
-    own_key: Option<&[u8]>,
-) -> Result<Made, String> {
+fn checked(effective: &Effective, rule: &Rotation, contents: Contents, own_key: Option<&[u8]>) -> Result<Made, String> {
     let payload = Payload::new(rule.name.as_str(), contents).map_err(|error| error.to_string())?;
-    let checked = check(effective, &payload, own_key, effective.latest_block.time).map_err(|error| error.to_string())?;
+    let checked =
+        check(effective, &payload, own_key, effective.latest_block.time).map_err(|error| error.to_string())?;
     Ok(Made { payload, subject: None, public: None, expires: checked.valid_before })
 }
 
@@ -186,7 +182,10 @@ async fn key_pairs(view: &View, issuer: &Issuer, rule: &Rotation, targets: &Targ
             let now = effective.latest_block.time;
             let issued = issuer.issue(view, orders, now, &mut |_| {}).await.map_err(|error| error.to_string())?;
             let line = |one: Result<crate::issue::Issued, crate::IssueError>| one.and_then(|issued| issued.line());
-            issued.into_iter().map(|one| line(one).map(Some).map_err(|error| error.to_string())).collect::<Result<_, _>>()?
+            issued
+                .into_iter()
+                .map(|one| line(one).map(Some).map_err(|error| error.to_string()))
+                .collect::<Result<_, _>>()?
         }
     };
     let mut all = Vec::with_capacity(pairs.len());

@@ -227,19 +227,22 @@ impl Rotation {
 
 /// What is wrong with several together.
 #[must_use]
-pub fn contradiction(rotations: &[Rotation], answered_as: &str, delivery_timeout: u64) -> Option<(String, &'static str)> {
+pub fn contradiction(
+    rotations: &[Rotation],
+    answered_as: &str,
+    delivery_timeout: u64,
+) -> Option<(String, &'static str)> {
     let mut names = std::collections::BTreeSet::new();
     for rotation in rotations {
         let name = rotation.name.as_str();
         let published = rotation.publish.as_ref().map(PayloadName::as_str);
         let problem = if name == answered_as {
             Some("is the name under which requests are answered")
-        } else if !names.insert(name) || published.is_some_and(|published| !names.insert(published)) {
-            Some("is named twice")
         } else {
             rotation.problem(delivery_timeout)
         };
-        if let Some(problem) = problem {
+        let taken = !names.insert(name) || published.is_some_and(|published| !names.insert(published));
+        if let Some(problem) = problem.or(taken.then_some("is named twice")) {
             return Some((name.to_owned(), problem));
         }
     }

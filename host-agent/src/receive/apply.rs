@@ -62,7 +62,8 @@ impl OutputRule {
     /// # Errors
     /// [`ReceiveError::Write`]; [`ReceiveError::Malformed`] for a private key that does not read.
     pub fn make_own_key(&self, comment: &str) -> Result<bool, ReceiveError> {
-        let malformed = |error: ssh_key::Error| ReceiveError::Malformed { part: "private key", problem: error.to_string() };
+        let malformed =
+            |error: ssh_key::Error| ReceiveError::Malformed { part: "private key", problem: error.to_string() };
         let (directory, name) = self.directory()?;
         if directory.contains(&beside(&name, ".pub"))? {
             return Ok(false);
