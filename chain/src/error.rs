@@ -226,6 +226,32 @@ pub enum ChainError {
         /// What should be.
         expected: B256,
     },
+    /// Transactions of the account that were sent earlier are in no block yet.
+    #[error("{count} earlier transactions of {account} are not mined after {seconds} s")]
+    Unmined {
+        /// The sender.
+        account: Address,
+        /// How many.
+        count: u64,
+        /// How long this call waited.
+        seconds: u64,
+    },
+    /// The registry contract did not come to be.
+    #[error("deploying the registry at {contract}: {detail}")]
+    Deployment {
+        /// Where it should be.
+        contract: Address,
+        /// What happened.
+        detail: String,
+    },
+    /// The chain is one that this design cannot use.
+    #[error("chain id {chain_id} is refused: {detail}")]
+    UnfitChain {
+        /// Its id.
+        chain_id: u64,
+        /// Why.
+        detail: String,
+    },
     /// Signing failed.
     #[error("signing with {account}: {detail}")]
     Signing {
@@ -288,6 +314,7 @@ impl ChainError {
         match self {
             Self::Unsafe(error) => error.hint(),
             Self::RealmFile { what, .. } => Some(crate::realm_file::hint(what).to_owned()),
+            Self::Unmined { .. } => Some("run the same command again later: what was sent is found".to_owned()),
             Self::KeyFile { path, detail } if detail.contains("expected mode") => {
                 Some(format!("chmod 600 {}", path.display()))
             }

@@ -5,6 +5,7 @@
 //! time. Whether entries *mean* anything is the business of `countersign-registry`.
 
 pub mod contract;
+pub mod deployment;
 pub mod endpoints;
 pub mod files;
 pub mod keys;
@@ -15,6 +16,7 @@ pub mod realm_file;
 pub mod send;
 pub mod source;
 pub mod spool;
+pub mod survey;
 pub mod sync;
 
 mod error;

@@ -24,6 +24,24 @@ pub enum HeaderRule {
     Ethereum,
 }
 
+/// What a transaction costs beside its gas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeeModel {
+    /// Nothing: gas times price is all.
+    Gas,
+    /// A share of what it costs to publish the transaction's bytes on Ethereum, taken from the sender's balance: the OP stack.
+    GasAndData,
+}
+
+/// Whether contracts can check P-256 signatures, by the precompile at 0x100 (RIP-7212, EIP-7951).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum P256 {
+    /// They can.
+    There,
+    /// From the Osaka fork on, where the network's genesis file schedules it.
+    FromOsaka,
+}
+
 /// A chain profile by name, as it stands in the realm file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -53,6 +71,10 @@ pub struct ChainProfile {
     pub header_rule: HeaderRule,
     /// When a block is final.
     pub finality: Finality,
+    /// What a transaction costs.
+    pub fee_model: FeeModel,
+    /// Whether keys of TPMs, tokens and passkeys can sign.
+    pub p256: P256,
     /// Blocks behind the tip that an ordinary node still proves state of.
     pub proof_window: u64,
     /// Seconds: a tip older than this means a halted chain or a node that stands still.
@@ -68,6 +90,18 @@ const ARBITRUM_LIKE: [u64; 6] = [42161, 42170, 421_614, 421_613, 23_011_913, 660
 
 /// Chain ids on which one RPC may be believed, because nothing of worth is there.
 pub const DEV_CHAIN_IDS: [u64; 2] = [31337, 1337];
+
+/// Refuses the chains that are known to be of no use, whatever profile is asked for.
+///
+/// # Errors
+/// `UnfitChain`.
+pub fn fit(chain_id: u64) -> Result<(), ChainError> {
+    if ARBITRUM_LIKE.contains(&chain_id) {
+        let detail = "its contracts see another block number than its logs carry".into();
+        return Err(ChainError::UnfitChain { chain_id, detail });
+    }
+    Ok(())
+}
 
 impl ProfileName {
     /// All of them.
@@ -120,11 +154,7 @@ impl ChainProfile {
     /// `Setting` when the chain id belongs to another profile, or to a chain that this design cannot use.
     pub fn new(name: ProfileName, chain_id: u64) -> Result<Self, ChainError> {
         let refuse = |detail: String| Err(ChainError::Setting { what: "profile", detail });
-        if ARBITRUM_LIKE.contains(&chain_id) {
-            return refuse(format!(
-                "chain id {chain_id} is refused: its contracts see another block number than its logs carry"
-            ));
-        }
+        fit(chain_id)?;
         let ids = name.chain_ids();
         let elsewhere = ProfileName::of_chain(chain_id).filter(|known| *known != name);
         if let Some(known) = elsewhere {
@@ -142,10 +172,17 @@ impl ChainProfile {
             ProfileName::PrivateGeth => (Finality::Depth(64), 128, 120, 6, 60),
             ProfileName::PrivateBesu => (Finality::Depth(64), 512, 120, 6, 60),
         };
+        let (fee_model, p256) = match name {
+            ProfileName::Optimism | ProfileName::Base | ProfileName::Lisk => (FeeModel::GasAndData, P256::There),
+            ProfileName::Dev | ProfileName::Ethereum => (FeeModel::Gas, P256::There),
+            ProfileName::PrivateGeth | ProfileName::PrivateBesu => (FeeModel::Gas, P256::FromOsaka),
+        };
         Ok(Self {
             name,
             header_rule: HeaderRule::Ethereum,
             finality,
+            fee_model,
+            p256,
             proof_window,
             longest_gap_secs,
             poll_secs,
@@ -169,7 +206,7 @@ mod tests {
         for name in ProfileName::ALL {
             assert_eq!(
                 ChainProfile::new(name, 42161).unwrap_err().to_string(),
-                "profile: chain id 42161 is refused: its contracts see another block number than its logs carry"
+                "chain id 42161 is refused: its contracts see another block number than its logs carry"
             );
         }
     }
@@ -209,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_table_in_the_documentation_says_the_same() {
-        let page = include_str!("../../docs/chains.md").replace(',', "");
+        let page = include_str!("../../docs/chains.md").replace("100,000", "100000");
         for name in ProfileName::ALL {
             let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap();
             let profile = ChainProfile::new(name, name.chain_ids().first().copied().unwrap_or(4711)).unwrap();
@@ -225,6 +262,17 @@ mod tests {
             for id in name.chain_ids() {
                 assert!(row.contains(&id.to_string()), "{row} lacks {id}");
             }
+            let HeaderRule::Ethereum = profile.header_rule;
+            let fees = match profile.fee_model {
+                FeeModel::Gas => "gas",
+                FeeModel::GasAndData => "gas, and a share of the data's cost on Ethereum",
+            };
+            let p256 = match profile.p256 {
+                P256::There => "yes",
+                P256::FromOsaka => "from Osaka on",
+            };
+            let second = format!("| `{name}` | Ethereum's | {fees} | {p256} |");
+            assert!(page.contains(&second), "{second} is missing");
         }
     }
 }

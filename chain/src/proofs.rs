@@ -5,7 +5,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use alloy_primitives::{Address, B256, U256};
-use countersign_registry::{pin::RealmPin, proof::AccountProof, sign};
+use countersign_registry::{
+    pin::RealmPin,
+    proof::{AccountProof, ProofError},
+    sign,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -86,46 +90,62 @@ pub async fn prove_slots(
     // With no slots at all the account, and so the code hash, is still proved.
     let batches: Vec<&[B256]> = if slots.is_empty() { vec![&[]] } else { slots.chunks(SLOTS_PER_REQUEST).collect() };
     for batch in batches {
-        proved.extend(some_batch(endpoints, contract, code_hash, header, batch).await?);
+        let ask = |endpoint| async move {
+            let answer = answer(endpoint, contract, header, batch).await?;
+            answer
+                .verify(header.state_root, contract, code_hash, batch)
+                .map_err(|error| unproved(endpoint, header, &error))
+        };
+        proved.extend(patiently(endpoints, ask).await?);
     }
     Ok(proved)
 }
 
+/// The hash of the code at an address; `None` where the header's state has no code there.
+///
+/// # Errors
+/// As [`prove`].
+pub async fn code_hash(
+    endpoints: &Endpoints,
+    address: Address,
+    header: &TrustedHeader,
+) -> Result<Option<B256>, ChainError> {
+    let ask = |endpoint| async move {
+        let answer = answer(endpoint, address, header, &[]).await?;
+        answer.verify_code(header.state_root, address).map_err(|error| unproved(endpoint, header, &error))
+    };
+    patiently(endpoints, ask).await
+}
+
 /// Asks every node, and a few times over where a proof was wrong: a node that is just taking the next block in, or one behind a load
 /// balancer, proves another block's state for a moment (anvil does).
-async fn some_batch(
-    endpoints: &Endpoints,
-    contract: Address,
-    code_hash: B256,
-    header: &TrustedHeader,
-    slots: &[B256],
-) -> Result<BTreeMap<B256, U256>, ChainError> {
+async fn patiently<'a, T, F>(endpoints: &'a Endpoints, ask: impl Fn(&'a Endpoint) -> F) -> Result<T, ChainError>
+where
+    F: Future<Output = Result<T, ChainError>>,
+{
     let mut pauses = PAUSES.iter();
     loop {
-        let ask = |endpoint| one_batch(endpoint, contract, code_hash, header, slots);
-        match (endpoints.first("eth_getProof", ask).await, pauses.next()) {
+        match (endpoints.first("eth_getProof", &ask).await, pauses.next()) {
             (Err(ChainError::Proof { .. }), Some(pause)) => tokio::time::sleep(*pause).await,
             (answer, _) => return answer,
         }
     }
 }
 
-async fn one_batch(
+async fn answer(
     endpoint: &Endpoint,
     contract: Address,
-    code_hash: B256,
     header: &TrustedHeader,
     slots: &[B256],
-) -> Result<BTreeMap<B256, U256>, ChainError> {
+) -> Result<AccountProof, ChainError> {
     let ask = |block: Value| endpoint.call::<AccountProof>("eth_getProof", json!([contract, slots, block]));
-    let answer = match ask(json!({ "blockHash": header.hash })).await {
+    match ask(json!({ "blockHash": header.hash })).await {
         // Not every node takes a hash here. By number it may prove another block of that height: then it does not verify.
-        Err(ChainError::Rpc { .. }) => ask(json!(format!("{:#x}", header.number))).await?,
-        answer => answer?,
-    };
-    answer.verify(header.state_root, contract, code_hash, slots).map_err(|error| ChainError::Proof {
-        endpoint: endpoint.name().into(),
-        block: header.number,
-        detail: printable(&error.to_string()),
-    })
+        Err(ChainError::Rpc { .. }) => ask(json!(format!("{:#x}", header.number))).await,
+        answer => answer,
+    }
+}
+
+fn unproved(endpoint: &Endpoint, header: &TrustedHeader, error: &ProofError) -> ChainError {
+    ChainError::Proof { endpoint: endpoint.name().into(), block: header.number, detail: printable(&error.to_string()) }
 }

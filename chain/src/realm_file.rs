@@ -94,41 +94,7 @@ impl RealmFile {
             return refuse("realm", error.to_string());
         }
         let profile = ChainProfile::new(profile, pin.chain_id)?;
-        let needed = match trust {
-            HeaderTrust::Dev if !DEV_CHAIN_IDS.contains(&pin.chain_id) => {
-                let detail = format!("dev is for chain ids {DEV_CHAIN_IDS:?}, got {}", pin.chain_id);
-                return refuse("header-source", detail);
-            }
-            HeaderTrust::Dev => 1,
-            HeaderTrust::Quorum(k) if k < 2 => return refuse("quorum", format!("expected at least 2, got {k}")),
-            HeaderTrust::Quorum(k) => k,
-        };
-        if endpoints.len() < needed {
-            return refuse("endpoints", format!("expected at least {needed}, got {}", endpoints.len()));
-        }
-        let mut plain = 0_usize;
-        for (index, url) in endpoints.iter().enumerate() {
-            if endpoints.iter().take(index).any(|earlier| same_node(earlier, url)) {
-                return refuse("endpoints", format!("{} is there twice: one node is one voice", shown(url)));
-            }
-            match url.scheme() {
-                "https" => {}
-                "http" if is_loopback(url) => {}
-                // Who sits on this machine's own line speaks for every plain connection at once: all of them together are one
-                // voice that may lie, and one is all that there may be.
-                "http" => {
-                    plain = plain.saturating_add(1);
-                    if needed < 2 || plain > 1 {
-                        let detail = format!(
-                            "{}: expected https, or a quorum in which this is the only plain http endpoint",
-                            shown(url)
-                        );
-                        return refuse("endpoints", detail);
-                    }
-                }
-                other => return refuse("endpoints", format!("expected an http:// or https:// URL, got {other}://")),
-            }
-        }
+        voices(trust, pin.chain_id, &endpoints)?;
         Ok(Self { pin, profile, trust, endpoints })
     }
 
@@ -252,6 +218,51 @@ impl RealmFile {
         temporary.persist_noclobber(path).map_err(|error| failed(error.error))?;
         std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
     }
+}
+
+/// Whether headers can be had from these nodes as `trust` says: enough of them, each one voice, none that anybody on the way can
+/// speak for.
+///
+/// # Errors
+/// `Setting`, naming the key of the realm file that cannot stand.
+pub fn voices(trust: HeaderTrust, chain_id: u64, endpoints: &[Url]) -> Result<(), ChainError> {
+    let refuse = |what: &'static str, detail: String| Err(ChainError::Setting { what, detail });
+    let needed = match trust {
+        HeaderTrust::Dev if !DEV_CHAIN_IDS.contains(&chain_id) => {
+            let detail = format!("dev is for chain ids {DEV_CHAIN_IDS:?}, got {chain_id}");
+            return refuse("header-source", detail);
+        }
+        HeaderTrust::Dev => 1,
+        HeaderTrust::Quorum(k) if k < 2 => return refuse("quorum", format!("expected at least 2, got {k}")),
+        HeaderTrust::Quorum(k) => k,
+    };
+    if endpoints.len() < needed {
+        return refuse("endpoints", format!("expected at least {needed}, got {}", endpoints.len()));
+    }
+    let mut plain = 0_usize;
+    for (index, url) in endpoints.iter().enumerate() {
+        if endpoints.iter().take(index).any(|earlier| same_node(earlier, url)) {
+            return refuse("endpoints", format!("{} is there twice: one node is one voice", shown(url)));
+        }
+        match url.scheme() {
+            "https" => {}
+            "http" if is_loopback(url) => {}
+            // Who sits on this machine's own line speaks for every plain connection at once: all of them together are one
+            // voice that may lie, and one is all that there may be.
+            "http" => {
+                plain = plain.saturating_add(1);
+                if needed < 2 || plain > 1 {
+                    let detail = format!(
+                        "{}: expected https, or a quorum in which this is the only plain http endpoint",
+                        shown(url)
+                    );
+                    return refuse("endpoints", detail);
+                }
+            }
+            other => return refuse("endpoints", format!("expected an http:// or https:// URL, got {other}://")),
+        }
+    }
+    Ok(())
 }
 
 fn line_of(before: &str) -> usize {

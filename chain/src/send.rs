@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_sol_types::SolCall;
 use countersign_registry::{
     head::LogEntry,
@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    contract::{Artifact, IRegistry, explain},
+    contract::{IRegistry, explain},
     endpoints::{Endpoint, Endpoints},
     error::ChainError,
     keys::ActorKey,
@@ -115,19 +115,6 @@ pub struct Mined {
     pub entries: Vec<LogEntry>,
 }
 
-/// A registry contract that was deployed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deployed {
-    /// Its address.
-    pub contract: Address,
-    /// Its runtime code's hash; the artefact's.
-    pub code_hash: B256,
-    /// Block of the deployment.
-    pub block: u64,
-    /// The transaction.
-    pub transaction: B256,
-}
-
 /// Writes that an actor signed for anybody to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedAppend {
@@ -219,7 +206,9 @@ impl Sender {
     ) -> Result<Mined, ChainError> {
         let Write { shard, kind, data } = write.clone();
         let call = IRegistry::appendCall { realm, shard, kind, data };
-        self.transact(TxKind::Call(contract), call.abi_encode().into(), report).await.map(|(mined, _)| mined)
+        self.transact(TxKind::Call(contract), U256::ZERO, call.abi_encode().into(), report)
+            .await
+            .map(|(mined, _)| mined)
     }
 
     /// Appends several entries as this account, all or none.
@@ -234,7 +223,9 @@ impl Sender {
         report: Report<'_>,
     ) -> Result<Mined, ChainError> {
         let call = IRegistry::appendManyCall { realm, writes: abi_writes(writes) };
-        self.transact(TxKind::Call(contract), call.abi_encode().into(), report).await.map(|(mined, _)| mined)
+        self.transact(TxKind::Call(contract), U256::ZERO, call.abi_encode().into(), report)
+            .await
+            .map(|(mined, _)| mined)
     }
 
     /// Sends what another actor signed.
@@ -247,7 +238,7 @@ impl Sender {
         signed: &SignedAppend,
         report: Report<'_>,
     ) -> Result<Mined, ChainError> {
-        self.transact(TxKind::Call(contract), signed.call(), report).await.map(|(mined, _)| mined)
+        self.transact(TxKind::Call(contract), U256::ZERO, signed.call(), report).await.map(|(mined, _)| mined)
     }
 
     /// Sends what a threshold of roots signed.
@@ -269,25 +260,49 @@ impl Sender {
         let salt = if proof.nonce.is_zero() { proof.salt } else { B256::ZERO };
         let proof = RootProof { salt, ..proof };
         let call = IRegistry::appendByRootsCall { realm, proof, writes: abi_writes(writes), signatures };
-        self.transact(TxKind::Call(contract), call.abi_encode().into(), report).await.map(|(mined, _)| mined)
+        self.transact(TxKind::Call(contract), U256::ZERO, call.abi_encode().into(), report)
+            .await
+            .map(|(mined, _)| mined)
     }
 
-    /// Deploys the registry contract and compares the code that is there afterwards with the artefact's.
+    /// Makes a contract of these creation bytes, at the address that the account and its nonce give.
     ///
     /// # Errors
-    /// `CodeHash`, else as [`Sender::append`].
-    pub async fn deploy(&self, artifact: &Artifact, report: Report<'_>) -> Result<Deployed, ChainError> {
-        let (mined, nonce) = self.transact(TxKind::Create, artifact.bytecode.clone(), report).await?;
-        let contract = self.key.address().create(nonce);
-        let code: Bytes = self
-            .endpoints
-            .first("eth_getCode", |endpoint| endpoint.call("eth_getCode", json!([contract, "latest"])))
-            .await?;
-        let code_hash = keccak256(&code);
-        if code_hash != artifact.code_hash {
-            return Err(ChainError::CodeHash { address: contract, got: code_hash, expected: artifact.code_hash });
+    /// As [`Sender::append`].
+    pub async fn create(&self, creation: Bytes, report: Report<'_>) -> Result<(Address, Mined), ChainError> {
+        let (mined, nonce) = self.transact(TxKind::Create, U256::ZERO, creation, report).await?;
+        Ok((self.key.address().create(nonce), mined))
+    }
+
+    /// Calls another contract than the registry, or pays an account.
+    pub(crate) async fn call(
+        &self,
+        to: Address,
+        value: U256,
+        input: Bytes,
+        report: Report<'_>,
+    ) -> Result<Mined, ChainError> {
+        self.transact(TxKind::Call(to), value, input, report).await.map(|(mined, _)| mined)
+    }
+
+    /// Waits until no transaction of the account waits any more; the next nonce then. What an interrupted run has sent is in a block
+    /// by then.
+    ///
+    /// # Errors
+    /// `Unmined`, or those of calls.
+    pub async fn settle(&self) -> Result<u64, ChainError> {
+        let start = Instant::now();
+        loop {
+            let (mined, known) = (self.nonce("latest").await?, self.nonce("pending").await?);
+            let waited = start.elapsed();
+            match known.checked_sub(mined) {
+                None | Some(0) => return Ok(mined),
+                Some(count) if waited >= self.patience.give_up => {
+                    return Err(ChainError::Unmined { account: self.key.address(), count, seconds: waited.as_secs() });
+                }
+                Some(_) => tokio::time::sleep(self.patience.poll).await,
+            }
         }
-        Ok(Deployed { contract, code_hash, block: mined.block, transaction: mined.transaction })
     }
 
     /// Waits for a transaction that an earlier run has sent; does not replace it.
@@ -309,15 +324,21 @@ impl Sender {
         }
     }
 
-    async fn transact(&self, to: TxKind, input: Bytes, report: Report<'_>) -> Result<(Mined, u64), ChainError> {
-        let gas = self.estimate(to, &input).await?;
-        let price = quote(&self.endpoints, self.caps).await?;
+    async fn transact(
+        &self,
+        to: TxKind,
+        value: U256,
+        input: Bytes,
+        report: Report<'_>,
+    ) -> Result<(Mined, u64), ChainError> {
+        let gas = self.estimate(to, value, &input).await?;
+        let price = self.price().await?;
         // One at a time up to here: the next nonce is known only when this one has been taken by a node.
         let mut nonces = self.nonces.lock().await;
         let (mut tries, mut above) = (0usize, 0u64);
         let (draft, sent) = loop {
             let nonce = self.next_nonce(&mut nonces).await?.max(above);
-            let draft = Draft { chain_id: self.chain_id, nonce, gas, to, input: input.clone() };
+            let draft = Draft { chain_id: self.chain_id, nonce, gas, to, value, input: input.clone() };
             match self.first_send(&draft, price, report).await {
                 Ok(sent) => break (draft, sent),
                 Err(error)
@@ -339,8 +360,16 @@ impl Sender {
         Ok((mined, draft.nonce))
     }
 
-    async fn estimate(&self, to: TxKind, input: &Bytes) -> Result<u64, ChainError> {
-        let object = call_object(&self.key, to, input);
+    pub(crate) async fn price(&self) -> Result<Price, ChainError> {
+        quote(&self.endpoints, self.caps).await
+    }
+
+    pub(crate) const fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    pub(crate) async fn estimate(&self, to: TxKind, value: U256, input: &Bytes) -> Result<u64, ChainError> {
+        let object = call_object(self.key.address(), to, value, input);
         let mut last = None;
         for endpoint in self.endpoints.by_preference() {
             match endpoint.call::<U256>("eth_estimateGas", json!([object])).await {
@@ -370,7 +399,7 @@ impl Sender {
         Ok(pending.max(own))
     }
 
-    async fn nonce(&self, block: &'static str) -> Result<u64, ChainError> {
+    pub(crate) async fn nonce(&self, block: &'static str) -> Result<u64, ChainError> {
         let method = "eth_getTransactionCount";
         let address = self.key.address();
         let count: U256 =
@@ -380,7 +409,7 @@ impl Sender {
 
     async fn first_send(&self, draft: &Draft, price: Price, report: Report<'_>) -> Result<B256, ChainError> {
         let (transaction, raw) = draft.sign(price, &self.key)?;
-        report(Progress::Sending { transaction, nonce: draft.nonce, cost: cost(draft, price) });
+        report(Progress::Sending { transaction, nonce: draft.nonce, cost: draft.cost(price) });
         let mut last = None;
         for endpoint in self.endpoints.by_preference() {
             match send(endpoint, &raw).await {
@@ -456,11 +485,11 @@ impl Sender {
         old: B256,
         report: Report<'_>,
     ) -> Result<Option<(B256, Price)>, ChainError> {
-        let quoted = quote(&self.endpoints, self.caps).await.unwrap_or(price);
+        let quoted = self.price().await.unwrap_or(price);
         let higher = price.bumped(quoted, self.caps);
         let (new, raw) = draft.sign(higher, &self.key)?;
         if new != old {
-            report(Progress::Sending { transaction: new, nonce: draft.nonce, cost: cost(draft, higher) });
+            report(Progress::Sending { transaction: new, nonce: draft.nonce, cost: draft.cost(higher) });
         }
         let mut accepted = false;
         for endpoint in self.endpoints.iter() {
@@ -510,7 +539,7 @@ impl Sender {
 
     /// Runs a mined, failed call again on the state before its block, to hear the reason.
     async fn why(&self, draft: &Draft, block: u64) -> String {
-        let object = call_object(&self.key, draft.to, &draft.input);
+        let object = call_object(self.key.address(), draft.to, draft.value, &draft.input);
         let before = format!("{:#x}", block.saturating_sub(1));
         for endpoint in self.endpoints.by_preference() {
             match endpoint.call::<Bytes>("eth_call", json!([object, before])).await {
@@ -523,7 +552,7 @@ impl Sender {
 
     /// Nodes word a lack of funds differently; the balance says it plainly.
     async fn name_funds(&self, error: ChainError, draft: &Draft, price: Price) -> ChainError {
-        let needed = cost(draft, price);
+        let needed = draft.cost(price);
         match self.balance().await {
             Ok(balance) if balance < needed => ChainError::Funds { account: self.key.address(), balance, needed },
             _ => error,
@@ -558,11 +587,11 @@ struct Receipt {
     logs: Vec<RawLog>,
 }
 
-async fn balance(endpoint: &Endpoint, address: Address) -> Result<U256, ChainError> {
+pub(crate) async fn balance(endpoint: &Endpoint, address: Address) -> Result<U256, ChainError> {
     endpoint.call("eth_getBalance", json!([address, "latest"])).await
 }
 
-async fn send(endpoint: &Endpoint, raw: &Bytes) -> Result<(), ChainError> {
+pub(crate) async fn send(endpoint: &Endpoint, raw: &Bytes) -> Result<(), ChainError> {
     match endpoint.call::<B256>("eth_sendRawTransaction", json!([raw])).await {
         Ok(_) => Ok(()),
         Err(error) if says(&error, &["already known", "known transaction", "already imported", "alreadyknown"]) => {
@@ -572,7 +601,7 @@ async fn send(endpoint: &Endpoint, raw: &Bytes) -> Result<(), ChainError> {
     }
 }
 
-fn says(error: &ChainError, words: &[&str]) -> bool {
+pub(crate) fn says(error: &ChainError, words: &[&str]) -> bool {
     match error {
         ChainError::Rpc { message, .. } => {
             let message = message.to_ascii_lowercase();
@@ -595,10 +624,6 @@ fn reason(error: &ChainError) -> String {
         ChainError::Rpc { data, .. } => explain(data.as_ref()),
         other => other.to_string(),
     }
-}
-
-fn cost(draft: &Draft, price: Price) -> U256 {
-    U256::from(draft.gas).saturating_mul(U256::from(price.fee()))
 }
 
 fn abi_writes(writes: &[Write]) -> Vec<IRegistry::Write> {

@@ -28,6 +28,11 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// How many blocks below the best candidate k nodes may still come to agree on: a reorg at the tip, or one slow node.
 const STEPS_DOWN: u64 = 8;
 
+/// The mix hash of IBFT 2.0 and QBFT.
+const BFT_MIX_HASH: &str = "0x63746963616c2062797a616e74696e65206661756c7420746f6c6572616e6365";
+/// What nodes of Arbitrum and its kin add to every block.
+const PARENT_CHAINS_NUMBER: &str = "l1BlockNumber";
+
 /// A header whose hash was recomputed and whose source is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -95,8 +100,20 @@ impl HeaderSource {
     /// A source for the realm's chain.
     #[must_use]
     pub fn new(endpoints: Endpoints, profile: ChainProfile, pin: &RealmPin, trust: HeaderTrust) -> Self {
+        Self::of_chain(endpoints, profile, pin.chain_id, pin.genesis_hash, trust)
+    }
+
+    /// A source for a chain that no realm file describes yet.
+    #[must_use]
+    pub fn of_chain(
+        endpoints: Endpoints,
+        profile: ChainProfile,
+        chain_id: u64,
+        genesis_hash: B256,
+        trust: HeaderTrust,
+    ) -> Self {
         let identified = endpoints.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { endpoints, profile, chain_id: pin.chain_id, genesis_hash: pin.genesis_hash, trust, identified }
+        Self { endpoints, profile, chain_id, genesis_hash, trust, identified }
     }
 
     /// Final and latest header of now.
@@ -130,6 +147,14 @@ impl HeaderSource {
             });
         }
         Ok(Heads { final_header, latest })
+    }
+
+    /// The latest header alone, on a chain that may have no final block yet.
+    ///
+    /// # Errors
+    /// As [`HeaderSource::heads`].
+    pub async fn latest(&self) -> Result<TrustedHeader, ChainError> {
+        self.newest(Block::Latest).await
     }
 
     /// The header of the block with this number, as trusted as the newest is.
@@ -297,7 +322,21 @@ async fn fetch(endpoint: &Endpoint, block: Block) -> Result<TrustedHeader, Chain
     let answer: Option<Box<RawValue>> = endpoint.call(method, json!([block.parameter(), false])).await?;
     let Some(answer) = answer else { return Err(refuse("the node has no such block".into())) };
     let json = scalars(&answer).map_err(|error| refuse(format!("expected a block: {error}")))?;
-    let hashed = header::from_json(&json).map_err(|error| refuse(error.to_string()))?;
+    if json.get(PARENT_CHAINS_NUMBER).is_some() {
+        return Err(refuse(format!(
+            "{PARENT_CHAINS_NUMBER} beside the header: contracts on chains like Arbitrum see the parent chain's block number, \
+             and not the one that logs carry; such chains are refused"
+        )));
+    }
+    let hashed = header::from_json(&json).map_err(|error| {
+        let sealed = json.get("mixHash").and_then(Value::as_str) == Some(BFT_MIX_HASH);
+        let why = if sealed {
+            "; chains of IBFT 2.0 and QBFT leave seals out of their hashes, and cannot be used"
+        } else {
+            ""
+        };
+        refuse(format!("{error}{why}"))
+    })?;
     let verified = TrustedHeader {
         number: hashed.block().number,
         hash: hashed.hash(),

@@ -3,7 +3,7 @@
 
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{B256, Bytes, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -110,10 +110,16 @@ pub(crate) struct Draft {
     pub(crate) nonce: u64,
     pub(crate) gas: u64,
     pub(crate) to: TxKind,
+    pub(crate) value: U256,
     pub(crate) input: Bytes,
 }
 
 impl Draft {
+    /// The most it can cost, in wei.
+    pub(crate) fn cost(&self, price: Price) -> U256 {
+        U256::from(self.gas).saturating_mul(U256::from(price.fee())).saturating_add(self.value)
+    }
+
     /// The signed bytes and their hash.
     pub(crate) fn sign(&self, price: Price, key: &ActorKey) -> Result<(B256, Bytes), ChainError> {
         let envelope: TxEnvelope = match price {
@@ -125,7 +131,7 @@ impl Draft {
                     max_fee_per_gas: fee,
                     max_priority_fee_per_gas: tip,
                     to: self.to,
-                    value: U256::ZERO,
+                    value: self.value,
                     access_list: Default::default(),
                     input: self.input.clone(),
                 };
@@ -139,7 +145,7 @@ impl Draft {
                     gas_price: fee,
                     gas_limit: self.gas,
                     to: self.to,
-                    value: U256::ZERO,
+                    value: self.value,
                     input: self.input.clone(),
                 };
                 let signature = key.sign(&transaction.signature_hash())?;
@@ -151,8 +157,8 @@ impl Draft {
 }
 
 /// What a node is asked in `eth_call` and `eth_estimateGas`.
-pub(crate) fn call_object(key: &ActorKey, to: TxKind, input: &Bytes) -> Value {
-    let mut object = json!({ "from": key.address(), "input": input, "value": "0x0" });
+pub(crate) fn call_object(from: Address, to: TxKind, value: U256, input: &Bytes) -> Value {
+    let mut object = json!({ "from": from, "input": input, "value": value });
     if let (TxKind::Call(to), Some(fields)) = (to, object.as_object_mut()) {
         fields.insert("to".into(), json!(to));
     }

@@ -12,7 +12,6 @@ use std::{
 use alloy_primitives::{B256, U256};
 use countersign_chain::{
     ChainError,
-    contract::Artifact,
     endpoints::Endpoints,
     keys::ActorKey,
     realm_file::HeaderTrust,
@@ -237,15 +236,6 @@ async fn a_signed_write_is_sent_by_another_account_and_only_once() {
     assert_eq!(mined.entries.len(), 2);
     let error = world.admin.append_by_sig(world.pin.contract, &signed, &mut |_| ()).await.unwrap_err();
     assert_eq!(error.to_string(), "the registry refuses: nonce 0 was signed, the next one is 1");
-}
-
-#[tokio::test]
-async fn code_that_is_not_the_artefacts_is_noticed_after_deployment() {
-    let anvil = Anvil::on_demand();
-    let mut artifact = Artifact::built_in().unwrap();
-    artifact.code_hash = B256::repeat_byte(1);
-    let error = sender(&anvil.url, FUNDED_KEY).deploy(&artifact, &mut |_| ()).await.unwrap_err();
-    assert!(matches!(error, ChainError::CodeHash { expected, .. } if expected == artifact.code_hash), "{error}");
 }
 
 #[tokio::test]

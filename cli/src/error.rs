@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use alloy_primitives::KECCAK256_EMPTY;
+use countersign_chain::ChainError;
 use thiserror::Error;
 
 /// Everything a command can fail with.
@@ -95,7 +97,7 @@ pub enum CliError {
     Proposal(#[from] crate::proposal::ProposalError),
     /// Reading or writing the chain failed.
     #[error(transparent)]
-    Chain(#[from] countersign_chain::ChainError),
+    Chain(#[from] ChainError),
     /// The ledger cannot be read.
     #[error(transparent)]
     View(#[from] countersign_issuer::view::ViewError),
@@ -129,6 +131,9 @@ impl CliError {
                 }
                 _ => None,
             },
+            Self::Chain(ChainError::CodeHash { got: KECCAK256_EMPTY, .. }) => {
+                Some("deploy it with `countersign realm deploy`".to_owned())
+            }
             Self::Issue(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Chain(error) => error.hint(),

@@ -12,6 +12,7 @@ pub mod context;
 pub mod data;
 pub mod decode;
 pub mod delivery;
+pub mod deploy;
 pub mod device;
 pub mod error;
 pub mod explain;

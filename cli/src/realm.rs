@@ -4,29 +4,26 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy_primitives::{Address, B256, U256};
 use clap::{Args, Subcommand};
 use countersign_chain::contract::Artifact;
-use countersign_chain::endpoints::{Endpoints, Limits};
-use countersign_chain::profile::{ChainProfile, DEV_CHAIN_IDS, ProfileName};
-use countersign_chain::realm_file::{HeaderTrust, RealmFile};
-use countersign_chain::send::{FeeCaps, Patience, Sender as ChainSender};
-use countersign_chain::source;
+use countersign_chain::deployment::address_by_factory;
+use countersign_chain::profile::ProfileName;
+use countersign_chain::realm_file::RealmFile;
 use countersign_issuer::duration::format_duration;
 use countersign_registry::entries::{Entry, payload};
 use countersign_registry::{RealmPin, sign};
 use serde::Serialize;
-use serde_json::json;
-use url::Url;
 
 use crate::context::Context;
+use crate::deploy::{self, ChainArgs, DeployArgs, Ground};
 use crate::error::CliError;
 use crate::files::Existing;
 use crate::output::{self, Show, escape, fields};
 use crate::proposal::Proposal;
 use crate::resolve;
 use crate::roots::RootState;
-use crate::send::{self, Receipt, Sender};
+use crate::send::{Receipt, Sender};
 use crate::values;
 use crate::write::{By, Draft, Wait, WriteArgs};
 
@@ -35,6 +32,8 @@ use crate::write::{By, Draft, Wait, WriteArgs};
 pub enum RealmCommand {
     /// Make a realm file: the pins that every host, issuer and person of the realm holds
     Create(CreateArgs),
+    /// Deploy the registry contract, or prove that it is there: one for all realms of a chain
+    Deploy(DeployArgs),
     /// Show the realm, its roots and settings
     Show {
         /// Only what the realm file says; ask no node
@@ -70,33 +69,20 @@ pub struct CreateArgs {
     /// How many roots must sign
     #[arg(long, value_name = "COUNT")]
     threshold: u64,
-    /// A node's URL; may be given several times
-    #[arg(long, value_name = "URL", required = true)]
-    rpc: Vec<Url>,
-    /// The chain's profile [default: by the chain's id]
-    #[arg(long, value_name = "NAME")]
-    profile: Option<String>,
-    /// How many nodes must agree on a header; not on a development chain
-    #[arg(long, value_name = "COUNT")]
-    quorum: Option<usize>,
-    /// The registry contract, whose code is compared
-    #[arg(long, value_name = "ADDRESS", required_unless_present = "deploy")]
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// The registry contract, whose code is proved [default: where `realm deploy` puts it through the factory]
+    #[arg(long, value_name = "ADDRESS")]
     contract: Option<String>,
-    /// Deploy the registry contract first; the actor pays
-    #[arg(long, conflicts_with = "contract")]
-    deploy: bool,
     /// Makes realms of the same roots differ [default: random]
     #[arg(long, value_name = "HEX")]
     salt: Option<String>,
-    /// Where reading starts, for a realm that has entries already [default: the newest block]
+    /// Where reading starts, for a realm that has entries already [default: the final block]
     #[arg(long, value_name = "BLOCK")]
     from_block: Option<u64>,
     /// Where to write the realm file
     #[arg(long, value_name = "FILE", default_value = "realm.toml")]
     out: PathBuf,
-    /// How long to wait for the deployment; the ledger can be read once it is final
-    #[arg(long, value_enum, default_value = "final")]
-    wait: Wait,
 }
 
 /// What only the roots can change.
@@ -267,6 +253,7 @@ impl Show for ProposalShown {
 pub async fn run(context: &Context, command: RealmCommand) -> Result<(), CliError> {
     match command {
         RealmCommand::Create(args) => create(context, args).await,
+        RealmCommand::Deploy(args) => deploy::run(context, args).await,
         RealmCommand::Show { offline: true } => context.printer.result(&RealmShown::offline(&context.realm()?)),
         RealmCommand::Show { offline: false } => {
             let view = context.view().await?;
@@ -412,86 +399,31 @@ async fn create(context: &Context, args: CreateArgs) -> Result<(), CliError> {
         let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
         return Err(CliError::File { path: args.out, source });
     }
-    let endpoints = Endpoints::new(&args.rpc, Limits::default())?;
-    let progress = context.printer.progress("asking the chain");
-    let chain_id = endpoints.first("eth_chainId", source::chain_id).await?;
-    let genesis_hash = endpoints.first("genesis header", source::genesis_hash).await?;
-    let profile = profile(args.profile.as_deref(), chain_id)?;
-    let trust = match args.quorum {
-        Some(count) => HeaderTrust::Quorum(count),
-        None if DEV_CHAIN_IDS.contains(&chain_id) => HeaderTrust::Dev,
-        None => return Err(CliError::Missing { what: "how many nodes must agree", flag: "--quorum COUNT" }),
-    };
-    let newest = || async {
-        let ask = |endpoint: &'_ countersign_chain::endpoints::Endpoint| {
-            let endpoint = endpoint.clone();
-            async move { endpoint.call::<U256>("eth_blockNumber", json!([])).await }
-        };
-        endpoints.first("eth_blockNumber", ask).await.map(|number| number.saturating_to::<u64>())
-    };
+    let ground = Ground::look(context, &args.chain).await?;
     let artifact = Artifact::built_in()?;
-    let (contract, first_block) = match &args.contract {
-        Some(text) => {
-            let contract = resolve::address("--contract", text)?;
-            same_code(&endpoints, contract, &artifact).await?;
-            (contract, newest().await?)
-        }
-        None => {
-            let chain = ChainProfile::new(profile, chain_id)?;
-            let key = context.actor_key()?;
-            progress.step("deploying the registry contract");
-            let sender = ChainSender::new(endpoints.clone(), key, chain_id, Patience::of(&chain), FeeCaps::default());
-            let deployed = sender.deploy(&artifact, &mut |step| send::show(&progress, step)).await?;
-            context.printer.note(&format!("deployed {} in block {}", deployed.contract, deployed.block));
-            (deployed.contract, deployed.block)
-        }
+    let contract = match &args.contract {
+        Some(text) => resolve::address("--contract", text)?,
+        None => address_by_factory(&artifact),
     };
+    let progress = context.printer.progress("proving the contract's code");
+    // The final block comes before whatever the realm will write. Its state may be too old to be proved: the tip's is.
+    let final_block = ground.source().heads().await?.final_header.number;
+    ground.deployment(artifact.clone()).at(contract).await?;
     drop(progress);
     let pin = RealmPin {
-        chain_id,
+        chain_id: ground.chain_id,
         contract,
         code_hash: artifact.code_hash,
-        realm: sign::realm_id(chain_id, contract, args.threshold, &roots, salt),
+        realm: sign::realm_id(ground.chain_id, contract, args.threshold, &roots, salt),
         threshold: args.threshold,
         roots,
         salt,
-        deployed_block: args.from_block.unwrap_or(first_block),
-        genesis_hash,
+        deployed_block: args.from_block.unwrap_or(final_block),
+        genesis_hash: ground.genesis_hash,
     };
-    let realm = RealmFile::new(pin, profile, trust, args.rpc)?;
+    let realm = RealmFile::new(pin, ground.profile.name, ground.trust, args.chain.rpc)?;
     realm.create(&args.out)?;
-    if args.deploy {
-        // Nothing can be proved about a contract that the final block does not have yet.
-        Sender::new(context, &realm)?.wait(first_block, args.wait).await?;
-    }
     context.printer.result(&RealmShown { file: Some(args.out), ..RealmShown::offline(&realm) })
-}
-
-fn profile(name: Option<&str>, chain_id: u64) -> Result<ProfileName, CliError> {
-    match name {
-        Some(name) => ProfileName::ALL.into_iter().find(|known| known.as_str() == name).ok_or_else(|| {
-            let names: Vec<&str> = ProfileName::ALL.iter().map(|known| known.as_str()).collect();
-            CliError::Argument {
-                argument: "--profile",
-                problem: format!("`{name}`: expected one of {}", names.join(", ")),
-            }
-        }),
-        None => ProfileName::of_chain(chain_id)
-            .ok_or(CliError::Missing { what: "the chain's profile", flag: "--profile NAME" }),
-    }
-}
-
-async fn same_code(endpoints: &Endpoints, contract: Address, artifact: &Artifact) -> Result<(), CliError> {
-    let ask = |endpoint: &'_ countersign_chain::endpoints::Endpoint| {
-        let endpoint = endpoint.clone();
-        async move { endpoint.call::<Bytes>("eth_getCode", json!([contract, "latest"])).await }
-    };
-    let code_hash = keccak256(endpoints.first("eth_getCode", ask).await?);
-    if code_hash == artifact.code_hash {
-        return Ok(());
-    }
-    Err(countersign_chain::ChainError::CodeHash { address: contract, got: code_hash, expected: artifact.code_hash }
-        .into())
 }
 
 fn random32() -> Result<B256, CliError> {

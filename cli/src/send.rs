@@ -172,33 +172,47 @@ impl<'a> Sender<'a> {
     /// Waits until `block` is what `wait` asks for.
     ///
     /// # Errors
-    /// [`CliError::Chain`]; [`CliError::Refused`] when it is not final after an hour.
+    /// As [`wait_for`].
     pub async fn wait(&self, block: u64, wait: Wait) -> Result<(), CliError> {
-        let progress = self.printer.progress(&format!("waiting for block {block}"));
         let source = HeaderSource::new(self.endpoints.clone(), self.realm.profile, &self.realm.pin, self.realm.trust);
-        let start = Instant::now();
-        loop {
-            let reached = match source.heads().await {
-                Ok(heads) => match wait {
-                    Wait::Latest => heads.latest.number,
-                    Wait::Final => heads.final_header.number,
-                },
-                // Nodes that do not agree about the newest block yet will; the time limit is below.
-                Err(ChainError::NoQuorum { .. }) => 0,
-                Err(error) => return Err(error.into()),
-            };
-            if reached >= block {
-                return Ok(());
-            }
-            if wait == Wait::Final {
-                progress.step(&format!("waiting for block {block} to become final (now {reached})"));
-            }
-            if start.elapsed().as_secs() >= FINAL_WITHIN_SECS {
-                return Err(CliError::Refused(format!("block {block} is not final after {FINAL_WITHIN_SECS} s")));
-            }
-            let poll = if self.realm.profile.poll_secs <= 1 { 200 } else { 2_000 };
-            tokio::time::sleep(Duration::from_millis(poll)).await;
+        wait_for(self.printer, &source, self.realm.profile.poll_secs, block, wait).await
+    }
+}
+
+/// Waits until `block` is what `wait` asks for.
+///
+/// # Errors
+/// [`CliError::Chain`]; [`CliError::Refused`] when it is not final after an hour.
+pub async fn wait_for(
+    printer: Printer,
+    source: &HeaderSource,
+    poll_secs: u64,
+    block: u64,
+    wait: Wait,
+) -> Result<(), CliError> {
+    let progress = printer.progress(&format!("waiting for block {block}"));
+    let start = Instant::now();
+    loop {
+        let reached = match source.heads().await {
+            Ok(heads) => match wait {
+                Wait::Latest => heads.latest.number,
+                Wait::Final => heads.final_header.number,
+            },
+            // Nodes that do not agree about the newest block yet will; the time limit is below.
+            Err(ChainError::NoQuorum { .. }) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if reached >= block {
+            return Ok(());
         }
+        if wait == Wait::Final {
+            progress.step(&format!("waiting for block {block} to become final (now {reached})"));
+        }
+        if start.elapsed().as_secs() >= FINAL_WITHIN_SECS {
+            return Err(CliError::Refused(format!("block {block} is not final after {FINAL_WITHIN_SECS} s")));
+        }
+        let poll = if poll_secs <= 1 { 200 } else { 2_000 };
+        tokio::time::sleep(Duration::from_millis(poll)).await;
     }
 }
 

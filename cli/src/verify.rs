@@ -2,7 +2,7 @@
 //! from the realm file and trusted headers, not from what a node says about itself.
 
 use clap::Args;
-use countersign_registry::{B256, shard};
+use countersign_registry::{Address, B256, shard};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -39,6 +39,10 @@ pub struct Verified {
     pub verified: bool,
     /// Realm id.
     pub realm: B256,
+    /// The registry.
+    pub contract: Address,
+    /// Its code's hash, which every account proof showed: the pinned one.
+    pub code_hash: B256,
     /// Number and hash of the block under which the final view is proved.
     pub final_block: (u64, B256),
     /// The same of the latest view.
@@ -68,6 +72,7 @@ impl Show for Verified {
             "{} shards proved, the others are empty; {} entries ignored\n",
             self.proved, self.ignored
         ));
+        text.push_str(&format!("code   {} at {}, proved\n", self.code_hash, self.contract));
         text.push_str(&format!("final  {} {}\n", self.final_block.0, self.final_block.1));
         text.push_str(&format!("latest {} {} {}\n", self.latest_block.0, self.latest_block.1, time(self.latest_time)));
         text.push_str("verified\n");
@@ -115,6 +120,8 @@ pub async fn run(context: &Context, args: VerifyArgs) -> Result<(), CliError> {
     context.printer.result(&Verified {
         verified: true,
         realm: view.realm.pin.realm,
+        contract: view.realm.pin.contract,
+        code_hash: view.realm.pin.code_hash,
         final_block: (view.heads.final_header.number, view.heads.final_header.hash),
         latest_block: (view.heads.latest.number, view.heads.latest.hash),
         latest_time: view.heads.latest.time,

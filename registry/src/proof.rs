@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_trie::proof::{ProofVerificationError, verify_proof};
-use alloy_trie::{Nibbles, TrieAccount};
+use alloy_trie::{KECCAK_EMPTY, Nibbles, TrieAccount};
 use serde::{Deserialize, Serialize};
 
 /// An `eth_getProof` answer.
@@ -125,6 +125,22 @@ impl AccountProof {
                 Ok((*slot, proof.value))
             })
             .collect()
+    }
+
+    /// The hash of the code at `address`; `None` where there is none, be it that the account is absent or that it only holds coins,
+    /// which anybody can send to an address before there is a contract.
+    ///
+    /// # Errors
+    /// [`ProofError`] if it is another account, or if neither presence nor absence is proved.
+    pub fn verify_code(&self, state_root: B256, address: Address) -> Result<Option<B256>, ProofError> {
+        let without_code = self.code_hash == KECCAK_EMPTY || self.code_hash.is_zero();
+        if self.address == address && without_code && self.nonce.is_zero() && self.balance.is_zero() {
+            verify_proof(state_root, path(address.as_slice()), None, &self.account_proof)
+                .map_err(|source| ProofError::Account { address, state_root, source: source.into() })?;
+            return Ok(None);
+        }
+        self.verify_account(state_root, address)?;
+        Ok((!without_code).then_some(self.code_hash))
     }
 
     /// Verifies that the account is in the state with the nonce, balance, code hash and storage root of the answer.

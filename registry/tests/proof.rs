@@ -238,6 +238,38 @@ fn an_account_that_is_absent_or_without_storage_proves_no_slot() {
 }
 
 #[test]
+fn code_is_proved_there_absent_or_not_at_all() {
+    let given = given();
+    let vectors = vectors();
+    let account = |name: &str| serde_json::from_value::<AccountProof>(vectors[name].clone()).unwrap();
+    let (contract, nobody, payer) = (account("proof"), account("nobody"), account("payer"));
+    let code = |proof: &AccountProof| proof.verify_code(given.state_root, proof.address);
+    assert_eq!(code(&contract), Ok(Some(given.code_hash)));
+    assert_eq!((code(&nobody), code(&payer)), (Ok(None), Ok(None)), "no account, and one with coins only");
+
+    // A contract that is denied, with its own proof or with somebody else's absence.
+    let mut denied = contract.clone();
+    (denied.nonce, denied.balance, denied.code_hash) = (U256::ZERO, U256::ZERO, nobody.code_hash);
+    assert!(matches!(code(&denied), Err(ProofError::Account { .. })));
+    denied.account_proof.clone_from(&nobody.account_proof);
+    assert!(matches!(code(&denied), Err(ProofError::Account { .. })));
+    denied.account_proof.clear();
+    assert!(matches!(code(&denied), Err(ProofError::Account { .. })));
+    assert!(matches!(
+        nobody.verify_code(given.state_root, contract.address),
+        Err(ProofError::Account { .. } | ProofError::Address { .. })
+    ));
+
+    // A contract that is claimed where there is none, and other code.
+    for (mut claimed, code_hash) in
+        [(nobody, given.code_hash), (payer, given.code_hash), (contract, B256::repeat_byte(1))]
+    {
+        claimed.code_hash = code_hash;
+        assert!(matches!(code(&claimed), Err(ProofError::Account { .. })));
+    }
+}
+
+#[test]
 fn a_slot_cannot_be_given_another_value_or_declared_absent() {
     let given = given();
     for position in 0..given.slots.len() {

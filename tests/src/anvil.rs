@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use harness::node::Node;
 use serde_json::{Value, json};
 
-use crate::{process, process::Background, tools, wait};
+use crate::{process, tools, wait};
 
 /// anvil's first test account (mnemonic `test test … junk`), which has coins.
 pub const FUNDED_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -12,11 +13,9 @@ pub const FUNDED_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efc
 /// anvil's last test account, which sends coins to others: the first one's transactions are the scenario's.
 const FAUCET: &str = "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720";
 
-const PORT: u16 = 8545;
-
 /// A running anvil.
 pub struct Anvil {
-    process: Background,
+    node: Node,
 }
 
 impl Anvil {
@@ -26,19 +25,13 @@ impl Anvil {
     /// Where it does not start.
     #[must_use]
     pub fn start() -> Self {
-        let mut command = Command::new(tools::foundry("anvil"));
-        command
-            .args(["--block-time", "1", "--slots-in-an-epoch", "1", "--hardfork", "osaka", "--port"])
-            .arg(PORT.to_string());
-        let mut process = Background::start("anvil", &mut command);
-        process.wait_line("Listening on 127.0.0.1");
-        Self { process }
+        Self { node: Node::with(&["--block-time", "1"]) }
     }
 
     /// Its JSON-RPC endpoint.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{PORT}")
+        self.node.url.as_str().trim_end_matches('/').to_owned()
     }
 
     /// One call by `cast`, which shares no code with ours.
@@ -86,11 +79,5 @@ impl Anvil {
 
     fn balance(&self, account: &str) -> Value {
         self.call("eth_getBalance", &json!([account, "latest"]))
-    }
-
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.process.pid()
     }
 }

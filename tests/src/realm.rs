@@ -5,11 +5,13 @@ use alloy_primitives::{Address, B256, FixedBytes, U256, hex};
 use countersign_certificate::{Digest32, Id, merkle};
 use countersign_chain::{
     contract::Artifact,
+    deployment::Deployment,
     endpoints::{Endpoints, Limits},
     keys::ActorKey,
     profile::ProfileName,
     realm_file::{HeaderTrust, RealmFile},
     send::{FeeCaps, Mined, Patience, RootProof, RootSignature, Sender},
+    source::HeaderSource,
 };
 use countersign_registry::{
     Entry, RealmPin,
@@ -277,22 +279,26 @@ async fn deploy(anvil: &Anvil, endpoints: &Endpoints) -> RealmPin {
     let key = ActorKey::from_hex(crate::anvil::FUNDED_KEY).expect("anvil's account");
     let profile = countersign_chain::profile::ChainProfile::new(ProfileName::Dev, CHAIN_ID).expect("the dev profile");
     let sender = Sender::new(endpoints.clone(), key, CHAIN_ID, Patience::of(&profile), FeeCaps::default());
-    let artifact = Artifact::built_in().expect("the contract's artefact");
-    let deployed = sender.deploy(&artifact, &mut |_| {}).await.expect("deploying the contract");
     let roots: Vec<Address> = root_keys().iter().map(ActorKey::address).collect();
     let salt = B256::from(random());
     let genesis = anvil.call("eth_getBlockByNumber", &json!(["0x0", false]));
     let genesis_hash = genesis.get("hash").and_then(|hash| hash.as_str()).expect("the genesis block's hash");
+    let genesis_hash = genesis_hash.parse().expect("a hash");
+    let source = HeaderSource::of_chain(endpoints.clone(), profile, CHAIN_ID, genesis_hash, HeaderTrust::Dev);
+    let artifact = Artifact::built_in().expect("the contract's artefact");
+    let deployment = Deployment::new(endpoints.clone(), source, profile.fee_model, artifact);
+    let deployed = deployment.ensure(&sender).await.expect("deploying the contract");
+    let contract = deployed.proved.contract;
     RealmPin {
         chain_id: CHAIN_ID,
-        contract: deployed.contract,
-        code_hash: deployed.code_hash,
-        realm: sign::realm_id(CHAIN_ID, deployed.contract, THRESHOLD, &roots, salt),
+        contract,
+        code_hash: deployed.proved.code_hash,
+        realm: sign::realm_id(CHAIN_ID, contract, THRESHOLD, &roots, salt),
         threshold: THRESHOLD,
         roots,
         salt,
-        deployed_block: deployed.block,
-        genesis_hash: genesis_hash.parse().expect("a hash"),
+        deployed_block: deployed.block(),
+        genesis_hash,
     }
 }
 

@@ -53,8 +53,9 @@ fn two_of_three_roots_govern_a_realm_by_a_file_and_one_alone_does_not() {
         let admin = desk.actor("admin");
         anvil.fund(&[&payer, &admin]);
         let (url, [one, two, three]) = (anvil.url(), &roots);
-        let create = ["--as-actor", "payer", "realm", "create", "--root", one, "--root", two, "--root", three];
-        desk.success(&[&create[..], &["--threshold", "2", "--rpc", &url, "--deploy"]].concat());
+        desk.success(&["--as-actor", "payer", "realm", "deploy", "--rpc", &url, "--yes"]);
+        let create = ["realm", "create", "--root", one, "--root", two, "--root", three];
+        desk.success(&[&create[..], &["--threshold", "2", "--rpc", &url]].concat());
 
         let realm = ["--realm", "realm.toml"];
         let with = |rest: &[&'static str]| [&realm[..], rest].concat();

@@ -1,13 +1,13 @@
 //! A chain of one's own, a directory of one's own, and the command line as a person would type it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use harness::node::Node;
 use serde_json::Value;
 
 /// The password of every keystore made here.
@@ -15,78 +15,28 @@ pub(crate) const PASSWORD: &str = "correct horse";
 
 /// anvil with a block a second, final two blocks later.
 pub(crate) struct Chain {
-    child: Child,
-    port: u16,
+    node: Node,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Chain {
     pub(crate) fn start() -> Self {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let tools = std::env::var_os("COUNTERSIGN_TOOLS").map_or_else(|| workspace.join(".tools"), PathBuf::from);
-        let anvil = tools.join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
-        assert!(anvil.is_file(), "{} is missing: run .ci/tools first", anvil.display());
-        let mut child = Command::new(anvil)
-            .args([
-                "--block-time",
-                "1",
-                "--mixed-mining",
-                "--slots-in-an-epoch",
-                "1",
-                "--hardfork",
-                "osaka",
-                "--port",
-                "0",
-            ])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = loop {
-            let line = lines.next().expect("anvil ended before it listened").unwrap();
-            if let Some(address) = line.strip_prefix("Listening on ") {
-                break address.rsplit(':').next().unwrap().trim().parse().unwrap();
-            }
-        };
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, port }
+        let node = Node::with(&["--block-time", "1", "--mixed-mining"]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { node, runtime }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.node.url.as_str().trim_end_matches('/').to_owned()
     }
 
-    pub(crate) fn call(&self, method: &str, params: &str) -> Value {
-        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let json = answer.split_once("\r\n\r\n").unwrap().1;
-        serde_json::from_str::<Value>(json).unwrap()["result"].clone()
+    pub(crate) fn call(&self, method: &'static str, params: &str) -> Value {
+        self.runtime.block_on(self.node.call(method, serde_json::from_str(params).unwrap()))
     }
 
-    /// Pays from the first account of the development chain, with a transaction: balances that are set by decree make anvil's proofs
-    /// fail until the next block.
+    /// Pays with a transaction: balances that are set by decree make anvil's proofs fail until the next block.
     pub(crate) fn fund(&self, address: &str) {
-        let payer = self.call("eth_accounts", "[]")[0].as_str().unwrap().to_owned();
-        let transaction = format!(r#"[{{"from":"{payer}","to":"{address}","value":"0x8AC7230489E80000"}}]"#);
-        let hash = self.call("eth_sendTransaction", &transaction);
-        while self.call("eth_getTransactionReceipt", &format!("[{hash}]")).is_null() {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Chain {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.runtime.block_on(self.node.fund(address.parse().unwrap()));
     }
 }
 
@@ -167,9 +117,9 @@ impl Bed {
         let roots: Vec<String> = (1..=3).map(|number| bed.actor(&format!("root{number}"))).collect();
         let (admin, issuer) = (bed.actor("admin"), bed.actor("issuer"));
         let bed = Self { admin, issuer, ..bed };
-        let mut create = vec!["--as-actor", "admin.json", "realm", "create", "--deploy", "--threshold", "2"];
         let url = bed.chain.url();
-        create.extend(["--rpc", &url]);
+        bed.ok(&["--as-actor", "admin.json", "realm", "deploy", "--rpc", &url, "--yes"]);
+        let mut create = vec!["realm", "create", "--threshold", "2", "--rpc", &url];
         for root in &roots {
             create.extend(["--root", root]);
         }

@@ -9,6 +9,7 @@
 
 mod arguments;
 mod bed;
+mod deployment;
 mod devices;
 mod manual;
 mod post;

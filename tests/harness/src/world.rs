@@ -8,12 +8,13 @@ use countersign_certificate::{Fingerprint20, Id};
 use countersign_chain::{
     ChainError,
     contract::Artifact,
-    endpoints::Limits,
+    deployment::Deployment,
+    endpoints::{Endpoints, Limits},
     keys::ActorKey,
-    profile::ProfileName,
+    profile::{ChainProfile, FeeModel, ProfileName},
     realm_file::{HeaderTrust, RealmFile},
     send::{FeeCaps, Mined, Patience, RootProof, RootSignature, Sender},
-    source,
+    source::{self, HeaderSource},
     sync::Ledger,
 };
 use countersign_delivery::SecretKey;
@@ -76,6 +77,19 @@ pub fn patience() -> Patience {
     Patience { poll: Duration::from_millis(20), stuck: Duration::from_secs(60), give_up: Duration::from_secs(20) }
 }
 
+/// The place for the registry on a node's chain, seen through the endpoints of the test's choice.
+pub async fn deployment(node: &Node, endpoints: Endpoints) -> Deployment {
+    deployment_of(node, endpoints, FeeModel::Gas, Artifact::built_in().unwrap()).await
+}
+
+/// The same with other fees, or for other code.
+pub async fn deployment_of(node: &Node, endpoints: Endpoints, fees: FeeModel, artifact: Artifact) -> Deployment {
+    let genesis_hash = source::genesis_hash(node.endpoints().iter().next().unwrap()).await.unwrap();
+    let profile = ChainProfile::new(ProfileName::Dev, node.chain_id).unwrap();
+    let source = HeaderSource::of_chain(endpoints.clone(), profile, node.chain_id, genesis_hash, HeaderTrust::Dev);
+    Deployment::new(endpoints, source, fees, artifact)
+}
+
 impl World {
     /// On anvil.
     pub async fn new() -> Self {
@@ -90,18 +104,20 @@ impl World {
     /// On a node of the test's choice.
     pub async fn on(anvil: Node) -> Self {
         let admin = Sender::new(anvil.endpoints(), key(ADMIN_KEY), anvil.chain_id, patience(), FeeCaps::default());
-        let deployed = admin.deploy(&Artifact::built_in().unwrap(), &mut |_| ()).await.unwrap();
+        let deployment = deployment(&anvil, anvil.endpoints()).await;
+        let deployed = deployment.ensure(&admin).await.unwrap();
+        let (contract, code_hash) = (deployed.proved.contract, deployed.proved.code_hash);
         let root = key(ROOT_KEY);
         let (roots, salt) = (vec![key(OTHER_ROOT_KEY).address(), root.address()], B256::repeat_byte(7));
         let pin = RealmPin {
             chain_id: anvil.chain_id,
-            contract: deployed.contract,
-            code_hash: deployed.code_hash,
-            realm: sign::realm_id(anvil.chain_id, deployed.contract, 1, &roots, salt),
+            contract,
+            code_hash,
+            realm: sign::realm_id(anvil.chain_id, contract, 1, &roots, salt),
             threshold: 1,
             roots,
             salt,
-            deployed_block: deployed.block,
+            deployed_block: deployed.block(),
             genesis_hash: source::genesis_hash(anvil.endpoints().iter().next().unwrap()).await.unwrap(),
         };
         let admin_sealing = SecretKey::generate().unwrap();

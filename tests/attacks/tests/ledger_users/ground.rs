@@ -157,7 +157,7 @@ impl Ground {
 
     /// The registry a second time.
     pub(crate) async fn deploy_another(&self) -> Address {
-        self.world.admin.deploy(&Artifact::built_in().unwrap(), &mut |_| ()).await.unwrap().contract
+        self.world.admin.create(Artifact::built_in().unwrap().bytecode, &mut |_| ()).await.unwrap().0
     }
 
     fn by(&self, from: Address, call: &impl SolCall) -> Call {
