@@ -6,7 +6,7 @@
 //! A node's word that a contract is there, or is not, is never believed: the account is proved under a header that the source
 //! trusts, with its code hash, and other code than the artefact's is an error.
 
-use alloy_consensus::{SignableTransaction, TxEnvelope, TxLegacy};
+use alloy_consensus::{EMPTY_ROOT_HASH, SignableTransaction, TxEnvelope, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{
     Address, B256, Bytes, KECCAK256_EMPTY, TxKind, U256, address, b256, bytes, keccak256, utils::format_units,
@@ -162,7 +162,14 @@ impl Deployment {
     /// As [`Deployment::at`].
     pub async fn find(&self, account: Option<Address>, plain: bool) -> Result<Option<Proved>, ChainError> {
         let header = self.source.latest().await?;
-        if let Some(found) = self.proved(address_by_factory(&self.artifact), &header).await? {
+        let contract = address_by_factory(&self.artifact);
+        if header.state_root == EMPTY_ROOT_HASH {
+            let number = header.number;
+            let detail =
+                format!("block {number} shows no state, under which nothing can be proved: the chain needs a block");
+            return Err(ChainError::Deployment { contract, detail });
+        }
+        if let Some(found) = self.proved(contract, &header).await? {
             return Ok(Some(found));
         }
         match account {
@@ -453,7 +460,7 @@ mod tests {
         let transaction = TxEnvelope::decode_2718(&mut bytes).unwrap();
         let TxEnvelope::Legacy(signed) = &transaction else { panic!("{transaction:?}") };
         let signer = signed.signature().recover_address_from_prehash(&signed.signature_hash());
-        assert_eq!(signer, Ok(FACTORY_PAYER));
+        assert_eq!(signer.unwrap(), FACTORY_PAYER);
         assert_eq!((transaction.nonce(), transaction.chain_id(), transaction.kind()), (0, None, TxKind::Create));
         assert_eq!((transaction.gas_limit(), transaction.gas_price()), (FACTORY_GAS, Some(FACTORY_GAS_PRICE)));
         assert_eq!(FACTORY_PAYER.create(0), FACTORY);

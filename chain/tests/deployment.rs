@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use countersign_chain::{
@@ -30,6 +30,13 @@ fn artifact() -> Artifact {
     Artifact::built_in().unwrap()
 }
 
+/// anvil with a block: under its block 0 nothing can be proved.
+async fn chain(arguments: &[&str]) -> Anvil {
+    let anvil = Anvil::with(arguments);
+    anvil.mine(1).await;
+    anvil
+}
+
 fn sender_on(node: &Anvil, secret: &str) -> Sender {
     Sender::new(node.endpoints(), key(secret), node.chain_id, patience(), FeeCaps::default())
 }
@@ -38,13 +45,27 @@ async fn nonce(node: &Anvil, account: Address) -> Value {
     node.call("eth_getTransactionCount", json!([account, "pending"])).await
 }
 
+/// A transaction that reaches `geth --dev` while it seals a block can lie there until another one comes.
+async fn nudged<T>(geth: &Anvil, work: impl Future<Output = T>) -> T {
+    let nudge = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            geth.mine(1).await;
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = nudge => panic!("it goes on for ever"),
+    }
+}
+
 async fn through(proxy: &Proxy, node: &Anvil) -> Deployment {
     deployment(node, endpoints(&[&proxy.url])).await
 }
 
 #[tokio::test]
 async fn the_factorys_address_is_the_one_that_cast_computes_and_whoever_comes_second_finds_it() {
-    let anvil = Anvil::on_demand();
+    let anvil = chain(&[]).await;
     let place = deployment(&anvil, anvil.endpoints()).await;
     let init_code_hash = keccak256(&artifact().bytecode).to_string();
     let output = Command::new(tool("cast"))
@@ -73,7 +94,7 @@ async fn the_factorys_address_is_the_one_that_cast_computes_and_whoever_comes_se
 
 #[tokio::test]
 async fn a_missing_factory_is_placed_by_its_presigned_transaction_where_the_chain_takes_it() {
-    let anvil = Anvil::with(&NO_FACTORY);
+    let anvil = chain(&NO_FACTORY).await;
     let place = deployment(&anvil, anvil.endpoints()).await;
     let sender = sender_on(&anvil, FUNDED_KEY);
     let plan = place.plan(&sender, false).await.unwrap();
@@ -82,7 +103,8 @@ async fn a_missing_factory_is_placed_by_its_presigned_transaction_where_the_chai
     let before = sender.balance().await.unwrap();
     let deployed = place.carry_out(&sender, &plan, &mut |_| ()).await.unwrap();
     assert_eq!(deployed.proved.contract, address_by_factory(&artifact()), "the same as everywhere");
-    assert!(before - sender.balance().await.unwrap() <= plan.fee);
+    let spent = before - sender.balance().await.unwrap();
+    assert!(spent <= plan.fee, "{spent} of {plan:?}, {:?}", deployed.mined);
     assert_eq!(place.ensure(&sender).await.unwrap().mined, None);
 }
 
@@ -93,7 +115,8 @@ async fn geth_takes_no_presigned_transaction_so_the_account_deploys_and_finds_it
     let sender = sender_on(&geth, FUNDED_KEY);
     let plan = place.plan(&sender, false).await.unwrap();
     assert!(matches!(&plan.way, Way::Plain { reason } if reason.contains("replay-protected")), "{plan:?}");
-    let deployed = place.carry_out(&sender, &plan, &mut |_| ()).await.unwrap();
+    let mut report = |_| ();
+    let deployed = nudged(&geth, place.carry_out(&sender, &plan, &mut report)).await.unwrap();
     assert_eq!(deployed.proved.contract, plan.contract);
     let again = place.ensure(&sender).await.unwrap();
     assert_eq!((again.proved.contract, again.mined), (plan.contract, None));
@@ -111,8 +134,21 @@ async fn geth_takes_no_presigned_transaction_so_the_account_deploys_and_finds_it
 }
 
 #[tokio::test]
+async fn a_geth_that_takes_presigned_transactions_gets_the_factory_and_the_same_address() {
+    let geth = Anvil::geth_with(&["--rpc.allow-unprotected-txs"]).await;
+    let place = deployment(&geth, geth.endpoints()).await;
+    let sender = sender_on(&geth, FUNDED_KEY);
+    let plan = place.plan(&sender, false).await.unwrap();
+    assert!(matches!(plan.way, Way::PlaceFactory { .. }), "{plan:?}");
+    let deployed = nudged(&geth, place.ensure(&sender)).await.unwrap();
+    assert_eq!(deployed.proved.contract, address_by_factory(&artifact()));
+    let again = place.ensure(&sender_on(&geth, OTHER_KEY)).await.unwrap();
+    assert_eq!((again.proved.contract, again.mined), (deployed.proved.contract, None));
+}
+
+#[tokio::test]
 async fn a_node_that_says_the_contract_is_there_or_is_not_is_not_believed() {
-    let anvil = Anvil::on_demand();
+    let anvil = chain(&[]).await;
     let (contract, expected) = (address_by_factory(&artifact()), artifact().code_hash);
     let says = |hash: B256| {
         move |method: &str, params: &Value| match method {
@@ -154,7 +190,7 @@ async fn a_node_that_says_the_contract_is_there_or_is_not_is_not_believed() {
 
 #[tokio::test]
 async fn other_code_at_the_address_is_a_clear_error_and_coins_there_change_nothing() {
-    let anvil = Anvil::on_demand();
+    let anvil = chain(&[]).await;
     let place = deployment(&anvil, anvil.endpoints()).await;
     let contract = address_by_factory(&artifact());
     anvil.fund(contract).await;
@@ -178,7 +214,7 @@ async fn other_code_at_the_address_is_a_clear_error_and_coins_there_change_nothi
 
 #[tokio::test]
 async fn an_account_without_coins_learns_what_it_needs_before_anything_is_sent() {
-    let anvil = Anvil::on_demand();
+    let anvil = chain(&[]).await;
     let place = deployment(&anvil, anvil.endpoints()).await;
     let poor = ActorKey::generate().unwrap();
     let address = poor.address();
@@ -193,7 +229,7 @@ async fn an_account_without_coins_learns_what_it_needs_before_anything_is_sent()
 #[tokio::test]
 async fn a_run_that_ends_between_sending_and_the_receipt_is_found_by_the_next() {
     for plain in [false, true] {
-        let anvil = Anvil::on_demand();
+        let anvil = chain(&[]).await;
         let place = deployment(&anvil, anvil.endpoints()).await;
         anvil.call("evm_setAutomine", json!([false])).await;
         let sender = sender_on(&anvil, FUNDED_KEY);
@@ -210,7 +246,7 @@ async fn a_run_that_ends_between_sending_and_the_receipt_is_found_by_the_next() 
         }
         let next = sender_on(&anvil, FUNDED_KEY);
         let (settled, ()) = tokio::join!(next.settle(), async {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             anvil.mine(1).await;
         });
         assert_eq!(settled.unwrap(), 1);
@@ -222,7 +258,7 @@ async fn a_run_that_ends_between_sending_and_the_receipt_is_found_by_the_next() 
 
 #[tokio::test]
 async fn whoever_deploys_it_first_does_no_harm() {
-    let anvil = Anvil::on_demand();
+    let anvil = chain(&[]).await;
     let place = deployment(&anvil, anvil.endpoints()).await;
     anvil.call("evm_setAutomine", json!([false])).await;
     let (victim, other) = (sender_on(&anvil, FUNDED_KEY), sender_on(&anvil, OTHER_KEY));
@@ -234,7 +270,7 @@ async fn whoever_deploys_it_first_does_no_harm() {
         place.carry_out(&other, &theirs, &mut second),
         async {
             while anvil.call("txpool_status", json!([])).await["pending"] != "0x2" {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
             anvil.mine(1).await;
         }
@@ -246,11 +282,11 @@ async fn whoever_deploys_it_first_does_no_harm() {
 
 #[tokio::test]
 async fn earlier_transactions_that_never_come_into_a_block_are_named() {
-    let anvil = Anvil::on_demand();
+    let anvil = chain(&[]).await;
     anvil.call("evm_setAutomine", json!([false])).await;
     let payer = key(FUNDED_KEY).address();
     anvil.call("eth_sendTransaction", json!([{ "from": payer, "to": payer }])).await;
-    let short = Patience { give_up: std::time::Duration::from_millis(100), ..patience() };
+    let short = Patience { give_up: Duration::from_millis(100), ..patience() };
     let sender = Sender::new(anvil.endpoints(), key(FUNDED_KEY), anvil.chain_id, short, FeeCaps::default());
     let error = sender.settle().await.unwrap_err();
     assert_eq!(error.to_string(), format!("1 earlier transactions of {payer} are not mined after 0 s"));
@@ -258,7 +294,7 @@ async fn earlier_transactions_that_never_come_into_a_block_are_named() {
 
 #[tokio::test]
 async fn on_a_rollup_the_plan_counts_what_publishing_costs() {
-    let anvil = Anvil::on_demand();
+    let anvil = chain(&[]).await;
     let oracle = Proxy::start(&anvil.url, |method, params| match method {
         "eth_call" if params[0]["to"] == "0x420000000000000000000000000000000000000f" => {
             let word = params[0]["input"].as_str().unwrap();
@@ -279,6 +315,8 @@ async fn on_a_rollup_the_plan_counts_what_publishing_costs() {
 #[tokio::test]
 async fn chains_of_no_use_are_refused_by_id_by_their_headers_and_by_what_their_contracts_see() {
     let anvil = Anvil::on_demand();
+    let error = deployment(&anvil, anvil.endpoints()).await.find(None, false).await.unwrap_err();
+    assert!(error.to_string().ends_with("the chain needs a block"), "{error}");
     let found = survey(&anvil.endpoints()).await.unwrap();
     assert_eq!((found.chain_id, found.p256), (31337, true));
 

@@ -22,7 +22,7 @@ use countersign_registry::{
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::{anvil::Anvil, machine, machine::KeyFile};
+use crate::{anvil::Anvil, machine, machine::KeyFile, wait};
 
 /// The realm file, where the agent and the command line look for it.
 pub const REALM_FILE: &str = "/etc/countersign/realm.toml";
@@ -287,6 +287,7 @@ async fn deploy(anvil: &Anvil, endpoints: &Endpoints) -> RealmPin {
     let source = HeaderSource::of_chain(endpoints.clone(), profile, CHAIN_ID, genesis_hash, HeaderTrust::Dev);
     let artifact = Artifact::built_in().expect("the contract's artefact");
     let deployment = Deployment::new(endpoints.clone(), source, profile.fee_model, artifact);
+    wait::until("a first block", || (anvil.block_number("latest") > 0).then_some(()));
     let deployed = deployment.ensure(&sender).await.expect("deploying the contract");
     let contract = deployed.proved.contract;
     RealmPin {

@@ -111,7 +111,8 @@ impl Node {
         }
     }
 
-    async fn geth_with(arguments: &[&str]) -> Self {
+    /// The same with more arguments.
+    pub async fn geth_with(arguments: &[&str]) -> Self {
         let mut child = Command::new(tools::geth())
             .args(["--dev", "--ipcdisable", "--nodiscover", "--port", "0", "--authrpc.port", "0"])
             .args(["--http", "--http.addr", "127.0.0.1", "--http.port", "0", "--http.api", "eth,debug"])
