@@ -22,7 +22,7 @@ use crate::{
     keys::ActorKey,
     profile::FeeModel,
     proofs,
-    send::{self, Mined, Patience, Report, Sender},
+    send::{self, FeeCaps, Mined, Patience, Report, Sender},
     source::{HeaderSource, TrustedHeader},
     transaction::GWEI,
 };
@@ -88,8 +88,10 @@ pub struct Plan {
     pub way: Way,
     /// At most so much gas, all transactions together.
     pub gas: u64,
-    /// At most so many wei, all transactions together.
+    /// At most so many wei, all transactions together: what is sent never offers more than `caps`.
     pub fee: U256,
+    /// Twice the price of the day.
+    pub caps: FeeCaps,
 }
 
 /// The contract, proved to be there.
@@ -162,14 +164,7 @@ impl Deployment {
     /// As [`Deployment::at`].
     pub async fn find(&self, account: Option<Address>, plain: bool) -> Result<Option<Proved>, ChainError> {
         let header = self.source.latest().await?;
-        let contract = address_by_factory(&self.artifact);
-        if header.state_root == EMPTY_ROOT_HASH {
-            let number = header.number;
-            let detail =
-                format!("block {number} shows no state, under which nothing can be proved: the chain needs a block");
-            return Err(ChainError::Deployment { contract, detail });
-        }
-        if let Some(found) = self.proved(contract, &header).await? {
+        if let Some(found) = self.proved(address_by_factory(&self.artifact), &header).await? {
             return Ok(Some(found));
         }
         match account {
@@ -185,13 +180,13 @@ impl Deployment {
     pub async fn plan(&self, sender: &Sender, plain: bool) -> Result<Plan, ChainError> {
         let account = sender.address();
         let header = self.source.latest().await?;
-        let price = sender.price().await?;
+        let caps = sender.ceiling().await?;
         let way = if plain {
             Way::Plain { reason: "asked for".into() }
         } else if self.has_factory(&header).await? {
             Way::Factory
         } else {
-            self.without_factory(price.fee() / 2).await?
+            self.without_factory(caps.fee / 4).await?
         };
         let contract = match way {
             Way::Plain { .. } => account.create(sender.nonce("pending").await?),
@@ -212,7 +207,7 @@ impl Deployment {
                 (sender.estimate(TxKind::Create, U256::ZERO, &creation).await.map_err(refused)?, U256::ZERO)
             }
         };
-        fee = fee.saturating_add(U256::from(gas).saturating_mul(U256::from(price.fee())));
+        fee = fee.saturating_add(U256::from(gas).saturating_mul(U256::from(caps.fee)));
         if self.fees == FeeModel::GasAndData {
             fee = fee.saturating_add(self.data_fee().await?);
         }
@@ -220,7 +215,7 @@ impl Deployment {
         if balance < fee {
             return Err(ChainError::Funds { account, balance, needed: fee });
         }
-        Ok(Plan { account, balance, contract, way, gas, fee })
+        Ok(Plan { account, balance, contract, way, gas, fee, caps })
     }
 
     /// Deploys as planned, and proves that the contract is there. Who finds that another has deployed it meanwhile is content: it is
@@ -229,6 +224,7 @@ impl Deployment {
     /// # Errors
     /// `Deployment` with what happened, `CodeHash`, or as [`Sender::append`].
     pub async fn carry_out(&self, sender: &Sender, plan: &Plan, report: Report<'_>) -> Result<Deployed, ChainError> {
+        let sender = &sender.capped(plan.caps);
         let sent = match &plan.way {
             Way::Plain { .. } => {
                 let (contract, mined) = sender
@@ -288,6 +284,12 @@ impl Deployment {
 
     /// `None`: no code there.
     async fn proved(&self, contract: Address, header: &TrustedHeader) -> Result<Option<Proved>, ChainError> {
+        if header.state_root == EMPTY_ROOT_HASH {
+            let number = header.number;
+            let detail =
+                format!("block {number} shows no state, under which nothing can be proved: the chain needs a block");
+            return Err(ChainError::Deployment { contract, detail });
+        }
         let expected = self.artifact.code_hash;
         match proofs::code_hash(&self.endpoints, contract, header).await? {
             None => Ok(None),

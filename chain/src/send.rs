@@ -364,6 +364,16 @@ impl Sender {
         quote(&self.endpoints, self.caps).await
     }
 
+    /// Twice today's price, within what this account pays at all.
+    pub(crate) async fn ceiling(&self) -> Result<FeeCaps, ChainError> {
+        Ok(self.price().await?.ceiling(self.caps))
+    }
+
+    /// The same account with another ceiling.
+    pub(crate) fn capped(&self, caps: FeeCaps) -> Self {
+        Self::new(self.endpoints.clone(), self.key.clone(), self.chain_id, self.patience, caps)
+    }
+
     pub(crate) const fn patience(&self) -> Patience {
         self.patience
     }

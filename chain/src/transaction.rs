@@ -52,6 +52,17 @@ impl Price {
         }
     }
 
+    /// Twice as much, within `caps`: what a transaction may come to cost when it is stuck, and what a node that suddenly asks for more
+    /// does not get.
+    pub(crate) fn ceiling(self, caps: FeeCaps) -> FeeCaps {
+        let tip = match self {
+            Self::Dynamic { tip, .. } => tip,
+            Self::Legacy { fee } => fee,
+        };
+        let double = |value: u128| value.saturating_mul(2).max(DEFAULT_TIP);
+        FeeCaps { fee: double(self.fee()).min(caps.fee), tip: double(tip).min(caps.tip) }
+    }
+
     /// A quarter more, rounded up (nodes ask for a tenth to replace), and not below `quote`.
     pub(crate) fn bumped(self, quote: Self, caps: FeeCaps) -> Self {
         let more = |value: u128| value.saturating_add(value / 4).saturating_add(1);
@@ -196,6 +207,16 @@ mod tests {
         let modest = Price::Dynamic { fee: 900, tip: 49 };
         assert_eq!(modest.bumped(greedy, CAPS), Price::Dynamic { fee: 1000, tip: 50 });
         assert_eq!(Price::Legacy { fee: 5000 }.capped(CAPS), Price::Legacy { fee: 1000 });
+    }
+
+    #[test]
+    fn a_ceiling_is_twice_the_price_and_never_above_the_caps() {
+        let caps = FeeCaps { fee: GWEI * 1000, tip: GWEI * 50 };
+        let price = Price::Dynamic { fee: GWEI * 7, tip: GWEI * 2 };
+        assert_eq!(price.ceiling(caps), FeeCaps { fee: GWEI * 14, tip: GWEI * 4 });
+        let greedy = Price::Dynamic { fee: u128::MAX, tip: u128::MAX };
+        assert_eq!(greedy.ceiling(caps), caps);
+        assert_eq!(Price::Legacy { fee: 0 }.ceiling(caps).fee, GWEI, "a chain without fees may ask for some");
     }
 
     #[test]

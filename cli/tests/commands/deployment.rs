@@ -13,6 +13,13 @@ struct Desk {
 }
 
 impl Desk {
+    fn new() -> Self {
+        let chain = Chain::start();
+        // Under anvil's block 0 nothing can be proved.
+        chain.call("anvil_mine", "[1]");
+        Self { chain, directory: tempfile::tempdir().unwrap() }
+    }
+
     fn run(&self, arguments: &[&str]) -> Ran {
         let url = self.chain.url();
         let all =
@@ -35,7 +42,7 @@ impl Desk {
 
 #[test]
 fn the_contract_is_deployed_once_after_a_plan_and_a_yes_and_found_by_whoever_runs_it_again() {
-    let desk = Desk { chain: Chain::start(), directory: tempfile::tempdir().unwrap() };
+    let desk = Desk::new();
     let made = countersign(desk.directory.path(), &["--format", "json", "actor", "new", "payer.json"], &[]);
     let payer = made.json()["address"].as_str().unwrap().to_owned();
 
@@ -93,7 +100,7 @@ fn the_contract_is_deployed_once_after_a_plan_and_a_yes_and_found_by_whoever_run
 
 #[test]
 fn a_realm_is_not_made_where_the_contract_is_not_and_not_on_a_chain_that_cannot_be_used() {
-    let desk = Desk { chain: Chain::start(), directory: tempfile::tempdir().unwrap() };
+    let desk = Desk::new();
     let (url, root) = (desk.chain.url(), "0x00000000000000000000000000000000000000aa");
     let create = |extra: &[&str]| {
         let flags = ["realm", "create", "--threshold", "1", "--root", root, "--rpc", &url];

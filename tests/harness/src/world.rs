@@ -109,8 +109,8 @@ impl World {
             // Nothing can be proved under anvil's block 0, whose header does not show the accounts that are there.
             Client::Anvil => {
                 let contract = address_by_factory(&Artifact::built_in().unwrap());
-                let (account, balance, fee) = (admin.address(), U256::MAX, U256::MAX);
-                let plan = Plan { account, balance, contract, way: Way::Factory, gas: u64::MAX, fee };
+                let (account, balance, fee, caps) = (admin.address(), U256::MAX, U256::MAX, FeeCaps::default());
+                let plan = Plan { account, balance, contract, way: Way::Factory, gas: u64::MAX, fee, caps };
                 deployment.carry_out(&admin, &plan, &mut |_| ()).await.unwrap()
             }
             Client::Geth => deployment.ensure(&admin).await.unwrap(),
