@@ -279,7 +279,8 @@ impl Outbox {
         writeln!(file, "{}\n{}\n{}", note.cid, note.digest, note.sent).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        // The name too is on disk before anything is logged.
+        std::fs::File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(failed)
     }
 
     /// All notes, by delivery id.
@@ -316,7 +317,8 @@ impl Outbox {
         file.write_all(book.text().as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        // The name too is on disk before anything is logged.
+        std::fs::File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(failed)
     }
 
     /// An envelope's book, if there is one.

@@ -193,7 +193,8 @@ impl Service {
         let mut ledger = Ledger::new(&realm, Limits::default()).map_err(IssueError::from)?;
         ledger.spill_into(Spill::into_directory(&config.state));
         let window = Window { key: sealing.clone(), stores: stores.clone() };
-        let issuer = Issuer::new(realm.clone(), actor, (ca, key), config.patience.duration(), Some(window))?;
+        let issuer = Issuer::new(realm.clone(), actor, (ca, key), config.patience.duration(), Some(window))?
+            .spill_into(Spill::into_directory(&config.state));
         let cursor = Cursor::default();
         let unfinished = true;
         let (turns, let_go) = (Turns::default(), BTreeSet::new());

@@ -8,6 +8,7 @@ use countersign_chain::endpoints::{Endpoints, Limits};
 use countersign_chain::keys::ActorKey;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::send::{FeeCaps, Mined, Patience, Progress, Sender};
+use countersign_chain::spool::Spill;
 use countersign_delivery::{LEAF_OVERHEAD, SecretKey, Stores, leaves_capacity};
 use countersign_registry::entries::Entry;
 use countersign_registry::head::Meta;
@@ -121,7 +122,7 @@ pub async fn log_batch(
     scribe.log(view, &batch.entry, &mut |progress| report(Stage::Sending(progress))).await
 }
 
-/// Waits at most `patience` until `batch` is accepted on the verified ledger.
+/// Waits at most `patience` until `batch` is accepted on the verified ledger; what is not verified yet waits in `spill`.
 ///
 /// # Errors
 /// [`IssueError::NotLogged`], [`IssueError::NotCountersigned`], [`IssueError::View`].
@@ -129,13 +130,14 @@ pub async fn accepted(
     realm: &RealmFile,
     batch: Id,
     patience: Duration,
+    spill: &Spill,
     report: &mut (dyn FnMut(Stage) + Send),
 ) -> Result<View, IssueError> {
     let start = Instant::now();
     let poll = Duration::from_millis(if realm.profile.poll_secs <= 1 { 200 } else { 2_000 });
     report(Stage::Confirming);
     loop {
-        let view = View::read(realm, 1).await?;
+        let view = View::read_with(realm, 1, spill.clone()).await?;
         let late = start.elapsed() >= patience;
         let seconds = start.elapsed().as_secs();
         match view.effective.batches.get(&batch) {
@@ -171,6 +173,7 @@ pub struct Issuer {
     key: CaKey,
     patience: Duration,
     window: Option<Window>,
+    spill: Spill,
 }
 
 impl Issuer {
@@ -187,7 +190,14 @@ impl Issuer {
         window: Option<Window>,
     ) -> Result<Self, IssueError> {
         let scribe = Scribe::new(realm.clone(), actor)?;
-        Ok(Self { realm, scribe, ca, key, patience, window })
+        Ok(Self { realm, scribe, ca, key, patience, window, spill: Spill::default() })
+    }
+
+    /// Has what is read of the ledger, and not verified yet, wait in `spill`: a service has a directory of its own for that.
+    #[must_use]
+    pub fn spill_into(mut self, spill: Spill) -> Self {
+        self.spill = spill;
+        self
     }
 
     /// The ledger key that logs.
@@ -227,7 +237,7 @@ impl Issuer {
             (None, results) => return Ok(results.into_iter().flatten().collect()),
         };
         log_batch(&self.scribe, view, &mut batch, signer, self.window.as_ref(), report).await?;
-        let logged = accepted(&self.realm, batch.id, self.patience, report).await?;
+        let logged = accepted(&self.realm, batch.id, self.patience, &self.spill, report).await?;
         report(Stage::Signing);
         for (place, result) in places.into_iter().zip(batch.finish(&logged.effective, &self.key)?) {
             if let Some(slot) = results.get_mut(place) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 use clap::{Args, Subcommand};
+use countersign_chain::spool::Spill;
 use countersign_delivery::BlockCid;
 use countersign_issuer::duration::format_duration;
 use countersign_issuer::issue::Signer;
@@ -372,7 +373,7 @@ async fn sign(context: &Context, args: SignArgs) -> Result<(), CliError> {
     key.expect(&record.public_key).map_err(countersign_issuer::IssueError::from)?;
     let progress = context.printer.progress("waiting for the batch on the verified ledger");
     let mut report = |stage| show(&progress, stage);
-    let view = accepted(&view.realm, batch.id, patience, &mut report).await?;
+    let view = accepted(&view.realm, batch.id, patience, &Spill::default(), &mut report).await?;
     let view = match args.wait {
         Wait::Latest => view,
         Wait::Final => final_view(context, view, batch.id).await?,

@@ -60,6 +60,12 @@ fn fresh(kept: &[Kept], ledger: &[(PrekeyId, u64)], now: u64) -> usize {
     kept.iter().filter(counts).count()
 }
 
+/// Whether the next entry is still to void all earlier ones. What is kept was made after all others were dropped: where one of it is on the
+/// ledger, the entry that brought it has voided them, also where its receipt never came, and another would void what is offered now.
+fn still_drops(drop: bool, kept: &[Kept]) -> bool {
+    drop && !kept.iter().any(|one| one.progress == Progress::Published)
+}
+
 /// Opens the directory of prekeys where the configuration asks for some, or where some are left from before.
 pub(crate) fn open_prekeys(
     config: &Config,
@@ -121,6 +127,8 @@ impl Agent {
             prekeys.published(one)?;
             one.progress = Progress::Published;
         }
+        let drop = &mut self.receiver.publishing.drop;
+        *drop = still_drops(*drop, &kept);
         if self.was_restored(prekeys, &kept, &ledger, effective, address)? {
             let line = Line::event("prekeys-dropped").field("why", "the ledger knows more of them than this disk");
             self.log.line(Level::Warning, &line);
@@ -238,6 +246,14 @@ mod tests {
         assert!(publishing.is_ahead_of(6));
         assert!(!publishing.is_ahead_of(7) && !publishing.is_ahead_of(8));
         assert!(!Publishing::default().is_ahead_of(0));
+    }
+
+    #[test]
+    fn an_entry_that_dropped_all_and_whose_receipt_never_came_is_not_followed_by_one_that_drops_the_new_ones() {
+        let one = |progress| Kept { id: PrekeyId([1; 16]), made_secs: NOW, progress };
+        assert!(still_drops(true, &[]) && still_drops(true, &[one(Progress::Made)]));
+        assert!(!still_drops(true, &[one(Progress::Made), one(Progress::Published)]));
+        assert!(!still_drops(false, &[one(Progress::Made)]));
     }
 
     #[test]

@@ -293,8 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_realm_that_refuses_or_never_answers_is_asked_less_and_less_often_and_never_given_up()
-     {
+    fn a_realm_that_refuses_or_never_answers_is_asked_less_and_less_often_and_never_given_up() {
         for (seen, reason) in [(Seen::Denied, Reason::RenewDenied), (Seen::Logged, Reason::RenewUnanswered)] {
             let mut renewal = Renewal::default();
             let mut asked = Vec::new();
