@@ -10,11 +10,15 @@ use std::time::{Duration, Instant};
 use countersign_delivery::{BlockCid, Stores};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use tokio::task::AbortHandle;
 
 use super::ReceiveError;
 
 /// How many blocks are fetched or kept at the same time.
 const MOST: usize = 64;
+
+/// How many rounds a block that does not come keeps one for which nobody has looked yet waiting, where there is no more room.
+const PATIENT_ROUNDS: u64 = 10;
 
 /// A block, or what the stores said.
 type Fetched = Result<Arc<Vec<u8>>, String>;
@@ -30,6 +34,10 @@ pub struct Sources {
 struct Inner {
     /// What was asked for in this round or the one before.
     blocks: BTreeMap<BlockCid, Block>,
+    /// What failed in this round and gave its place to others.
+    failed: BTreeMap<BlockCid, String>,
+    /// What did not come and gave its place to others, with the round in which it was last asked for: it gets one again where there is room.
+    put_off: BTreeMap<BlockCid, u64>,
     round: u64,
     /// Until when this round may wait; as long as it takes, where nobody said.
     until: Option<Instant>,
@@ -38,7 +46,41 @@ struct Inner {
 #[derive(Debug)]
 struct Block {
     fetched: Shared<BoxFuture<'static, Fetched>>,
+    begun: u64,
     round: u64,
+    abort: AbortHandle,
+}
+
+impl Inner {
+    /// Makes room for a block that nobody looked for yet: what has failed goes first, then what has not come for the longest time. Whoever
+    /// sends what no store has must not keep what others send from being fetched.
+    fn make_room(&mut self, wanted: &BlockCid) -> bool {
+        if self.blocks.len() < MOST {
+            return true;
+        }
+        let failed = self.blocks.iter().find_map(|(cid, block)| match block.fetched.peek() {
+            Some(Err(problem)) => Some((*cid, problem.clone())),
+            _ => None,
+        });
+        if let Some((cid, problem)) = failed {
+            self.blocks.remove(&cid);
+            self.failed.insert(cid, problem);
+            return true;
+        }
+        if self.put_off.contains_key(wanted) {
+            return false;
+        }
+        let hanging = self.blocks.iter().filter(|(_, block)| block.fetched.peek().is_none());
+        let longest = hanging.min_by_key(|(_, block)| block.begun).map(|(cid, block)| (*cid, block.begun));
+        let Some((cid, _)) = longest.filter(|(_, begun)| begun.saturating_add(PATIENT_ROUNDS) <= self.round) else {
+            return false;
+        };
+        if let Some(block) = self.blocks.remove(&cid) {
+            block.abort.abort();
+        }
+        self.put_off.insert(cid, self.round);
+        true
+    }
 }
 
 impl Sources {
@@ -56,6 +98,8 @@ impl Sources {
         inner.round = before.saturating_add(1);
         inner.until = Instant::now().checked_add(patience);
         inner.blocks.retain(|_, block| block.round == before && !matches!(block.fetched.peek(), Some(Err(_))));
+        inner.failed.clear();
+        inner.put_off.retain(|_, round| *round == before);
     }
 
     /// The block of this name, verified.
@@ -81,11 +125,20 @@ impl Sources {
             block.round = round;
             return Some((block.fetched.clone(), until));
         }
-        if inner.blocks.len() >= MOST {
+        if let Some(problem) = inner.failed.get(cid) {
+            let failed = std::future::ready(Err(problem.clone())).boxed().shared();
+            return Some((failed, until));
+        }
+        if !inner.make_room(cid) {
+            if let Some(asked) = inner.put_off.get_mut(cid) {
+                *asked = round;
+            }
             return None;
         }
+        inner.put_off.remove(cid);
         let (stores, wanted) = (self.stores.clone(), *cid);
         let task = tokio::spawn(async move { stores.get(&wanted).await });
+        let abort = task.abort_handle();
         let fetched = async move {
             match task.await {
                 Ok(Ok(block)) => Ok(Arc::new(block)),
@@ -94,7 +147,7 @@ impl Sources {
             }
         };
         let fetched = fetched.boxed().shared();
-        inner.blocks.insert(*cid, Block { fetched: fetched.clone(), round });
+        inner.blocks.insert(*cid, Block { fetched: fetched.clone(), begun: round, round, abort });
         Some((fetched, until))
     }
 }
@@ -230,6 +283,66 @@ mod tests {
                 let expected = if at < 64 { "still on its way" } else { "too many are on their way" };
                 assert!(error.ends_with(expected), "{at}: {error}");
             }
+        });
+    }
+
+    /// Lets each task that was spawned run until it waits.
+    async fn let_all_begin() {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn cids(count: u8) -> Vec<BlockCid> {
+        (0..count).map(|at| BlockCid::of(&[at]).unwrap()).collect()
+    }
+
+    #[test]
+    fn blocks_that_no_store_has_do_not_keep_one_that_is_there_from_being_asked_for() {
+        run(async {
+            let slow = Slow::new(true);
+            let (asked, let_go) = (Arc::clone(&slow.asked), Arc::clone(&slow.let_go));
+            let sources = sources(slow);
+            let_go.add_permits(1_000);
+            sources.begin(Duration::from_secs(5));
+            for cid in cids(100) {
+                let error = sources.fetch(&cid).await.unwrap_err().to_string();
+                assert!(error.ends_with("not in slow"), "{error}");
+            }
+            // Nothing is asked for twice in a round.
+            sources.fetch(&cids(1)[0]).await.unwrap_err();
+            assert_eq!(asked.lock().unwrap().len(), 100);
+        });
+    }
+
+    #[test]
+    fn blocks_that_hang_give_way_to_one_that_nobody_looked_for_yet_and_not_to_each_other() {
+        run(async {
+            let slow = Slow::new(false);
+            let asked = Arc::clone(&slow.asked);
+            let sources = sources(slow);
+            let all = cids(66);
+            for round in 0..=PATIENT_ROUNDS {
+                sources.begin(Duration::ZERO);
+                for cid in &all {
+                    sources.fetch(cid).await.unwrap_err();
+                }
+                let_all_begin().await;
+                let expected = if round < PATIENT_ROUNDS { 64 } else { 66 };
+                assert_eq!(asked.lock().unwrap().len(), expected, "round {round}");
+            }
+            for _ in 0..PATIENT_ROUNDS * 2 {
+                sources.begin(Duration::ZERO);
+                for cid in &all {
+                    sources.fetch(cid).await.unwrap_err();
+                }
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(
+                asked.lock().unwrap().len(),
+                66,
+                "those that gave way do not push out those that came after them"
+            );
         });
     }
 }
