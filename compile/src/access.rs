@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 
-use countersign_certificate::{Fingerprint20, Id, Serial, label_digest};
+use countersign_certificate::{Fingerprint20, Id, RealmId, Serial, label_digest};
 use countersign_registry::effective::Effective;
 use countersign_registry::entries::Kind;
+use countersign_registry::migration::leg_of;
 use countersign_registry::{Records, realm};
 use countersign_snapshot::{
     AccessTables, Approval, Batch, BatchState, Ca, CaState, Denial, Grant, Hours, Key, KeyGrant, KeyState, Login,
@@ -42,14 +43,43 @@ pub(crate) fn tables(this: &ThisHost<'_>) -> AccessTables {
     tables.serials = serials.map(|(ca, serials)| (*ca, serials.iter().copied().map(Serial).collect())).collect();
     tables.revoked_keys = denied_keys(effective).into_iter().collect();
     add_requests(this, &mut tables);
+    let now = this.now_secs();
+    tables.realms = earlier_realms(this).filter(|(_, end)| *end >= now).map(|(realm, _)| realm).collect();
     tables
 }
 
-/// When plain keys' ways in change by time alone: the next end of a grant that covers this host.
+/// When time alone changes something: the next end of a grant that covers this host and opens it to plain keys, or of an earlier
+/// realm's last certificate.
 pub(crate) fn changes_at_secs(this: &ThisHost<'_>) -> Option<u64> {
     let ends =
         covering(this).filter(|(_, grant)| plain_key(this.effective, grant)).filter_map(|(_, grant)| grant.not_after);
+    let ends = ends.chain(earlier_realms(this).map(|(_, end)| end));
     ends.filter(|end| *end >= this.now_secs()).map(|end| end.saturating_add(1)).min()
+}
+
+/// The realms that this one comes from, each with the time until which a certificate from there may live: an accepted batch of its log
+/// tells, or, where certificates need none, the move to the next realm.
+fn earlier_realms<'a>(this: &ThisHost<'a>) -> impl Iterator<Item = (RealmId, u64)> + 'a {
+    let effective = this.effective;
+    let settings = &effective.settings;
+    let nexts = effective.legs.iter().skip(1);
+    (0_u64..).zip(&effective.legs).zip(nexts).filter_map(move |((number, leg), next)| {
+        let accepted = effective.batches.iter().filter(|(id, batch)| {
+            leg_of(batch.at.block) == number
+                && batch.state == realm::BatchState::Accepted
+                && !effective.locked_batches.contains(id)
+        });
+        let logged = accepted.map(|(_, batch)| batch_end(effective, batch)).max();
+        let unlogged = next.arrived.filter(|_| !settings.require_logged);
+        let unlogged = unlogged.map(|arrived| arrived.time.saturating_add(settings.max_ttl));
+        let end = logged.max(unlogged)?;
+        Some((RealmId(leg.realm.0), end.saturating_add(MARGIN_SECS)))
+    })
+}
+
+/// No certificate of a batch is valid after this.
+fn batch_end(effective: &Effective, batch: &realm::Batch) -> u64 {
+    batch.not_after.min(batch.at.time.saturating_add(effective.settings.max_ttl))
 }
 
 pub(crate) const fn user_state(state: realm::State) -> UserState {
@@ -266,8 +296,7 @@ const fn severity(state: CaState) -> u8 {
 fn add_batches(this: &ThisHost<'_>, tables: &mut AccessTables) {
     let effective = this.effective;
     for (id, batch) in &effective.batches {
-        let end = batch.not_after.min(batch.at.time.saturating_add(effective.settings.max_ttl));
-        if end.saturating_add(MARGIN_SECS) < this.now_secs() {
+        if batch_end(effective, batch).saturating_add(MARGIN_SECS) < this.now_secs() {
             continue;
         }
         let state = match batch.state {

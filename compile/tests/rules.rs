@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_certificate::{Fingerprint20, Id, Serial, fingerprint_sha256, label_digest};
+use countersign_certificate::{Fingerprint20, Id, RealmId, Serial, fingerprint_sha256, label_digest};
 use countersign_compile::{Compiled, HostView, compile};
 use countersign_registry::effective::{Effective, Keys, Settings};
 use countersign_registry::entries::Kind;
+use countersign_registry::migration::in_leg;
 use countersign_registry::realm::{
     Approval, Batch, BatchState, BlockRef, Ca, CaLimits, CaPurpose, CaState, EntryRef, Grant, GrantTarget, Group, Host,
     Hours, Key, Refusal, Removed, Request, State, Subject, User,
@@ -407,6 +408,46 @@ fn batch(state: BatchState, time: u64, not_after: u64) -> Batch {
         entry_hash: B256::ZERO,
         countersigners: BTreeSet::new(),
     }
+}
+
+#[test]
+fn scopes_may_name_an_earlier_realm_as_long_as_a_certificate_from_there_may_live() {
+    let arrived = |block, time| Some(EntryRef { block, shard: 0, index: 0, time });
+    let (first, second) = (B256::repeat_byte(0xa8), B256::repeat_byte(0xa9));
+    let moved = |require_logged, time| {
+        let mut realm = realm();
+        realm.legs = vec![
+            Leg { realm: first, arrived: None },
+            Leg { realm: second, arrived: arrived(in_leg(1, 5), NOW - 200_000) },
+            Leg { realm: realm.realm, arrived: arrived(in_leg(2, 5), time) },
+        ];
+        realm.settings.require_logged = require_logged;
+        realm
+    };
+    let realms = |realm: &Effective| compiled(realm).access.realms;
+    let second_id = RealmId(second.0);
+    // Where certificates need no log, max-ttl after the move.
+    assert_eq!(realms(&moved(false, NOW - 86_000)), [second_id]);
+    assert_eq!(compiled(&moved(false, NOW - 86_000)).changes_at_secs, Some(NOW + 400 + 120 + 1));
+    assert_eq!(realms(&moved(false, NOW - 86_521)), []);
+    assert_eq!(realms(&moved(true, NOW - 10)), []);
+    // Where they do, as long as an accepted batch of that realm.
+    let mut logged = moved(true, NOW - 10);
+    let mut of = |leg, state, not_after| {
+        let mut carried = batch(state, NOW - 300, not_after);
+        carried.at.block = in_leg(leg, 77);
+        logged.batches = BTreeMap::from([(id(60), carried)]);
+        realms(&logged)
+    };
+    assert_eq!(of(0, BatchState::Accepted, NOW - 120), [RealmId(first.0)]);
+    assert_eq!(of(1, BatchState::Accepted, NOW + 60), [second_id]);
+    assert_eq!(of(1, BatchState::Accepted, NOW - 121), []);
+    assert_eq!(of(1, BatchState::IssuerLostRole, NOW + 60), []);
+    assert_eq!(of(2, BatchState::Accepted, NOW + 60), [], "its own is not listed");
+    logged.locked_batches = BTreeSet::from([id(60)]);
+    assert_eq!(realms(&logged), []);
+    // A realm that has not moved has none.
+    assert_eq!(realms(&realm()), []);
 }
 
 #[test]

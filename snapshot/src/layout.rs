@@ -120,6 +120,7 @@ tables! {
     Request = 14, 56, "request";
     Approval = 15, 57, "approval";
     Label = 16, 0, "label";
+    Realm = 17, 0, "realm";
     AccountName = 32, 52, "account-name";
     AccountUid = 33, 52, "account-uid";
     GroupName = 34, 37, "group-name";
@@ -129,7 +130,7 @@ tables! {
 }
 
 impl Table {
-    const ACCESS: [Self; 16] = [
+    const ACCESS: [Self; 17] = [
         Self::Login,
         Self::User,
         Self::Grant,
@@ -146,6 +147,7 @@ impl Table {
         Self::Request,
         Self::Approval,
         Self::Label,
+        Self::Realm,
     ];
     const ACCOUNTS: [Self; 6] =
         [Self::AccountName, Self::AccountUid, Self::GroupName, Self::GroupGid, Self::GroupOf, Self::GroupMember];

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use countersign_certificate::{Fingerprint20, Id, Serial};
+use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
 
 use crate::clock::{Clock, Stale};
 use crate::codec::{MemberName, ReadRecord, record_digest};
@@ -190,6 +190,17 @@ impl Snapshot {
     /// See [`Snapshot::login`].
     pub fn has_label(&self, label_sha256: &[u8; 32]) -> Result<bool, ReadError> {
         self.files.has(Table::Label, &[label_sha256])
+    }
+
+    /// Whether a certificate's scope may name a realm: this one, or one that it comes from.
+    ///
+    /// # Errors
+    /// See [`Snapshot::login`].
+    pub fn takes_realm(&self, realm: &RealmId) -> Result<bool, ReadError> {
+        if *realm == self.facts().realm {
+            return Ok(true);
+        }
+        self.files.has(Table::Realm, &[&realm.0])
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_certificate::{Fingerprint20, Id, Serial};
+use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::{MemberName, WriteRecord};
@@ -62,6 +62,8 @@ pub struct AccessTables {
     pub approvals: Vec<(Id, Vec<Approval>)>,
     /// SHA-256 of each label of this host.
     pub labels: Vec<[u8; 32]>,
+    /// Realms that this one comes from, and that scopes may still name beside it.
+    pub realms: Vec<RealmId>,
 }
 
 /// Everything that name services show. Readable by all.
@@ -110,6 +112,8 @@ pub enum AccessKey {
     Approval(Id, u8),
     /// A label, by its SHA-256.
     Label([u8; 32]),
+    /// A realm that a scope may name.
+    Realm(RealmId),
 }
 
 /// How `access` differs from its base: all of it, since a new delta takes the place of the one before.
@@ -140,6 +144,7 @@ impl AccessKey {
             Self::Request(_) => Table::Request,
             Self::Approval(..) => Table::Approval,
             Self::Label(_) => Table::Label,
+            Self::Realm(_) => Table::Realm,
         }
     }
 
@@ -156,6 +161,7 @@ impl AccessKey {
             Self::Membership(group, user) => file.digest(table, &[&group.0, &user.0]),
             Self::Key(key) | Self::RevokedKey(key) => file.digest(table, &[&key.0]),
             Self::Ca(sha256) | Self::Label(sha256) => file.digest(table, &[sha256]),
+            Self::Realm(realm) => file.digest(table, &[&realm.0]),
             Self::Serial(ca, serial) => file.digest(table, &[&ca.0, &serial.0.to_be_bytes()]),
             Self::Approval(request, ordinal) => file.digest(table, &[&request.0, &[*ordinal]]),
         }
@@ -210,7 +216,8 @@ impl AccessTables {
             (0..=u8::MAX).zip(answers).map(|(ordinal, answer)| (AccessKey::Approval(*request, ordinal), answer))
         });
         writer.table(Table::Approval, answers)?;
-        writer.table(Table::Label, self.labels.iter().map(|label| (AccessKey::Label(*label), ())))
+        writer.table(Table::Label, self.labels.iter().map(|label| (AccessKey::Label(*label), ())))?;
+        writer.table(Table::Realm, self.realms.iter().map(|realm| (AccessKey::Realm(*realm), ())))
     }
 }
 

@@ -119,6 +119,7 @@ TABLES = {
             lambda r, _: u8(r["verdict"]) + ident(r["approver"]) + u64(r["time"]) + h(r["approval_hash"], 32),
         ),
         "label": (16, 0, lambda r: h(r["sha256"], 32), nothing),
+        "realm": (17, 0, lambda r: h(r["id"], 32), nothing),
     },
     "accounts": {
         "account-name": (32, 52, lambda r: r["login"].encode(), account),

@@ -40,7 +40,7 @@ impl Judge<'_> {
             key: &certificate.public_key,
             ttl_secs,
         };
-        let hash = approval_hash(&facts.realm, &terms).map_err(|error| Refusal::new(Reason::LoginUnsafe, error))?;
+        let hash = approval_hash(&scope.realm, &terms).map_err(|error| Refusal::new(Reason::LoginUnsafe, error))?;
         if request.approval_hash != hash {
             return Err(Reason::RequestMismatch.into());
         }

@@ -3,7 +3,7 @@
 //! Where the realm asks for it, a certificate without a proof is refused: that is all that a stolen CA key could make. A proof
 //! that is there is always checked, asked for or not, so that a locked batch ends its certificates everywhere.
 
-use countersign_certificate::{Certificate, leaf_hash};
+use countersign_certificate::{Certificate, RealmId, leaf_hash};
 use countersign_snapshot::{Batch, BatchState, Ca};
 
 use super::{Judge, Refusal};
@@ -14,10 +14,11 @@ use crate::step::Step;
 const EARLIEST_BEFORE_BATCH_SECS: u64 = 120;
 
 impl Judge<'_> {
-    /// The accepted batch that `certificate` stands in; none if it has no proof and needs none.
+    /// The accepted batch that `certificate`, issued in `realm`, stands in; none if it has no proof and needs none.
     pub(super) fn logged_batch(
         &mut self,
         certificate: &Certificate<'_>,
+        realm: &RealmId,
         ca: &Ca,
         max_ttl_secs: u64,
     ) -> Result<Option<Batch>, Refusal> {
@@ -42,7 +43,7 @@ impl Judge<'_> {
                 return Err(Refusal::new(Reason::BatchIssuer, "its issuer is not one that the CA lists"));
             }
         }
-        let leaf = leaf_hash(&self.snapshot.facts().realm, &ca.id, &certificate.pre_certificate());
+        let leaf = leaf_hash(realm, &ca.id, &certificate.pre_certificate());
         if batch.ca != ca.id || batch.size != proof.size() || !proof.verify(&leaf, &batch.root) {
             return Err(Reason::LogProofMismatch.into());
         }

@@ -44,7 +44,7 @@ impl Judge<'_> {
             return Err(Reason::CertificateRevoked.into());
         }
         (self.observe)(Step::SerialNotRevoked(ca.id, certificate.serial));
-        let batch = self.logged_batch(&certificate, &ca, self.max_ttl_secs(&ca, Some(&grant)))?;
+        let batch = self.logged_batch(&certificate, &scope.realm, &ca, self.max_ttl_secs(&ca, Some(&grant)))?;
         // In the block that retires it, the denial wins.
         if let CaState::Retired { at_secs } = ca.state
             && batch.is_none_or(|batch| batch.time_secs >= at_secs)
@@ -144,7 +144,7 @@ impl Judge<'_> {
         self.facts.grant = Some(scope.grant);
         self.facts.request = Some(scope.request);
         let facts = self.snapshot.facts();
-        if scope.realm != facts.realm {
+        if !self.snapshot.takes_realm(&scope.realm)? {
             return Err(Reason::ScopeRealm.into());
         }
         let is_here = match scope.target {

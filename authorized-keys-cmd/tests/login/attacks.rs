@@ -67,6 +67,18 @@ const ATTACKS: &[Case] = &[
     }),
     // Batches.
     ("a batch of this certificate alone", Reason::Granted, |w| log_alone_for(w, REALM, CA)),
+    ("logged for the earlier realm that the scope names", Reason::Granted, |w| {
+        w.issued_earlier();
+        log_alone_for(w, EARLIER, CA);
+    }),
+    ("logged for this realm, where the scope names an earlier one", Reason::LogProofMismatch, |w| {
+        w.issued_earlier();
+        log_alone_for(w, REALM, CA);
+    }),
+    ("logged for an earlier realm, where the scope names this one", Reason::LogProofMismatch, |w| {
+        w.access.realms = vec![EARLIER];
+        log_alone_for(w, EARLIER, CA);
+    }),
     ("logged for another CA", Reason::LogProofMismatch, |w| log_alone_for(w, REALM, Id([1; 16]))),
     ("logged for another realm", Reason::LogProofMismatch, |w| log_alone_for(w, RealmId([0; 32]), CA)),
     ("a proof of a tree of one against a batch of five", Reason::LogProofMismatch, |w| {

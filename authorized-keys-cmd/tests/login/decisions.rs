@@ -173,6 +173,11 @@ const CERTIFICATES: &[Case] = &[
         w.draft.extensions.push(("scope@countersign", None));
     }),
     ("a scope of another realm", Reason::ScopeRealm, |w| w.scope().realm.0 = [0; 32]),
+    ("a scope of a realm that this one comes from", Reason::Granted, World::issued_earlier),
+    ("a scope of another realm than those that this one comes from", Reason::ScopeRealm, |w| {
+        w.issued_earlier();
+        w.scope().realm.0 = [0; 32];
+    }),
     ("a scope for another host", Reason::ScopeHost, |w| w.scope().target = Target::Host(Id([0x23; 16]))),
     ("a scope for a label of this host", Reason::Granted, |w| {
         w.scope().target = Target::Label(label_digest("web"));
@@ -259,6 +264,14 @@ const CERTIFICATES: &[Case] = &[
         w.batch().time_secs = NOW - 11;
     }),
     ("one approval of one", Reason::Granted, |w| w.ask_for_approvals(1, &[BOB])),
+    ("approved in the earlier realm that the scope names", Reason::Granted, |w| {
+        w.issued_earlier();
+        w.ask_for_approvals(1, &[BOB]);
+    }),
+    ("approved in this realm, where the scope names an earlier one", Reason::RequestMismatch, |w| {
+        w.ask_for_approvals(1, &[BOB]);
+        w.issued_earlier();
+    }),
     ("two approvals of two", Reason::Granted, |w| w.ask_for_approvals(2, &[BOB, CAROL])),
     ("no approval of one", Reason::ApprovalsMissing, |w| w.ask_for_approvals(1, &[])),
     ("one approval of two", Reason::ApprovalsMissing, |w| w.ask_for_approvals(2, &[BOB])),

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 pub(crate) const NOW: u64 = 1_800_000_000;
 pub(crate) const BOOT: BootId = BootId([7; 16]);
 pub(crate) const REALM: RealmId = RealmId([0x11; 32]);
+pub(crate) const EARLIER: RealmId = RealmId([0x12; 32]);
 pub(crate) const HOST: Id = Id([0x22; 16]);
 pub(crate) const ALICE: Id = Id([0xa1; 16]);
 pub(crate) const BOB: Id = Id([0xb0; 16]);
@@ -283,12 +284,23 @@ impl World {
             key: &certified_key(),
             ttl_secs: 300,
         };
-        approval_hash(&REALM, &terms).unwrap()
+        approval_hash(&self.realm(), &terms).unwrap()
+    }
+
+    /// The realm in which the certificate was issued.
+    fn realm(&self) -> RealmId {
+        self.draft.scope.as_ref().map_or(REALM, |scope| scope.realm)
+    }
+
+    /// The certificate was issued in a realm that this one comes from.
+    pub(crate) fn issued_earlier(&mut self) {
+        self.scope().realm = EARLIER;
+        self.access.realms = vec![EARLIER];
     }
 
     /// The leaves of the batch; the certificate's is in the middle.
     fn leaves(&self) -> Vec<Digest32> {
-        let own = leaf_hash(&REALM, &CA, &self.draft.pre_certificate());
+        let own = leaf_hash(&self.realm(), &CA, &self.draft.pre_certificate());
         vec![[1; 32], [2; 32], own, [3; 32], [4; 32]]
     }
 

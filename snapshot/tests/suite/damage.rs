@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use countersign_certificate::{Fingerprint20, Id, Serial};
+use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
 use countersign_snapshot::{
     AccessDelta, AccessKey, AccessTables, OpenError, Snapshot, Synthetic, publish, publish_delta, synthetic,
 };
@@ -59,6 +59,7 @@ pub(crate) fn answers(snapshot: &Snapshot) -> Vec<Option<String>> {
         all.push(text(snapshot.request(id(byte))));
         all.push(text(snapshot.approval(id(byte), 0)));
         all.push(text(snapshot.has_label(&[byte; 32])));
+        all.push(text(snapshot.takes_realm(&RealmId([byte; 32]))));
     }
     for ca in access().cas {
         let sha256: [u8; 32] = Sha256::digest(&ca.key_blob).into();

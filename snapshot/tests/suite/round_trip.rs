@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::support::{NOW, access, accounts, full_grant, id, info, plain_grant, trust};
-use countersign_certificate::{Fingerprint20, Id, Serial};
+use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
 use countersign_snapshot::{
     AccessDelta, AccessKey, AccessTables, Accounts, AccountsTables, Gid, Key, KeyState, Login, PublishError, Salt,
     Snapshot, Stale, Uid, User, UserState, publish, publish_delta, refresh,
@@ -54,6 +54,9 @@ fn every_access_record_reads_back_as_it_was_published() {
     assert_eq!(snapshot.approval(id(60), 0).unwrap(), Some(tables.approvals[0].1[0]));
     assert_eq!(snapshot.approval(id(60), 1).unwrap(), Some(tables.approvals[0].1[1]));
     assert!(snapshot.has_label(&[70; 32]).unwrap());
+    assert!(
+        snapshot.takes_realm(&RealmId([80; 32])).unwrap() && snapshot.takes_realm(&snapshot.facts().realm).unwrap()
+    );
 }
 
 #[test]
@@ -78,6 +81,7 @@ fn what_was_not_published_is_not_there() {
     assert_eq!(snapshot.request(id(61)).unwrap(), None);
     assert_eq!(snapshot.approval(id(60), 2).unwrap(), None);
     assert!(!snapshot.has_label(&[71; 32]).unwrap());
+    assert!(!snapshot.takes_realm(&RealmId([81; 32])).unwrap());
 }
 
 #[test]
@@ -134,7 +138,12 @@ fn in_a_delta_a_put_and_a_delete_win_over_the_base() {
             serials: vec![(id(40), vec![Serial(8)])],
             ..AccessTables::default()
         },
-        delete: vec![AccessKey::Grant(id(11)), AccessKey::Serial(id(40), Serial(7)), AccessKey::Label([1; 32])],
+        delete: vec![
+            AccessKey::Grant(id(11)),
+            AccessKey::Serial(id(40), Serial(7)),
+            AccessKey::Label([1; 32]),
+            AccessKey::Realm(RealmId([2; 32])),
+        ],
     };
     assert_eq!(publish_delta(directory.path(), 1, &delta, &info()).unwrap(), 2);
     let snapshot = Snapshot::open(directory.path(), trust()).unwrap();

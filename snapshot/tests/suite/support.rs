@@ -108,6 +108,7 @@ pub(crate) fn access() -> AccessTables {
             ],
         )],
         labels: vec![[70; 32]],
+        realms: vec![RealmId([80; 32])],
     }
 }
 
