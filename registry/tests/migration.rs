@@ -1,5 +1,10 @@
 //! Both sides of a move, heads and statements, against `tests/vectors/migration.json` (`docs/spec/migration.md`).
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a vector file of another shape is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a vector file of another shape, or a number that overflows, is a failed test"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,17 +75,15 @@ fn heads(vectors: &Value) -> Heads {
 }
 
 fn migrate(vectors: &Value) -> payload::Migrate {
-    match Entry::decode(Kind::MIGRATE, &bytes(&vectors["migrate"])).unwrap() {
-        Entry::Migrate(migrate) => migrate,
-        other => panic!("{other:?}"),
-    }
+    let Ok(Entry::Migrate(migrate)) = Entry::decode(Kind::MIGRATE, &bytes(&vectors["migrate"])) else { unreachable!() };
+    migrate
 }
 
 fn migrated(vectors: &Value) -> payload::Migrated {
-    match Entry::decode(Kind::MIGRATED, &bytes(&vectors["migrated"])).unwrap() {
-        Entry::Migrated(migrated) => migrated,
-        other => panic!("{other:?}"),
-    }
+    let Ok(Entry::Migrated(migrated)) = Entry::decode(Kind::MIGRATED, &bytes(&vectors["migrated"])) else {
+        unreachable!()
+    };
+    migrated
 }
 
 /// Signed by the roots of these forms.
@@ -130,9 +133,10 @@ fn both_entries_of_the_vectors_are_about_each_other() {
 
 #[test]
 fn a_difference_in_any_field_of_either_side_is_refused() {
+    type Change = fn(&mut RealmPin);
     let vectors = vectors();
     let (source, target) = (source(&vectors), target(&vectors));
-    let changes: [(Field, fn(&mut RealmPin)); 5] = [
+    let changes: [(Field, Change); 5] = [
         (Field::ChainId, |pin| pin.chain_id += 1),
         (Field::GenesisHash, |pin| pin.genesis_hash = B256::ZERO),
         (Field::Contract, |pin| pin.contract = Address::ZERO),
@@ -153,9 +157,10 @@ fn a_difference_in_any_field_of_either_side_is_refused() {
 
 #[test]
 fn heads_that_differ_in_a_slot_a_shard_or_the_block_are_refused() {
+    type Change = fn(&mut Heads);
     let vectors = vectors();
     let (source, target) = (source(&vectors), target(&vectors));
-    let changes: [(Option<u64>, fn(&mut Heads)); 5] = [
+    let changes: [(Option<u64>, Change); 5] = [
         (None, |heads| heads.block += 1),
         (Some(1 << 32), |heads| *heads.slots.get_mut(&(1 << 32)).unwrap() += U256::from(1)),
         (Some(2 << 32), |heads| assert!(heads.slots.remove(&(2 << 32)).is_some())),
@@ -239,8 +244,8 @@ fn a_log_is_taken_up_to_the_named_head_and_one_that_does_not_lead_there_is_refus
     let vectors = vectors();
     let (log, slots) = denials(&source(&vectors));
     let shard = 2 << 32;
-    for count in 1..=10 {
-        let placed = to_head(&step_to(&vectors, slots[count], 4711), shard, log.clone()).unwrap();
+    for (count, slot) in slots.iter().enumerate().skip(1) {
+        let placed = to_head(&step_to(&vectors, *slot, 4711), shard, log.clone()).unwrap();
         assert_eq!(placed.len(), count);
         assert_eq!(placed.last().unwrap().at.block, 1000 + u64::try_from(count).unwrap());
     }
