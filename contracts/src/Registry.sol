@@ -205,6 +205,7 @@ contract Registry is IRegistry {
         mapping(uint64 => uint256) storage slots = heads[realm];
         uint256 slot = slots[shard];
         meta = (uint256(kind) << 96) | ((slot & LAST_BLOCK) << 64) | uint64(block.timestamp);
+        // slither-disable-next-line timestamp -- the time is a part of what was hashed, nothing is decided by it
         if (slot == 0) {
             slot = uint256(keccak256(abi.encode("countersign.head.v1", block.chainid, address(this), realm, shard)));
         }
@@ -244,6 +245,7 @@ contract Registry is IRegistry {
             if (shard >> 32 != shardClass) revert WrongShard(kind, shard, expected);
             uint256 period = shard - expected;
             uint256 current = block.timestamp / REVOCATION_PERIOD;
+            // slither-disable-next-line timestamp -- periods of 30 days
             if (period + PERIODS_BACK < current || period > current + PERIODS_AHEAD) {
                 revert PeriodOutOfRange(shard, current);
             }
@@ -312,6 +314,7 @@ contract Registry is IRegistry {
 
     // --- Signatures
 
+    // slither-disable-next-line timestamp -- a deadline of minutes; a producer's seconds do not matter
     function _useNonce(bytes32 realm, address actor, uint256 nonce, uint256 deadline) private {
         // forge-lint: disable-next-line(block-timestamp) -- a deadline of minutes; a producer's seconds do not matter
         if (block.timestamp > deadline) revert DeadlinePassed(deadline, block.timestamp);
@@ -382,6 +385,7 @@ contract Registry is IRegistry {
     }
 
     function _isByWallet(address wallet, bytes32 digest, bytes calldata signature) private view returns (bool) {
+        // slither-disable-next-line calls-loop -- a threshold may be wallets; who sends the call pays for them
         (bool success, bytes memory result) =
             wallet.staticcall(abi.encodeWithSelector(ERC1271_MAGIC, digest, signature));
         return success && result.length >= 32 && abi.decode(result, (bytes32)) == bytes32(ERC1271_MAGIC);
