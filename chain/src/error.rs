@@ -181,6 +181,29 @@ pub enum ChainError {
         first_tip: u64,
     },
 
+    /// An archive of a realm's log is damaged, or is not the log that was asked for.
+    #[error("{}: {detail}", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        detail: String,
+    },
+    /// The log of the realm that was left is not to be had up to the heads that its successor names.
+    #[error(
+        "the log of realm {realm} up to the named heads is not to be had: {}nodes: {nodes}",
+        archived.as_ref().map(|error| format!("archive: {error}; ")).unwrap_or_default()
+    )]
+    Predecessor {
+        /// The realm that was left.
+        realm: B256,
+        /// Why its archive would not do, where there is one.
+        archived: Option<Box<ChainError>>,
+        /// Why its nodes would not do.
+        #[source]
+        nodes: Box<ChainError>,
+    },
+
     // --- sending
     /// The contract would refuse, or did refuse, the transaction.
     #[error("the registry refuses: {reason}")]
@@ -315,6 +338,9 @@ impl ChainError {
             Self::Unsafe(error) => error.hint(),
             Self::RealmFile { what, .. } => Some(crate::realm_file::hint(what).to_owned()),
             Self::Unmined { .. } => Some("run the same command again later: what was sent is found".to_owned()),
+            Self::Predecessor { .. } => Some(
+                "name the realm's archive in the predecessor's realm file, or a node that still has its log (docs/operations.md)".to_owned(),
+            ),
             Self::KeyFile { path, detail } if detail.contains("expected mode") => {
                 Some(format!("chmod 600 {}", path.display()))
             }

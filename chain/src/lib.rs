@@ -4,12 +4,14 @@
 //! that its [`source`](source::HeaderSource) trusts, never a node's bare word. Nodes that lie, lag, omit or fall silent cost
 //! time. Whether entries *mean* anything is the business of `countersign-registry`.
 
+pub mod archive;
 pub mod contract;
 pub mod deployment;
 pub mod endpoints;
 pub mod files;
 pub mod keys;
 pub mod logs;
+pub mod predecessor;
 pub mod profile;
 pub mod proofs;
 pub mod realm_file;

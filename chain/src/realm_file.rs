@@ -5,8 +5,14 @@
 //! Refuses unknown keys with file and line, a pin whose id does not follow from its parts, `dev` on a chain of worth, a quorum
 //! of one, the same node twice however it is spelled, plain http to other machines unless a quorum needs others too, and a file that
 //! somebody else could have written.
+//!
+//! Of a realm that moved it also names the files of its neighbours. They decide nothing: what they say is compared with the ledger.
 
-use std::{io::Write, net::IpAddr, path::Path};
+use std::{
+    io::Write,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use alloy_primitives::{Address, B256};
 use countersign_registry::pin::RealmPin;
@@ -30,6 +36,19 @@ pub enum HeaderTrust {
     Quorum(usize),
 }
 
+/// Files that have to do with a realm's move to another contract or chain; beside the realm file, unless absolute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// The realm file of the realm that this one moves to.
+    pub successor: Option<PathBuf>,
+    /// The realm file of the realm that this one continues.
+    pub predecessor: Option<PathBuf>,
+    /// This realm's log, for when its nodes are gone (`docs/spec/realm-archive.md`).
+    pub archive: Option<PathBuf>,
+    /// What a threshold of this realm's roots signed when its chain was dead: that it moves to the successor.
+    pub statement: Option<PathBuf>,
+}
+
 /// A realm file, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealmFile {
@@ -41,6 +60,8 @@ pub struct RealmFile {
     pub trust: HeaderTrust,
     /// Whom to ask, in order.
     pub endpoints: Vec<Url>,
+    /// Where the realm came from and where it goes.
+    pub links: Links,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,6 +82,14 @@ struct Raw {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quorum: Option<usize>,
     endpoints: Vec<Url>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    successor: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    predecessor: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    statement: Option<PathBuf>,
 }
 
 /// The layout that this version reads and writes.
@@ -95,7 +124,30 @@ impl RealmFile {
         }
         let profile = ChainProfile::new(profile, pin.chain_id)?;
         voices(trust, pin.chain_id, &endpoints)?;
-        Ok(Self { pin, profile, trust, endpoints })
+        Ok(Self { pin, profile, trust, endpoints, links: Links::default() })
+    }
+
+    /// The same realm, with files that have to do with its move.
+    ///
+    /// # Errors
+    /// `Setting`: a name that is empty, or a statement without a successor.
+    pub fn linked(self, links: Links) -> Result<Self, ChainError> {
+        let refuse = |what, detail: &str| Err(ChainError::Setting { what, detail: detail.to_owned() });
+        let named = [
+            ("successor", &links.successor),
+            ("predecessor", &links.predecessor),
+            ("archive", &links.archive),
+            ("statement", &links.statement),
+        ];
+        for (what, path) in named {
+            if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+                return refuse(what, "expected the name of a file");
+            }
+        }
+        if links.statement.is_some() && links.successor.is_none() {
+            return refuse("statement", "goes with a successor only: the realm file of where the statement leads");
+        }
+        Ok(Self { links, ..self })
     }
 
     /// Reads and checks a realm file; it and the directories on the way belong to root or the process's user, and nobody else may
@@ -161,7 +213,18 @@ impl RealmFile {
             deployed_block: raw.deployed_block,
             genesis_hash: raw.genesis_hash,
         };
-        Self::new(pin, raw.profile, trust, raw.endpoints).map_err(|error| match error {
+        let beside = |name: Option<PathBuf>| {
+            let directory = path.parent().unwrap_or(Path::new(""));
+            name.map(|name| if name.as_os_str().is_empty() { name } else { directory.join(name) })
+        };
+        let links = Links {
+            successor: beside(raw.successor),
+            predecessor: beside(raw.predecessor),
+            archive: beside(raw.archive),
+            statement: beside(raw.statement),
+        };
+        let realm = Self::new(pin, raw.profile, trust, raw.endpoints).and_then(|realm| realm.linked(links));
+        realm.map_err(|error| match error {
             ChainError::Setting { what, detail } => refuse(key_line(text, what), what, format!("{what}: {detail}")),
             other => other,
         })
@@ -192,6 +255,10 @@ impl RealmFile {
             header_source,
             quorum,
             endpoints: self.endpoints.clone(),
+            successor: self.links.successor.clone(),
+            predecessor: self.links.predecessor.clone(),
+            archive: self.links.archive.clone(),
+            statement: self.links.statement.clone(),
         };
         let body = toml::to_string(&raw)
             .map_err(|error| ChainError::Setting { what: "realm file", detail: error.to_string() })?;
@@ -287,8 +354,11 @@ pub(crate) fn hint(what: &str) -> &'static str {
         "quorum" => "quorum = 2 with endpoints of three operators: one may fail or lie",
         "endpoints" => "name nodes of different operators by https://, one each, and at least as many as quorum says",
         "profile" => "docs/chains.md lists the profiles and their chain ids",
+        "successor" | "predecessor" | "archive" | "statement" => {
+            "docs/operations.md, \"Moving a realm\", says which file goes where"
+        }
         "version" => "this program is older or newer than the file: install the version that wrote it",
-        _ => "docs/spec/realm-file.md lists the keys, all of which are needed but quorum",
+        _ => "docs/spec/realm-file.md lists the keys, and which of them are needed",
     }
 }
 
@@ -390,6 +460,33 @@ mod tests {
         let quorum = RealmFile::new(pin(1), ProfileName::Ethereum, HeaderTrust::Quorum(2), nodes).unwrap();
         let text = quorum.to_toml().unwrap();
         assert_eq!(RealmFile::parse(Path::new("realm.toml"), &text).unwrap(), quorum);
+    }
+
+    #[test]
+    fn files_of_a_move_lie_beside_the_realm_file_unless_they_say_otherwise() {
+        let text =
+            dev().to_toml().unwrap() + "successor = \"next.toml\"\narchive = \"/var/lib/a\"\nstatement = \"s.toml\"\n";
+        let file = RealmFile::parse(Path::new("/etc/countersign/realm.toml"), &text).unwrap();
+        let path = |text: &str| Some(PathBuf::from(text));
+        let expected = Links {
+            successor: path("/etc/countersign/next.toml"),
+            predecessor: None,
+            archive: path("/var/lib/a"),
+            statement: path("/etc/countersign/s.toml"),
+        };
+        assert_eq!(file.links, expected);
+        assert_eq!(RealmFile::parse(Path::new("elsewhere"), &file.to_toml().unwrap()).unwrap(), file);
+    }
+
+    #[test]
+    fn an_empty_name_of_a_file_and_a_statement_that_leads_nowhere_are_refused() {
+        let text = dev().to_toml().unwrap();
+        assert_eq!(
+            refused(&format!("{text}predecessor = \"\"\n")),
+            "realm.toml:15: predecessor: expected the name of a file"
+        );
+        let message = refused(&format!("{text}statement = \"s.toml\"\n"));
+        assert!(message.starts_with("realm.toml:15: statement: goes with a successor only"), "{message}");
     }
 
     #[test]

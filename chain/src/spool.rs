@@ -310,6 +310,30 @@ impl Entries {
         self.count() == 0
     }
 
+    /// The first entry of a shard that was read from its beginning; none where it is empty.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn first_of(&mut self, shard: u64) -> Result<Option<PlacedEntry>, ChainError> {
+        let Some(settled) = self.settled.get(&shard).copied() else { return Ok(None) };
+        let Some(segment) = self.spool.segments.get(&shard).and_then(|segments| segments.first().copied()) else {
+            return Ok(None);
+        };
+        let mut fold = fold(&self.pin, shard, settled.from, settled.until);
+        let mut first = None;
+        let bytes = self.spool.read(&segment)?;
+        let whole = each(shard, &bytes, |block, entry| {
+            let placed = fold.push(entry, block).ok()?;
+            first.get_or_insert(placed);
+            Some(())
+        });
+        if whole.is_none() || fold.tip() != segment.end {
+            let changed = io::Error::new(io::ErrorKind::InvalidData, "entries were changed while they waited");
+            return Err(self.spool.failed(changed));
+        }
+        Ok(first.filter(|placed| placed.at.index == 0))
+    }
+
     /// The entries, a bounded piece at a time.
     ///
     /// # Errors

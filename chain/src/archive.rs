@@ -1,0 +1,564 @@
+//! A realm's log in one file, for the day on which no node of its chain answers any more: written from a verified reading, read by
+//! whoever knows the heads that the log must lead to. The format is in `docs/spec/realm-archive.md`.
+//!
+//! The file proves nothing and need not be kept from anybody: it is folded from each shard's beginning, and unless that leads to
+//! exactly the heads that the reader brings along, none of it counts. Its checksum only tells a damaged file from another log. Memory
+//! is bounded by one entry and by the [`spool`](crate::spool), whatever the file says; a new file is complete or not there.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufReader, BufWriter, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use alloy_primitives::{Address, B256, Bytes, Keccak256, U256};
+use countersign_registry::{
+    head::{Fold, LogEntry, Tip},
+    pin::RealmPin,
+};
+use nix::fcntl::OFlag;
+
+use crate::{
+    error::ChainError,
+    logs::Want,
+    source::TrustedHeader,
+    spool::{Entries, Spill, Spool},
+};
+
+const MAGIC: &[u8; 24] = b"countersign.archive.v1\n\0";
+const ENTRY: u8 = 1;
+const END: u8 = 2;
+/// More than any entry that the contract takes.
+const MAX_DATA: u32 = 1 << 20;
+/// A year of days in three classes, and more.
+const MAX_SHARDS: u32 = 1 << 16;
+
+/// What an archive says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The final block up to which the log was read, by whoever wrote the file: number, hash, Unix seconds.
+    pub block: (u64, B256, u64),
+    /// Where each shard ends, by shard: its slot, and how many entries it has.
+    pub heads: BTreeMap<u64, (U256, u64)>,
+}
+
+impl Contents {
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.heads.values().map(|(_, entries)| *entries).fold(0, u64::saturating_add)
+    }
+}
+
+/// Writes a new archive of what was read up to `header`: whole or not at all, never over another file.
+///
+/// # Errors
+/// `File`, also when the file exists already.
+pub fn write(path: &Path, pin: &RealmPin, header: &TrustedHeader, entries: Entries) -> Result<Contents, ChainError> {
+    let failed = |source| ChainError::File { path: path.to_owned(), source };
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let heads: BTreeMap<u64, (U256, u64)> = entries
+        .tips()
+        .filter(|(_, tip)| !tip.slot.is_zero())
+        .map(|(shard, tip)| (shard, (tip.slot, tip.entries)))
+        .collect();
+    let contents = Contents { block: (header.number, header.hash, header.time), heads };
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    let mut temporary = tempfile::Builder::new().permissions(mode).tempfile_in(directory).map_err(failed)?;
+    let mut out = Hashing { inner: BufWriter::new(temporary.as_file_mut()), hasher: Keccak256::new() };
+    out.write_all(&head(pin, &contents)).map_err(failed)?;
+    let mut pieces = entries.pieces()?;
+    while let Some(piece) = pieces.next_piece()? {
+        for placed in piece.entries {
+            put_entry(&mut out, placed.at.block, &placed.entry).map_err(failed)?;
+        }
+    }
+    put_end(out, &contents).map_err(failed)?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist_noclobber(path).map_err(|error| failed(error.error))?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+    Ok(contents)
+}
+
+/// The entries of an archive from the beginning of each shard to exactly these heads, all of them in block `until` or before it. What the
+/// file has beyond them, or of other shards, is passed over.
+///
+/// # Errors
+/// `Archive`: the file is damaged, is another realm's, or its entries do not lead to the heads. `LogTooLarge`, `File`.
+pub fn read(
+    path: &Path,
+    pin: &RealmPin,
+    heads: &BTreeMap<u64, U256>,
+    until: u64,
+    spill: &Spill,
+) -> Result<Entries, ChainError> {
+    let mut reader = Reader::open(path, pin)?;
+    let mut folds: BTreeMap<u64, Fold> = BTreeMap::new();
+    let mut wants: BTreeMap<u64, Want> = BTreeMap::new();
+    for (shard, slot) in heads {
+        let want = from_the_first(pin, *shard, *slot, until)
+            .ok_or_else(|| reader.refuse(format!("no block has head {slot:#x}")))?;
+        folds.insert(*shard, Fold::new(pin.chain_id, pin.contract, pin.realm, *shard, want.from, want.until));
+        wants.insert(*shard, want);
+    }
+    let mut spool = Spool::new(spill, spill.limit);
+    while let Some((block, entry)) = reader.next_entry()? {
+        let Some(want) = wants.get(&entry.shard) else { continue };
+        let Some(fold) = folds.get_mut(&entry.shard).filter(|fold| fold.tip().slot != want.slot) else { continue };
+        spool.push(block, &entry)?;
+        let (shard, index) = (entry.shard, fold.tip().entries);
+        if fold.push(entry, block).is_err() {
+            return Err(reader.refuse(format!("entry {index} of shard {shard:#x} does not continue the one before it")));
+        }
+    }
+    let mut settled = Vec::new();
+    for want in wants.values() {
+        let tip = spool.settle(pin, want)?.ok_or_else(|| {
+            reader.refuse(format!("its entries of shard {:#x} do not lead to head {:#x}", want.shard, want.slot))
+        })?;
+        settled.push((*want, tip));
+    }
+    let mut entries = Entries::new(pin, spill);
+    entries.replace(spool, &settled);
+    Ok(entries)
+}
+
+/// Reads an archive to its end and folds every shard to the head that the file itself names: it is whole, and a log of this realm. Whether
+/// it is *the* log, only heads from elsewhere tell.
+///
+/// # Errors
+/// `Archive`, `File`.
+pub fn check(path: &Path, pin: &RealmPin) -> Result<Contents, ChainError> {
+    let mut reader = Reader::open(path, pin)?;
+    let mut folds: BTreeMap<u64, Fold> = BTreeMap::new();
+    let until = reader.block.0;
+    while let Some((block, entry)) = reader.next_entry()? {
+        let shard = entry.shard;
+        if folds.len() >= usize::try_from(MAX_SHARDS).unwrap_or(usize::MAX) && !folds.contains_key(&shard) {
+            return Err(reader.refuse(format!("more than {MAX_SHARDS} shards")));
+        }
+        let new = || Fold::new(pin.chain_id, pin.contract, pin.realm, shard, Tip::default(), until);
+        let fold = folds.entry(shard).or_insert_with(new);
+        let index = fold.tip().entries;
+        if fold.push(entry, block).is_err() {
+            return Err(reader.refuse(format!("entry {index} of shard {shard:#x} does not continue the one before it")));
+        }
+    }
+    let contents = reader.contents();
+    let found: BTreeMap<u64, (U256, u64)> =
+        folds.into_iter().map(|(shard, fold)| (shard, (fold.tip().slot, fold.tip().entries))).collect();
+    if found != contents.heads {
+        return Err(reader.refuse("its entries do not lead to the heads that it names".to_owned()));
+    }
+    Ok(contents)
+}
+
+/// What is wanted of a shard whose end is known, in block `until` or before it: the slot says in which one. None where none can have it.
+pub(crate) fn from_the_first(pin: &RealmPin, shard: u64, slot: U256, until: u64) -> Option<Want> {
+    let until = countersign_registry::head::last_block(slot, until)?;
+    Some(Want { shard, from: Tip::default(), after: pin.deployed_block.saturating_sub(1), slot, until })
+}
+
+/// Hashes what is written.
+struct Hashing<W> {
+    inner: W,
+    hasher: Keccak256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn head(pin: &RealmPin, contents: &Contents) -> Vec<u8> {
+    let (number, hash, time) = contents.block;
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&pin.chain_id.to_be_bytes());
+    bytes.extend_from_slice(pin.genesis_hash.as_slice());
+    bytes.extend_from_slice(pin.contract.as_slice());
+    bytes.extend_from_slice(pin.realm.as_slice());
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes.extend_from_slice(hash.as_slice());
+    bytes.extend_from_slice(&time.to_be_bytes());
+    bytes
+}
+
+fn put_entry(out: &mut impl Write, block: u64, entry: &LogEntry) -> io::Result<()> {
+    let length = u32::try_from(entry.data.len()).map_err(|_| io::Error::other("an entry of more than 4 GiB"))?;
+    out.write_all(&[ENTRY])?;
+    out.write_all(&entry.shard.to_be_bytes())?;
+    out.write_all(&block.to_be_bytes())?;
+    out.write_all(entry.actor.as_slice())?;
+    out.write_all(&entry.meta.to_be_bytes::<32>())?;
+    out.write_all(&length.to_be_bytes())?;
+    out.write_all(&entry.data)
+}
+
+fn put_end<W: Write>(mut out: Hashing<W>, contents: &Contents) -> io::Result<()> {
+    let count =
+        u32::try_from(contents.heads.len()).map_err(|_| io::Error::other("more shards than there are numbers"))?;
+    out.write_all(&[END])?;
+    out.write_all(&count.to_be_bytes())?;
+    for (shard, (slot, entries)) in &contents.heads {
+        out.write_all(&shard.to_be_bytes())?;
+        out.write_all(&slot.to_be_bytes::<32>())?;
+        out.write_all(&entries.to_be_bytes())?;
+    }
+    let Hashing { mut inner, hasher } = out;
+    inner.write_all(hasher.finalize().as_slice())?;
+    inner.flush()
+}
+
+/// An archive that is being read.
+struct Reader {
+    path: PathBuf,
+    file: BufReader<File>,
+    hasher: Keccak256,
+    block: (u64, B256, u64),
+    heads: BTreeMap<u64, (U256, u64)>,
+}
+
+impl Reader {
+    fn open(path: &Path, pin: &RealmPin) -> Result<Self, ChainError> {
+        let failed = |source| ChainError::File { path: path.to_owned(), source };
+        // Of a pipe or a device there would be no end.
+        let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(failed)?;
+        let is_file = file.metadata().map_err(failed)?.is_file();
+        let (file, hasher) = (BufReader::with_capacity(64 << 10, file), Keccak256::new());
+        let mut reader =
+            Self { path: path.to_owned(), file, hasher, block: Default::default(), heads: BTreeMap::new() };
+        if !is_file {
+            return Err(reader.refuse("expected a regular file".to_owned()));
+        }
+        if reader.take::<24>()? != *MAGIC {
+            return Err(reader.refuse("expected a realm's archive, version 1".to_owned()));
+        }
+        let chain_id = u64::from_be_bytes(reader.take()?);
+        let genesis_hash = B256::from(reader.take()?);
+        let contract = Address::from(reader.take()?);
+        let realm = B256::from(reader.take()?);
+        if (chain_id, genesis_hash, contract, realm) != (pin.chain_id, pin.genesis_hash, pin.contract, pin.realm) {
+            return Err(reader.refuse(format!("is of realm {realm} on chain {chain_id}, expected {}", pin.realm)));
+        }
+        reader.block =
+            (u64::from_be_bytes(reader.take()?), B256::from(reader.take()?), u64::from_be_bytes(reader.take()?));
+        Ok(reader)
+    }
+
+    /// The next entry and its block; none at the end, which has then been read and its checksum compared.
+    fn next_entry(&mut self) -> Result<Option<(u64, LogEntry)>, ChainError> {
+        match self.take::<1>()? {
+            [ENTRY] => {}
+            [END] => return self.end().map(|()| None),
+            [other] => return Err(self.refuse(format!("expected an entry or the end, found {other:#04x}"))),
+        }
+        let shard = u64::from_be_bytes(self.take()?);
+        let block = u64::from_be_bytes(self.take()?);
+        let actor = Address::from(self.take()?);
+        let meta = U256::from_be_bytes(self.take::<32>()?);
+        let length = u32::from_be_bytes(self.take()?);
+        if length > MAX_DATA {
+            return Err(self.refuse(format!("an entry of {length} bytes, expected at most {MAX_DATA}")));
+        }
+        let mut data = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        self.fill(&mut data)?;
+        Ok(Some((block, LogEntry { shard, actor, meta, data: Bytes::from(data) })))
+    }
+
+    fn end(&mut self) -> Result<(), ChainError> {
+        let count = u32::from_be_bytes(self.take()?);
+        if count > MAX_SHARDS {
+            return Err(self.refuse(format!("{count} shards, expected at most {MAX_SHARDS}")));
+        }
+        for _ in 0..count {
+            let shard = u64::from_be_bytes(self.take()?);
+            let slot = U256::from_be_bytes(self.take::<32>()?);
+            let entries = u64::from_be_bytes(self.take()?);
+            if self.heads.last_key_value().is_some_and(|(before, _)| *before >= shard) {
+                return Err(self.refuse("expected its shards in ascending order".to_owned()));
+            }
+            self.heads.insert(shard, (slot, entries));
+        }
+        let expected = self.hasher.clone().finalize();
+        if B256::from(self.take()?) != expected {
+            return Err(self.refuse("is damaged: its checksum is another one".to_owned()));
+        }
+        match self.file.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(self.refuse("has bytes after its end".to_owned())),
+            Err(source) => Err(ChainError::File { path: self.path.clone(), source }),
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], ChainError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), ChainError> {
+        match self.file.read_exact(bytes) {
+            Ok(()) => {
+                self.hasher.update(&*bytes);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(self.refuse("is damaged: it ends too early".to_owned()))
+            }
+            Err(source) => Err(ChainError::File { path: self.path.clone(), source }),
+        }
+    }
+
+    fn contents(&self) -> Contents {
+        Contents { block: self.block, heads: self.heads.clone() }
+    }
+
+    fn refuse(&self, detail: String) -> ChainError {
+        ChainError::Archive { path: self.path.clone(), detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_registry::{Kind, head::Meta, shard};
+
+    use super::*;
+
+    type Written = Vec<(u64, LogEntry)>;
+    type Log = (Written, Vec<U256>);
+
+    fn pin() -> RealmPin {
+        RealmPin {
+            chain_id: 31337,
+            contract: Address::repeat_byte(9),
+            code_hash: B256::ZERO,
+            realm: B256::repeat_byte(7),
+            threshold: 1,
+            roots: Vec::new(),
+            salt: B256::ZERO,
+            deployed_block: 5,
+            genesis_hash: B256::repeat_byte(6),
+        }
+    }
+
+    fn header() -> TrustedHeader {
+        let hash = B256::repeat_byte(3);
+        TrustedHeader { number: 2000, hash, parent_hash: B256::ZERO, state_root: B256::ZERO, time: 90 }
+    }
+
+    /// `count` entries of a shard in every `step`th block, and the slots after each of them.
+    fn log(shard: u64, count: u8, step: usize) -> Log {
+        let mut fold = Fold::new(31337, pin().contract, pin().realm, shard, Tip::default(), 1 << 20);
+        let (mut entries, mut slots) = (Vec::new(), vec![U256::ZERO]);
+        for (number, block) in (1..=count).zip((10..).step_by(step)) {
+            let prev_block = u32::try_from(fold.tip().block).unwrap();
+            let meta = Meta { kind: Kind::USER_ADD, prev_block, time: block }.pack();
+            let data = vec![number; 40].into();
+            let entry = LogEntry { shard, actor: Address::repeat_byte(1), meta, data };
+            fold.push(entry.clone(), block).unwrap();
+            entries.push((block, entry));
+            slots.push(fold.tip().slot);
+        }
+        (entries, slots)
+    }
+
+    /// The verified log, as a reading gives it.
+    fn entries(logs: &[Log]) -> Entries {
+        let spill = Spill::default();
+        let mut spool = Spool::new(&spill, spill.limit);
+        let mut settled = Vec::new();
+        for (entries, slots) in logs {
+            for (block, entry) in entries {
+                spool.push(*block, entry).unwrap();
+            }
+            let want = from_the_first(&pin(), entries[0].1.shard, *slots.last().unwrap(), 2000).unwrap();
+            settled.push((want, spool.settle(&pin(), &want).unwrap().unwrap()));
+        }
+        let mut entries = Entries::new(&pin(), &spill);
+        entries.replace(spool, &settled);
+        entries
+    }
+
+    struct Bed {
+        directory: tempfile::TempDir,
+        logs: Vec<Log>,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            Self::of([2, 8, 2])
+        }
+
+        fn of([governance, directory, denials]: [u8; 3]) -> Self {
+            let logs = vec![
+                log(shard::GOVERNANCE, governance, 7),
+                log(shard::DIRECTORY, directory, 2),
+                log(shard::DENIALS, denials, 5),
+            ];
+            let bed = Self { directory: tempfile::tempdir().unwrap(), logs };
+            write(&bed.path(), &pin(), &header(), entries(&bed.logs)).unwrap();
+            bed
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("realm.archive")
+        }
+
+        /// The heads after so many entries of each shard.
+        fn heads(&self, counts: [usize; 3]) -> BTreeMap<u64, U256> {
+            let pair =
+                |((entries, slots), count): (&Log, usize)| (count > 0).then(|| (entries[0].1.shard, slots[count]));
+            self.logs.iter().zip(counts).filter_map(pair).collect()
+        }
+
+        fn read(&self, counts: [usize; 3]) -> Result<Entries, ChainError> {
+            read(&self.path(), &pin(), &self.heads(counts), 2000, &Spill::default())
+        }
+
+        fn with(&self, bytes: &[u8]) -> PathBuf {
+            let path = self.directory.path().join("other.archive");
+            std::fs::write(&path, bytes).unwrap();
+            path
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_up_to_any_heads_that_it_has() {
+        let bed = Bed::new();
+        for counts in [[2, 8, 2], [1, 7, 2], [1, 1, 0], [0, 0, 1]] {
+            let found = bed.read(counts).unwrap().collect().unwrap();
+            for ((log, _), count) in bed.logs.iter().zip(counts) {
+                let expected: Vec<LogEntry> = log[..count].iter().map(|(_, entry)| entry.clone()).collect();
+                let found = found.get(&log[0].1.shard).cloned().unwrap_or_default();
+                assert_eq!(
+                    found.iter().map(|placed| placed.at.block).max(),
+                    log[..count].last().map(|(block, _)| *block)
+                );
+                assert_eq!(found.into_iter().map(|placed| placed.entry).collect::<Vec<_>>(), expected, "{counts:?}");
+            }
+        }
+        let contents = check(&bed.path(), &pin()).unwrap();
+        assert_eq!((contents.entries(), contents.block), (12, (2000, B256::repeat_byte(3), 90)));
+        assert_eq!(contents.heads[&shard::DIRECTORY], (bed.logs[1].1[8], 8));
+    }
+
+    #[test]
+    fn it_is_never_written_over_another_file() {
+        let bed = Bed::new();
+        let error = write(&bed.path(), &pin(), &header(), entries(&bed.logs)).unwrap_err();
+        assert!(matches!(error, ChainError::File { .. }), "{error}");
+        assert_eq!(std::fs::read_dir(bed.directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_cut_or_changed_at_any_byte_is_refused() {
+        let bed = Bed::of([1, 2, 1]);
+        let bytes = std::fs::read(bed.path()).unwrap();
+        let heads = bed.heads([1, 2, 1]);
+        for at in 0..bytes.len() {
+            let cut = bed.with(&bytes[..at]);
+            assert!(read(&cut, &pin(), &heads, 2000, &Spill::default()).is_err(), "cut at {at}");
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x40;
+            let changed = bed.with(&changed);
+            assert!(read(&changed, &pin(), &heads, 2000, &Spill::default()).is_err(), "changed at {at}");
+            assert!(check(&changed, &pin()).is_err(), "changed at {at}");
+        }
+        let longer = bed.with(&[&bytes[..], &[0]].concat());
+        assert!(
+            read(&longer, &pin(), &heads, 2000, &Spill::default())
+                .unwrap_err()
+                .to_string()
+                .contains("bytes after its end")
+        );
+    }
+
+    /// An archive with a right checksum, by somebody who may write what he likes.
+    fn forged(bed: &Bed, logs: &[Log]) -> PathBuf {
+        let heads = bed.heads([2, 8, 2]).into_iter().map(|(shard, slot)| (shard, (slot, 1))).collect();
+        let contents = Contents { block: (2000, B256::ZERO, 1), heads };
+        let mut bytes = Vec::new();
+        let mut out = Hashing { inner: &mut bytes, hasher: Keccak256::new() };
+        out.write_all(&head(&pin(), &contents)).unwrap();
+        for (block, entry) in logs.iter().flat_map(|(entries, _)| entries) {
+            put_entry(&mut out, *block, entry).unwrap();
+        }
+        put_end(out, &contents).unwrap();
+        bed.with(&bytes)
+    }
+
+    #[test]
+    fn an_entry_left_out_altered_put_in_or_moved_is_refused_and_one_beyond_the_heads_is_not_read() {
+        let bed = Bed::new();
+        let heads = bed.heads([2, 8, 2]);
+        let try_with = |change: &dyn Fn(&mut Written)| {
+            let mut logs = bed.logs.clone();
+            change(&mut logs[1].0);
+            let path = forged(&bed, &logs);
+            assert!(check(&path, &pin()).is_err());
+            read(&path, &pin(), &heads, 2000, &Spill::default())
+        };
+        for at in [0, 4, 7] {
+            assert!(try_with(&|log| drop(log.remove(at))).is_err(), "left out {at}");
+            assert!(try_with(&|log| log[at].1.data = vec![255; 40].into()).is_err(), "altered {at}");
+            assert!(try_with(&|log| log[at].1.actor = Address::ZERO).is_err(), "by another actor {at}");
+            let once = at.min(4);
+            assert!(try_with(&|log| log.insert(once, log[once].clone())).is_err(), "twice {once}");
+            assert!(try_with(&|log| log[at].0 += 1).is_err(), "in another block {at}");
+        }
+        assert!(try_with(&|log| log.swap(3, 4)).is_err(), "in another order");
+        let appended =
+            try_with(&|log| log.push((500, LogEntry { data: vec![2; 9].into(), ..log[7].1.clone() }))).unwrap();
+        assert_eq!(appended.count(), 12, "what is beyond the head does not count");
+    }
+
+    #[test]
+    fn another_realms_archive_is_refused() {
+        let bed = Bed::new();
+        let others = [
+            RealmPin { chain_id: 1, ..pin() },
+            RealmPin { contract: Address::ZERO, ..pin() },
+            RealmPin { realm: B256::ZERO, ..pin() },
+            RealmPin { genesis_hash: B256::ZERO, ..pin() },
+        ];
+        for other in others {
+            let error = read(&bed.path(), &other, &BTreeMap::new(), 2000, &Spill::default()).unwrap_err();
+            assert!(error.to_string().contains("is of realm 0x0707"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_more_waits_than_the_limit_whatever_the_file_holds() {
+        let bed = Bed::new();
+        let spill = Spill { limit: 1000, ..Spill::default() };
+        let error = read(&bed.path(), &pin(), &bed.heads([2, 8, 2]), 2000, &spill).unwrap_err();
+        assert!(matches!(error, ChainError::LogTooLarge { .. }), "{error}");
+        let mut huge = std::fs::read(bed.path()).unwrap();
+        // The length of the first entry's data.
+        let at = head(&pin(), &check(&bed.path(), &pin()).unwrap()).len() + 1 + 8 + 8 + 20 + 32;
+        huge[at..at + 4].copy_from_slice(&u32::MAX.to_be_bytes());
+        let error = check(&bed.with(&huge), &pin()).unwrap_err();
+        assert!(error.to_string().contains("an entry of 4294967295 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        let bed = Bed::new();
+        let fifo = bed.directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(check(&fifo, &pin()).unwrap_err().to_string().ends_with("expected a regular file"));
+    }
+}
