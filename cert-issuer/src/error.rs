@@ -152,6 +152,7 @@ impl IssueError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Chain(error) => return error.hint(),
+            Self::View(error) => return error.hint(),
             Self::CaKey(CaKeyError::Mode { path, .. }) => return Some(format!("chmod 600 {}", path.display())),
             _ => {}
         }

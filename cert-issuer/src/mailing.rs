@@ -233,6 +233,8 @@ fn choose(
         .get(&recipient)
         .into_iter()
         .flatten()
+        // Of a realm that was left, a prekey has another id: who published it there publishes others here.
+        .filter(|prekey| effective.realm_of(prekey.at.block) == effective.realm)
         .filter(|prekey| now < prekey.at.time.saturating_add(PREKEY_USE_SECS))
         .filter_map(|prekey| PublicKey::from_bytes(prekey.key.0).ok())
         .map(|key| (PrekeyId::of(&effective.realm.0, &recipient.into_array(), &key), key))

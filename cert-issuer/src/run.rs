@@ -180,6 +180,7 @@ impl Service {
         let outbox = Outbox::open(&config.state.join("outbox")).map_err(IssueError::from)?;
         let answered = Answered::open(&config.state.join("answered"))?;
         let view = View::read_with(&realm, 1, Spill::into_directory(&config.state)).await.map_err(IssueError::from)?;
+        view.check_not_left().map_err(IssueError::from)?;
         let (ca, key) = open_ca(&CaNames::of(&config), &view.effective)?;
         let mut host_cas = BTreeMap::new();
         for rotation in &config.rotate {
@@ -271,7 +272,8 @@ impl Service {
         }
         self.unfinished = true;
         let view = View::read_with(&self.realm, self.days_back(), Spill::into_directory(&self.config.state)).await?;
-        self.status.latest_block = view.effective.latest_block.number;
+        self.status.latest_block = view.heads.latest.number;
+        view.check_not_left()?;
         // A clock that is behind the ledger would make certificates that have ended when they come.
         let now = unix_secs().max(view.effective.latest_block.time);
         let orders = self.open_requests(&view.effective, now);

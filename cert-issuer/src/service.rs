@@ -138,6 +138,7 @@ pub async fn accepted(
     report(Stage::Confirming);
     loop {
         let view = View::read_with(realm, 1, spill.clone()).await?;
+        view.check_not_left()?;
         let late = start.elapsed() >= patience;
         let seconds = start.elapsed().as_secs();
         match view.effective.batches.get(&batch) {
@@ -230,6 +231,7 @@ impl Issuer {
         now: u64,
         report: &mut (dyn FnMut(Stage) + Send),
     ) -> Result<Vec<Result<Issued, IssueError>>, IssueError> {
+        view.check_not_left()?;
         let signer = self.signer(view)?;
         report(Stage::Rehearsing);
         let (mut batch, places, mut results) = match assemble(&view.effective, signer, orders, now)? {

@@ -422,3 +422,29 @@ fn a_parcel_is_sealed_only_with_the_sender_s_own_key_and_to_a_known_one() {
     assert!(store.get(&posted.note.cid).is_err());
     assert_eq!(outbox.notes().unwrap(), []);
 }
+
+#[test]
+fn nothing_is_issued_in_a_realm_that_has_moved() {
+    use countersign_issuer::{service::Issuer, view::View, view::ViewError};
+    use countersign_registry::{U256, migration};
+    let work = async {
+        let (chain, world) = (harness::world::World::new().await, World::new());
+        let target = migration::Place { realm: B256::repeat_byte(8), ..migration::Place::from(&chain.pin) };
+        let heads = migration::Heads { block: 1, slots: [(shard::GOVERNANCE, U256::ONE)].into() };
+        let migrate = Entry::Migrate(payload::Migrate::new(&target, &heads));
+        chain.anvil.mine(3).await;
+        chain.by_roots(&[sign::write(shard::GOVERNANCE, &migrate)]).await;
+        let realm = chain.realm_file();
+        let view = View::read(&realm, 1).await.unwrap();
+        assert!(view.check_not_left().is_ok(), "what is not final has moved nobody");
+        chain.anvil.finalize().await;
+        let view = View::read(&realm, 1).await.unwrap();
+        let actor = harness::world::key(harness::world::ADMIN_KEY);
+        let patience = std::time::Duration::from_secs(1);
+        let issuer = Issuer::new(realm, actor, (world.ca, world.key()), patience, None).unwrap();
+        let refused = issuer.issue(&view, vec![world.order()], now(), &mut |_| {}).await.unwrap_err();
+        assert!(matches!(refused, IssueError::View(ViewError::Left { .. })), "{refused}");
+        assert!(refused.to_string().starts_with("the realm has moved to realm 0x0808"), "{refused}");
+    };
+    blocking(work);
+}

@@ -9,6 +9,7 @@ pub mod contract;
 pub mod deployment;
 pub mod endpoints;
 pub mod files;
+pub mod history;
 pub mod keys;
 pub mod logs;
 pub mod predecessor;

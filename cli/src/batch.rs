@@ -179,6 +179,7 @@ pub struct BatchRow {
     /// When its last certificate ends, Unix seconds.
     pub not_after: u64,
     /// The entry.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files;
-use crate::output::{Show, fields, time};
+use crate::output::{Show, block, fields, time};
 use crate::page::{Page, PageArgs, Row};
 use crate::resolve;
 use crate::write::{By, Draft, WriteArgs};
@@ -164,6 +164,7 @@ pub struct CaRow {
     /// Ledger keys.
     pub issuers: Vec<Address>,
     /// The entry that added it.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 
@@ -226,7 +227,7 @@ impl Show for CaRow {
             ("max TTL", format_duration(self.max_ttl)),
             ("logins", self.logins.as_ref().map_or_else(|| "any".to_owned(), |logins| logins.join(" "))),
             ("issuers", issuers.join(" ")),
-            ("added", format!("block {}, {}", self.at.block, time(self.at.time))),
+            ("added", format!("block {}, {}", block(self.at.block), time(self.at.time))),
         ])
     }
 }

@@ -56,6 +56,7 @@ pub struct DataRow {
     /// How many bytes.
     pub bytes: usize,
     /// The entry.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 

@@ -366,7 +366,7 @@ mod tests {
                     "realm=3333",
                     "block=7",
                     "0x200000000=0x",
-                    "08\"",
+                    "08]",
                 ],
             ),
             (
@@ -379,7 +379,7 @@ mod tests {
                     "realm=3333",
                     "block=7",
                     "0x200000000=0x",
-                    "08\"",
+                    "08]",
                 ],
             ),
             (Entry::Settings(setting()), vec!["countersign-quorum=2"]),

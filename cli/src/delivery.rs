@@ -122,6 +122,7 @@ pub struct DeliveryRow {
     /// `waiting`, `acknowledged`, or `acknowledged-finally`; `envelope` for one, of which `delivery show` tells more.
     pub state: &'static str,
     /// The entry.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 
@@ -313,6 +314,7 @@ pub struct ShownDelivery {
     /// The sender's ledger key.
     pub sender: Address,
     /// The entry.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
     /// Whether the recipients are known: an envelope's stand in its sender's books alone. Without them, those who acknowledged are
     /// listed.

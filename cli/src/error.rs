@@ -137,6 +137,7 @@ impl CliError {
             Self::Issue(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Chain(error) => error.hint(),
+            Self::View(error) => error.hint(),
             Self::Readable { path, .. } => Some(format!("chmod 600 {}", path.display())),
             _ => None,
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::context::{Context, View};
 use crate::error::CliError;
-use crate::output::{Show, fields, time};
+use crate::output::{Show, block, fields, time};
 use crate::page::{Page, PageArgs, Row};
 use crate::resolve;
 use crate::values;
@@ -140,6 +140,7 @@ pub struct GrantRow {
     /// What a session may have.
     pub permits: Vec<String>,
     /// The entry that added it.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 
@@ -222,7 +223,7 @@ impl Show for GrantRow {
             ("hours", if self.hours.is_empty() { "always".to_owned() } else { self.hours.join(", ") }),
             ("not after", self.not_after.map_or_else(|| "never".to_owned(), time)),
             ("permits", self.permits.join(" ")),
-            ("added", format!("block {}, {}", self.at.block, time(self.at.time))),
+            ("added", format!("block {}, {}", block(self.at.block), time(self.at.time))),
         ])
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::{Show, fields, time};
+use crate::output::{Show, block, fields, time};
 use crate::page::{Page, PageArgs, Row};
 use crate::resolve;
 use crate::write::{By, Draft, WriteArgs, bytes16};
@@ -77,6 +77,7 @@ pub struct GroupRow {
     /// Logins of the members.
     pub members: Vec<String>,
     /// The entry that added the group.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 
@@ -107,7 +108,7 @@ impl Show for GroupRow {
             ("id", self.id.to_string()),
             ("gid", self.gid.to_string()),
             ("members", self.members.join(" ")),
-            ("added", format!("block {}, {}", self.at.block, time(self.at.time))),
+            ("added", format!("block {}, {}", block(self.at.block), time(self.at.time))),
         ])
     }
 }

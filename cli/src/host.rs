@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files;
-use crate::output::{Show, fields, time};
+use crate::output::{Show, block, fields, time};
 use crate::page::{Page, PageArgs, Row};
 use crate::resolve;
 use crate::user::state;
@@ -81,6 +81,7 @@ pub struct HostRow {
     /// Ledger keys bound to this host.
     pub actors: Vec<String>,
     /// The entry that added the host.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 
@@ -129,7 +130,7 @@ impl Show for HostRow {
             ("labels", self.labels.join(" ")),
             ("host key", self.host_key.clone().unwrap_or_default()),
             ("ledger keys", self.actors.join(" ")),
-            ("added", format!("block {}, {}", self.at.block, time(self.at.time))),
+            ("added", format!("block {}, {}", block(self.at.block), time(self.at.time))),
         ])
     }
 }

@@ -55,6 +55,7 @@ pub struct InboxRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     /// The entry.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files;
-use crate::output::{Show, fields, time};
+use crate::output::{Show, block, fields, time};
 use crate::page::{Page, PageArgs, Row};
 use crate::resolve;
 use crate::user::state;
@@ -82,6 +82,7 @@ pub struct KeyRow {
     /// For people.
     pub comment: String,
     /// The entry that added it.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 
@@ -123,7 +124,7 @@ impl Show for KeyRow {
             ("state", state(self.state).to_owned()),
             ("not after", self.not_after.map_or_else(|| "never".to_owned(), time)),
             ("comment", self.comment.clone()),
-            ("added", format!("block {}, {}", self.at.block, time(self.at.time))),
+            ("added", format!("block {}, {}", block(self.at.block), time(self.at.time))),
         ])
     }
 }

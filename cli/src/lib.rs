@@ -29,6 +29,7 @@ pub mod label;
 pub mod log;
 pub mod mail;
 pub mod member;
+pub mod migrate;
 pub mod output;
 pub mod page;
 pub mod payload;

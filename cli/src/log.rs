@@ -9,14 +9,14 @@ use countersign_chain::endpoints::Limits;
 use countersign_chain::sync::{Cursor, Ledger};
 use countersign_registry::entries::{Entry, Kind};
 use countersign_registry::head::Meta;
-use countersign_registry::{B256, Id, PlacedEntry, shard, sign};
+use countersign_registry::{B256, Id, PlacedEntry, migration, shard, sign};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::context::{Context, View};
 use crate::decode;
 use crate::error::CliError;
-use crate::output::{Show, escape, time};
+use crate::output::{self, Show, escape, time};
 use crate::page::{Page, PageArgs, Row};
 
 /// What to print.
@@ -43,7 +43,9 @@ pub struct LogArgs {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LogRow {
-    /// Block number.
+    /// Which realm of the history it is of: 0 for the first.
+    pub leg: u64,
+    /// Block number on that realm's chain.
     pub block: u64,
     /// Block time, Unix seconds.
     pub time: u64,
@@ -80,7 +82,8 @@ impl LogRow {
         };
         let ignored = view.ahead.ignored.iter().find(|ignored| ignored.at == placed.at);
         Self {
-            block: placed.at.block,
+            leg: migration::leg_of(placed.at.block),
+            block: migration::in_chain(placed.at.block),
             time: placed.at.time,
             shard: placed.at.shard,
             index: placed.at.index,
@@ -89,10 +92,17 @@ impl LogRow {
             id: decoded.ok().and_then(|entry| record_id(&entry, placed.entry.actor)),
             is_final: placed.at.block <= view.effective.final_block.number,
             ignored: ignored.map(|ignored| ignored.reason.to_string()),
-            entry_hash: sign::entry_hash(view.realm.pin.realm, &placed.entry),
+            entry_hash: sign::entry_hash(view.effective.realm_of(placed.at.block), &placed.entry),
             entry,
             line,
         }
+    }
+}
+
+impl LogRow {
+    /// The block; before it the leg, where that is not the first.
+    fn place(&self) -> String {
+        output::block(migration::in_leg(self.leg, self.block))
     }
 }
 
@@ -126,7 +136,7 @@ impl Show for LogRow {
     fn text(&self) -> String {
         let id = self.id.map(|id| format!(" id={id}")).unwrap_or_default();
         let ignored = self.ignored.as_ref().map(|reason| format!(" IGNORED: {reason}")).unwrap_or_default();
-        format!("{} {} {} {}{id} {}{ignored}\n", self.block, time(self.time), self.actor, self.kind, self.line)
+        format!("{} {} {} {}{id} {}{ignored}\n", self.place(), time(self.time), self.actor, self.kind, self.line)
     }
 }
 
@@ -136,7 +146,7 @@ impl Row for LogRow {
         let id = self.id.map(|id| format!("id={id} ")).unwrap_or_default();
         let ignored = self.ignored.as_ref().map(|reason| format!(" IGNORED: {reason}")).unwrap_or_default();
         vec![
-            self.block.to_string(),
+            self.place(),
             time(self.time),
             self.actor.clone(),
             self.kind.clone(),
@@ -205,7 +215,7 @@ async fn follow(context: &Context, args: &LogArgs, first: View) -> Result<(), Cl
                 continue;
             }
         };
-        let view = View::from_update(first.realm.clone(), heads, shards, update)?;
+        let view = View::from_update(first.realm.clone(), first.before.clone(), heads, shards, update)?;
         for placed in &view.entries {
             let row = LogRow::new(&view, placed);
             if !seen.contains(&row.entry_hash) && args.takes(&row) {
@@ -217,5 +227,8 @@ async fn follow(context: &Context, args: &LogArgs, first: View) -> Result<(), Cl
 }
 
 fn hashes(view: &View) -> BTreeSet<B256> {
-    view.entries.iter().map(|placed| sign::entry_hash(view.realm.pin.realm, &placed.entry)).collect()
+    view.entries
+        .iter()
+        .map(|placed| sign::entry_hash(view.effective.realm_of(placed.at.block), &placed.entry))
+        .collect()
 }

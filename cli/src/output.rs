@@ -5,8 +5,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use countersign_registry::{EntryRef, migration};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::config::Format;
 use crate::error::CliError;
@@ -217,6 +218,33 @@ pub fn time_or_never(unix_secs: u64) -> String {
 /// Seconds since 1970 now.
 pub fn now() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default()
+}
+
+/// A block of a history as people know it: by its number on its own chain, after the leg and a colon where that is not the first.
+pub fn block(number: u64) -> String {
+    match (migration::leg_of(number), migration::in_chain(number)) {
+        (0, number) => number.to_string(),
+        (leg, number) => format!("{leg}:{number}"),
+    }
+}
+
+/// An entry's place: its block by the number on its own chain, and the leg where that is not the first.
+///
+/// # Errors
+/// The serializer's.
+pub fn place<S: Serializer>(at: &EntryRef, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Place {
+        block: u64,
+        shard: u64,
+        index: u64,
+        time: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        leg: Option<u64>,
+    }
+    let leg = Some(migration::leg_of(at.block)).filter(|leg| *leg > 0);
+    let block = migration::in_chain(at.block);
+    Place { block, shard: at.shard, index: at.index, time: at.time, leg }.serialize(serializer)
 }
 
 #[cfg(test)]

@@ -95,6 +95,7 @@ pub struct PayloadRow {
     /// Record id.
     pub id: Id,
     /// The entry that added it.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 

@@ -12,13 +12,14 @@ use countersign_chain::profile::ProfileName;
 use countersign_chain::realm_file::RealmFile;
 use countersign_issuer::duration::format_duration;
 use countersign_registry::entries::{Entry, payload};
-use countersign_registry::{RealmPin, sign};
+use countersign_registry::{RealmPin, migration, sign};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::deploy::{self, ChainArgs, DeployArgs, Ground};
 use crate::error::CliError;
 use crate::files::Existing;
+use crate::migrate::{self, ArchiveArgs, MigrateArgs};
 use crate::output::{self, Show, escape, fields};
 use crate::proposal::Proposal;
 use crate::resolve;
@@ -58,6 +59,10 @@ pub enum RealmCommand {
         #[arg(long, value_enum, default_value = "latest")]
         wait: Wait,
     },
+    /// Plan the move to another contract or chain, and prepare what the roots sign
+    Migrate(MigrateArgs),
+    /// Write the realm's log into a file, for when its chain is gone
+    Archive(ArchiveArgs),
 }
 
 /// A new realm.
@@ -263,12 +268,18 @@ pub async fn run(context: &Context, command: RealmCommand) -> Result<(), CliErro
                 roots: state.roots,
                 root_nonce: Some(state.nonce),
                 settings: Some(view.effective.settings),
-                final_block: Some(view.effective.final_block.number),
-                latest_block: Some(view.effective.latest_block.number),
+                final_block: Some(migration::in_chain(view.effective.final_block.number)),
+                latest_block: Some(migration::in_chain(view.effective.latest_block.number)),
                 ..RealmShown::offline(&view.realm)
             })
         }
         RealmCommand::Propose(args) => propose(context, args).await,
+        RealmCommand::Migrate(args) => migrate::run(context, args).await,
+        RealmCommand::Archive(args) => migrate::archive(context, args).await,
+        RealmCommand::Sign { file, root_key } if migrate::is_statement(&file)? => {
+            let key = || root_key.map_or_else(|| context.actor_key(), |path| context.keystore(&path));
+            migrate::sign_statement(context, file, key)
+        }
         RealmCommand::Sign { file, root_key } => {
             let realm = context.realm()?;
             let name = file.display().to_string();

@@ -93,6 +93,7 @@ pub struct RequestRow {
     /// How many have denied.
     pub denials: usize,
     /// The entry.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 

@@ -25,9 +25,9 @@ pub struct RootState {
 impl RootState {
     /// Works it out from the verified log and the content of the realm's root set slot. `None` when they do not belong together: the
     /// slot was read at another block than the log, or its source lies.
-    pub fn find(pin: &RealmPin, entries: &[PlacedEntry], slot: B256) -> Option<Self> {
+    pub fn find<'a>(pin: &RealmPin, entries: impl IntoIterator<Item = &'a PlacedEntry>, slot: B256) -> Option<Self> {
         let mut state = Self { nonce: 0, threshold: pin.threshold, roots: pin.roots.clone(), salt: pin.salt };
-        let by_roots = entries.iter().filter(|placed| placed.entry.actor.is_zero());
+        let by_roots = entries.into_iter().filter(|placed| placed.entry.actor.is_zero());
         let mut most = 0_u64;
         for placed in by_roots {
             most = most.saturating_add(1);

@@ -155,7 +155,7 @@ impl<'a> Sender<'a> {
     pub async fn root_state(&self, view: &View) -> Result<RootState, CliError> {
         let call = IRegistry::rootSetOfCall { realm: self.realm.pin.realm };
         let slot = self.look(call.abi_encode(), format!("{:#x}", view.heads.latest.number)).await?;
-        RootState::find(&self.realm.pin, &view.entries, slot).ok_or_else(|| {
+        RootState::find(&self.realm.pin, view.own_entries(), slot).ok_or_else(|| {
             CliError::Refused(format!("the node's root set {slot} does not follow from the verified log"))
         })
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
+use crate::migrate::LeftRow;
 use crate::output::{Show, fields, now, time};
 use crate::values;
 
@@ -47,6 +48,10 @@ impl Counts {
 pub struct Status {
     /// Realm id.
     pub realm: B256,
+    /// The realms that it continues, the first first.
+    pub continues: Vec<LeftRow>,
+    /// Where it went, if it was left.
+    pub moved_to: Option<B256>,
     /// Final block number.
     pub final_block: u64,
     /// Latest block number.
@@ -83,8 +88,10 @@ pub struct Status {
 
 impl Show for Status {
     fn text(&self) -> String {
-        fields(&[
-            ("realm", self.realm.to_string()),
+        let mut before = vec![("realm", self.realm.to_string())];
+        before.extend(self.moved_to.map(|realm| ("moved to", realm.to_string())));
+        before.extend(self.continues.iter().map(|left| ("continues", left.text())));
+        let rest = [
             ("final block", self.final_block.to_string()),
             ("latest block", format!("{}, {}, {} s ago", self.latest_block, time(self.latest_time), self.latest_age)),
             ("logged certificates only", self.settings.require_logged.to_string()),
@@ -99,7 +106,8 @@ impl Show for Status {
             ("waiting additions", self.waiting.to_string()),
             ("actor", self.actor.map(|actor| actor.to_string()).unwrap_or_default()),
             ("roles", self.roles.join(",")),
-        ])
+        ];
+        fields(&[before, rest.to_vec()].concat())
     }
 }
 
@@ -115,8 +123,10 @@ pub async fn run(context: &Context, _args: StatusArgs) -> Result<(), CliError> {
     let latest = effective.latest_block;
     context.printer.result(&Status {
         realm: effective.realm,
-        final_block: effective.final_block.number,
-        latest_block: latest.number,
+        continues: LeftRow::all(&view),
+        moved_to: view.migrated.map(|target| target.realm),
+        final_block: view.heads.final_header.number,
+        latest_block: view.heads.latest.number,
         latest_time: latest.time,
         latest_age: now().saturating_sub(latest.time),
         settings: effective.settings,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::{Show, fields, time};
+use crate::output::{Show, block, fields, time};
 use crate::page::{Page, PageArgs, Row};
 use crate::resolve;
 use crate::write::{By, Draft, WriteArgs};
@@ -64,6 +64,7 @@ pub struct UserRow {
     /// Labels in force.
     pub labels: Vec<String>,
     /// The entry that added the user.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 
@@ -103,7 +104,7 @@ impl Show for UserRow {
             ("uid", self.uid.to_string()),
             ("state", state(self.state).to_owned()),
             ("labels", self.labels.join(" ")),
-            ("added", format!("block {}, {}", self.at.block, time(self.at.time))),
+            ("added", format!("block {}, {}", block(self.at.block), time(self.at.time))),
         ])
     }
 }

@@ -2,11 +2,12 @@
 //! from the realm file and trusted headers, not from what a node says about itself.
 
 use clap::Args;
-use countersign_registry::{Address, B256, shard};
+use countersign_registry::{Address, B256, migration, shard};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
+use crate::migrate::LeftRow;
 use crate::output::{Show, table, time};
 
 /// How far back.
@@ -55,6 +56,8 @@ pub struct Verified {
     pub shards: Vec<ShardRow>,
     /// How many shards were proved, empty ones included.
     pub proved: usize,
+    /// The realms that this one continues; each was folded to the heads that its successor names.
+    pub continues: Vec<LeftRow>,
 }
 
 impl Show for Verified {
@@ -75,6 +78,9 @@ impl Show for Verified {
         text.push_str(&format!("code   {} at {}, proved\n", self.code_hash, self.contract));
         text.push_str(&format!("final  {} {}\n", self.final_block.0, self.final_block.1));
         text.push_str(&format!("latest {} {} {}\n", self.latest_block.0, self.latest_block.1, time(self.latest_time)));
+        for left in &self.continues {
+            text.push_str(&format!("continues {}\n", left.text()));
+        }
         text.push_str("verified\n");
         text
     }
@@ -107,8 +113,11 @@ pub async fn run(context: &Context, args: VerifyArgs) -> Result<(), CliError> {
         .shards
         .iter()
         .filter_map(|number| {
-            let blocks: Vec<u64> =
-                view.entries.iter().filter(|placed| placed.at.shard == *number).map(|placed| placed.at.block).collect();
+            let blocks: Vec<u64> = view
+                .own_entries()
+                .filter(|placed| placed.at.shard == *number)
+                .map(|placed| migration::in_chain(placed.at.block))
+                .collect();
             (!blocks.is_empty()).then(|| ShardRow {
                 shard: *number,
                 name: shard_name(*number),
@@ -128,6 +137,7 @@ pub async fn run(context: &Context, args: VerifyArgs) -> Result<(), CliError> {
         ignored: view.ahead.ignored.len(),
         shards,
         proved: view.shards.len(),
+        continues: LeftRow::all(&view),
     })
 }
 

@@ -61,6 +61,7 @@ pub struct WaitingRow {
     /// Distinct admins needed.
     pub quorum: u64,
     /// The entry.
+    #[serde(serialize_with = "crate::output::place")]
     pub at: EntryRef,
 }
 

@@ -11,19 +11,22 @@ use std::path::Path;
 
 use countersign_chain::ChainError;
 use countersign_chain::endpoints::Limits;
+use countersign_chain::history::{self, AdvanceError, HistoryError};
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::source::Heads;
 use countersign_chain::spool::Spill;
 use countersign_chain::sync::Ledger;
+use countersign_registry::entries::payload;
 use countersign_registry::replay::ReplayError;
 use countersign_registry::{Effective, PlacedEntry, Replay, U256};
 use countersign_snapshot::{Clock, Gid};
 use nix::unistd::{Group, geteuid};
 
 use crate::config::{Config, ConfigError};
-use crate::cycle::{self, AdvanceError, Failure};
+use crate::cycle::{self, Failure};
 use crate::envelope::Identity;
 use crate::files::{self, Directory, FileError, Owners, Secrecy};
+use crate::following::{Watch, backward, in_chain};
 use crate::lock::{Lock, LockError};
 use crate::log::{Level, Line, Log};
 use crate::publishing::{Made, learn_from, manifest_in_place, status_of};
@@ -59,6 +62,9 @@ pub enum AgentError {
     /// Another agent, or no lock.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The statement that goes with the realm file.
+    #[error(transparent)]
+    Statement(#[from] HistoryError),
     /// The group that reads the snapshot.
     #[error("group {0:?}: not found (it is made when the package is installed)")]
     Group(String),
@@ -99,6 +105,14 @@ pub struct Outcome {
     pub unfinished: usize,
 }
 
+/// What a sync has found.
+enum Synced {
+    /// What holds.
+    Effective(Box<Effective>),
+    /// The realm has moved.
+    Moved(Box<payload::Migrate>),
+}
+
 /// The agent of one host.
 pub struct Agent {
     pub(crate) config: Config,
@@ -106,14 +120,19 @@ pub struct Agent {
     pub(crate) state: State,
     pub(crate) log: Log,
     pub(crate) status: Status,
+    /// The realm that is read: the configured one, or a successor of it.
+    pub(crate) realm: RealmFile,
     pub(crate) ledger: Ledger,
+    pub(crate) watches: Vec<Watch>,
+    /// A log is being read from its beginning, which may take long.
+    pub(crate) is_reading_again: bool,
     pub(crate) receiver: Receiver,
     clocks: Clocks,
     directory: Directory,
     pub(crate) access_group: Option<Gid>,
     pub(crate) made: Option<Made>,
     /// The slots of the latest view, as of the last look.
-    seen_latest: BTreeMap<u64, U256>,
+    pub(crate) seen_latest: BTreeMap<u64, U256>,
     pub(crate) state_is_complete: bool,
     pub(crate) dirty: bool,
     saved_secs: u64,
@@ -160,15 +179,11 @@ impl Agent {
         lock: Lock,
     ) -> Result<Self, AgentError> {
         let realm = load_realm_file(config.realm_file.as_path())?;
-        let identity = Identity {
-            chain_id: realm.pin.chain_id,
-            contract: realm.pin.contract,
-            realm: realm.pin.realm,
-            host: config.host,
-        };
+        let identity = Identity::of(&realm.pin, config.host);
+        let earlier: Vec<Identity> = backward(&realm).iter().map(|file| Identity::of(&file.pin, config.host)).collect();
         let access_group = access_group(&config)?;
         let now = clocks().map_err(AgentError::Clock)?;
-        let (mut state, found) = match State::load(&directory, &identity, now.unix_secs)? {
+        let (mut state, found) = match State::load(&directory, &identity, &earlier, now.unix_secs)? {
             Found::State(state) => (*state, Ok(())),
             Found::Nothing => (State::new(&identity).map_err(AgentError::Randomness)?, Ok(())),
             Found::SetAside { reason, message, name } => {
@@ -178,7 +193,8 @@ impl Agent {
             }
         };
         let state_is_complete = state.cursor.final_header.is_some();
-        let manifest = manifest_in_place(&config.snapshot_dir(), &identity);
+        let realms = [identity.realm, state.replay.realm()];
+        let manifest = manifest_in_place(&config.snapshot_dir(), &realms, identity.host);
         if let Some(manifest) = &manifest {
             learn_from(&mut state, manifest, state_is_complete);
         }
@@ -192,7 +208,10 @@ impl Agent {
             state,
             log,
             status,
+            realm,
             ledger,
+            watches: Vec::new(),
+            is_reading_again: false,
             receiver,
             clocks,
             directory,
@@ -238,7 +257,7 @@ impl Agent {
 
     /// Whether the ledger has been read to its final block once; reading it for the first time may take long.
     pub fn has_read_ledger(&self) -> bool {
-        self.state_is_complete
+        self.state_is_complete && !self.is_reading_again
     }
 
     /// The log.
@@ -278,7 +297,7 @@ impl Agent {
     /// Writes state and status. Called before the agent ends: while it runs, the state is not written for what the snapshot's
     /// manifest tells as well.
     pub fn flush(&mut self) {
-        if self.state_is_complete {
+        if self.state_is_complete && self.state.cursor.final_header.is_some() {
             self.save();
         }
         self.write_status();
@@ -286,16 +305,32 @@ impl Agent {
 
     async fn sync_and_publish(&mut self) -> Result<Effective, Failure> {
         self.now()?;
-        let heads = self.ledger.heads().await?;
-        if let Some(published) = self.state.published.filter(|published| heads.latest.number < published.latest.number)
-        {
-            let message = format!(
-                "newest block is {}, the snapshot is of block {}",
-                heads.latest.number, published.latest.number
-            );
-            return Err(Failure::new(Reason::LatestWentBack, message));
-        }
-        let effective = self.sync(&heads).await?;
+        self.find_leg()?;
+        let (heads, effective) = loop {
+            let stated = self.heed_statement().await;
+            let heads = match (self.ledger.heads().await, stated) {
+                (Ok(heads), Ok(())) => heads,
+                (Ok(heads), Err(refused)) => {
+                    self.note_once(&refused);
+                    heads
+                }
+                (Err(error), Ok(())) => return Err(error.into()),
+                (Err(_), Err(refused)) => return Err(refused),
+            };
+            let latest = self.in_history(cycle::block_ref(&heads.latest)).number;
+            if let Some(published) = self.state.published.filter(|published| latest < published.latest.number) {
+                let message = format!(
+                    "newest block is {}, the snapshot is of block {}",
+                    heads.latest.number,
+                    in_chain(published.latest).number
+                );
+                return Err(Failure::new(Reason::LatestWentBack, message));
+            }
+            match self.sync(&heads).await? {
+                Synced::Effective(effective) => break (heads, *effective),
+                Synced::Moved(migrate) => self.follow(&migrate, None).await?,
+            }
+        };
         let saved_long_ago = heads.latest.time.saturating_sub(self.saved_secs) >= SAVE_INTERVAL_SECS;
         if self.dirty || saved_long_ago {
             self.save();
@@ -306,42 +341,58 @@ impl Agent {
     }
 
     /// Brings the final view up to date and returns what holds under these heads.
-    async fn sync(&mut self, heads: &Heads) -> Result<Effective, Failure> {
+    async fn sync(&mut self, heads: &Heads) -> Result<Synced, Failure> {
+        self.begin(heads).await?;
         loop {
             let since = self.receiver.since_secs(&self.state.receiving, heads.latest.time);
             let wanted = cycle::wanted_shards(heads.latest.time, self.state.look_back_secs, since);
             let shards: Vec<u64> = wanted.iter().copied().collect();
             let reading = self.ledger.read(&self.state.cursor, heads, &shards).await?;
             let has_new_final_entries = !reading.final_entries.is_empty();
-            match cycle::advance(&mut self.state.replay, &reading.final_header, reading.final_entries) {
+            let final_block = cycle::block_ref(&reading.final_header);
+            let roots = &mut self.state.roots;
+            let note_roots = |placed: &PlacedEntry| *roots = history::root_set(placed).or(roots.take());
+            match history::advance(&mut self.state.replay, final_block, reading.final_entries, note_roots) {
                 Ok(()) => {}
                 Err(AdvanceError::Chain(error)) => return Err(error.into()),
                 Err(AdvanceError::Replay(error)) => {
                     // Replay and cursor contradict each other, so neither can be relied on: read everything again.
                     self.state.cursor = countersign_chain::sync::Cursor::default();
                     self.state.replay = Replay::new(self.identity.realm);
+                    self.state.left.clear();
+                    self.state.roots = None;
                     self.state_is_complete = false;
                     return Err(Failure::of(Reason::ReplayFailed, &error));
                 }
             }
-            let latest_entries: Vec<PlacedEntry> = reading.latest_entries.into_values().flatten().collect();
+            let latest_entries: Vec<PlacedEntry> =
+                reading.latest_entries.values().flatten().map(|placed| self.state.replay.place(placed)).collect();
             self.dirty |= has_new_final_entries
                 || reading.latest_slots != self.seen_latest
                 || !reading.cursor.shards.keys().eq(self.state.cursor.shards.keys());
-            let latest = cycle::block_ref(&reading.latest);
+            let latest = self.in_history(cycle::block_ref(&reading.latest));
             self.state.cursor = reading.cursor;
-            self.state.cursor.shards.retain(|shard, _| !cycle::is_dated(*shard) || wanted.contains(shard));
-            self.state.replay.retain_shards(|shard| !cycle::is_dated(shard) || wanted.contains(&shard));
+            let is_history = !self.state.left.is_empty();
+            let keep = |shard| {
+                !cycle::is_dated(shard) || wanted.contains(&shard) || (is_history && cycle::is_revocations(shard))
+            };
+            self.state.cursor.shards.retain(|shard, _| keep(*shard));
+            self.state.replay.retain_shards(keep);
             self.state_is_complete = true;
+            self.look_at_left(heads.latest.time).await;
             let effective = self.state.replay.effective(latest, &latest_entries);
             self.seen_latest = reading.latest_slots;
             self.state.known_latest = latest;
-            let effective = effective.map_err(|error| replay_failure(&error))?;
+            let effective = match (effective, self.state.replay.migrate()) {
+                (Ok(effective), _) => effective,
+                (Err(ReplayError::Migrated { .. }), Some((migrate, _))) => return Ok(Synced::Moved(Box::new(migrate))),
+                (Err(error), _) => return Err(replay_failure(&error)),
+            };
             let look_back_secs = cycle::look_back_secs(&effective);
             let enough = look_back_secs <= self.state.look_back_secs;
             self.state.look_back_secs = look_back_secs;
             if enough {
-                return Ok(effective);
+                return Ok(Synced::Effective(Box::new(effective)));
             }
         }
     }
@@ -402,6 +453,14 @@ impl Agent {
         self.remember(failure);
     }
 
+    /// The same, of something that each cycle meets again.
+    fn note_once(&mut self, failure: &Failure) {
+        let last = self.status.last_failure.as_ref();
+        if last.is_none_or(|last| last.reason != failure.reason || last.message != failure.message) {
+            self.note(failure);
+        }
+    }
+
     fn remember(&mut self, failure: &Failure) {
         let at = (self.clocks)().map_or(0, |clock| clock.unix_secs);
         let Failure { reason, message } = failure.clone();
@@ -432,6 +491,9 @@ fn make_state_dir(path: &Path) -> Result<(), FileError> {
 pub(crate) fn replay_failure(error: &ReplayError) -> Failure {
     let reason = match error {
         ReplayError::UpgradeNeeded { .. } => Reason::UpgradeNeeded,
+        ReplayError::Migrated { .. } => Reason::Migrated,
+        ReplayError::PredecessorNeeded { .. } => Reason::PredecessorNeeded,
+        ReplayError::NotArrived { .. } => Reason::SuccessorNotArrived,
         _ => Reason::ReplayFailed,
     };
     Failure::of(reason, error)
@@ -453,11 +515,12 @@ fn first_status(identity: &Identity, state: &State, now_secs: u64) -> Status {
         format: status::FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        realm: identity.realm,
+        realm: state.replay.realm(),
+        left: Vec::new(),
         host: identity.host,
         at: now_secs,
-        latest: state.published.map(|published| published.latest),
-        final_block: state.published.map(|published| published.final_block),
+        latest: state.published.map(|published| in_chain(published.latest)),
+        final_block: state.published.map(|published| in_chain(published.final_block)),
         published: state.published.as_ref().map(status_of),
         last_success: None,
         last_failure: None,

@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 
 use countersign_chain::ChainError;
 use countersign_chain::source::TrustedHeader;
-use countersign_chain::spool::Entries;
-use countersign_registry::replay::{Replay, ReplayError};
 use countersign_registry::shard::{self, CLASS_DELIVERIES, CLASS_MEMBERS, CLASS_REVOCATIONS, DAY_SECS, class_of};
 use countersign_registry::{BlockRef, Effective};
 use countersign_snapshot::{Clock, Freshness};
@@ -95,35 +93,14 @@ pub fn is_dated(shard_number: u64) -> bool {
     (CLASS_REVOCATIONS..=CLASS_DELIVERIES).contains(&class_of(shard_number))
 }
 
+/// Whether a shard holds revocations of certificates.
+pub fn is_revocations(shard_number: u64) -> bool {
+    class_of(shard_number) == CLASS_REVOCATIONS
+}
+
 /// How far back the realm's settings make a host read, seconds.
 pub fn look_back_secs(effective: &Effective) -> u64 {
     effective.settings.max_ttl.saturating_add(effective.settings.pickup).min(MAX_LOOK_BACK_SECS)
-}
-
-/// Brings the final view to `header` with entries that became final, a piece at a time: their order is that of blocks, so that each piece
-/// is judged by what came before it, as it was when they were logged one after the other. What was taken before an error stays taken; the
-/// same entries are skipped when they come again.
-///
-/// # Errors
-/// The entries do not continue the final view, or cannot be read back.
-pub fn advance(replay: &mut Replay, header: &TrustedHeader, entries: Entries) -> Result<(), AdvanceError> {
-    let mut pieces = entries.pieces()?;
-    while let Some(piece) = pieces.next_piece()? {
-        // A shard that is read for the first time may lie behind the final view.
-        replay.advance(piece.until.max(replay.final_block()), &piece.entries)?;
-    }
-    Ok(replay.advance(block_ref(header), &[])?)
-}
-
-/// Why entries could not be taken into the final view.
-#[derive(Debug, thiserror::Error)]
-pub enum AdvanceError {
-    /// They do not continue it.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// They could not be read back.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
 }
 
 /// Number and time of a header.

@@ -4,6 +4,7 @@
 
 use alloy_primitives::{Address, B256};
 use countersign_certificate::Id;
+use countersign_registry::RealmPin;
 use sha2::{Digest as _, Sha256};
 
 use crate::reason::Reason;
@@ -28,6 +29,13 @@ pub struct Identity {
     pub realm: B256,
     /// This host's record id.
     pub host: Id,
+}
+
+impl Identity {
+    /// A host in a realm.
+    pub fn of(pin: &RealmPin, host: Id) -> Self {
+        Self { chain_id: pin.chain_id, contract: pin.contract, realm: pin.realm, host }
+    }
 }
 
 /// Why a state file is not used.

@@ -19,6 +19,7 @@ pub mod state;
 pub mod status;
 pub mod verify;
 
+mod following;
 mod prekeys;
 mod publishing;
 mod receiving;

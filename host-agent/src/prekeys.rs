@@ -118,6 +118,7 @@ impl Agent {
             .get(&address)
             .into_iter()
             .flatten()
+            .filter(|prekey| effective.realm_of(prekey.at.block) == effective.realm)
             .filter_map(|prekey| {
                 let key = PublicKey::from_bytes(prekey.key.0).ok()?;
                 Some((PrekeyId::of(&effective.realm.0, &address.into_array(), &key), prekey.at.time))
@@ -203,7 +204,7 @@ impl Agent {
         let Some(device) = self.receiver.device.as_ref().filter(|_| !keys.is_empty()) else { return Ok(()) };
         let entry = Entry::Prekeys(payload::Prekeys { drop: u8::from(self.receiver.publishing.drop), keys });
         let sender = Arc::clone(&device.sender);
-        let (contract, realm) = (self.identity.contract, self.identity.realm);
+        let (contract, realm) = (self.realm.pin.contract, self.realm.pin.realm);
         self.receiver.publishing.retry_secs = now.saturating_add(RETRY_SECS);
         self.receiver.publishing.task.spawn(async move {
             let write = sign::write(shard::shard(shard::CLASS_MEMBERS, 0), &entry);

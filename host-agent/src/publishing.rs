@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use countersign_certificate::RealmId;
+use countersign_certificate::{Id, RealmId};
 use countersign_compile::{Compiled, HostView, compile};
-use countersign_registry::Effective;
+use countersign_registry::{B256, Effective};
 use countersign_snapshot::{
     AccessTables, AccountsTables, BootId, Clock, Facts, Freshness, Manifest, PublishInfo, Salt, Snapshot, Trust,
     publish, refresh,
@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 
 use crate::agent::{Agent, replay_failure};
 use crate::cycle::{self, Failure};
-use crate::envelope::Identity;
+use crate::following::in_chain;
 use crate::log::{Level, Line};
 use crate::reason::Reason;
 use crate::state::{Published, State};
@@ -69,7 +69,7 @@ impl Agent {
         self.status.published = self.state.published.as_ref().map(status_of);
         let line = Line::event("republished")
             .field("generation", generation)
-            .field("block", latest.0.number)
+            .field("block", in_chain(latest.0).number)
             .field("age", freshness.age_consumed_secs)
             .field("valid-until", freshness.valid_until_secs);
         self.log.line(Level::Notice, &line);
@@ -101,13 +101,15 @@ impl Agent {
         if clock.unix_secs > freshness.valid_until_secs {
             let message = format!(
                 "newest block {} is {} s old, a snapshot counts for {} s",
-                latest.number, freshness.age_consumed_secs, freshness.max_staleness_secs
+                in_chain(latest).number,
+                freshness.age_consumed_secs,
+                freshness.max_staleness_secs
             );
             return Err(Failure::new(Reason::BlockTooOld, message));
         }
         if clock.unix_secs.saturating_add(CLOCK_BEHIND_SECS) < latest.time {
             let behind = latest.time.saturating_sub(clock.unix_secs);
-            let message = format!("this host's clock is {behind} s behind block {}", latest.number);
+            let message = format!("this host's clock is {behind} s behind block {}", in_chain(latest).number);
             return Err(Failure::new(Reason::ClockBehind, message));
         }
         Ok(())
@@ -115,15 +117,15 @@ impl Agent {
 
     /// Puts what was published into status and log.
     fn tell(&mut self, effective: &Effective, compiled: &Compiled, generation: u64, changed: bool) {
-        self.status.latest = Some(effective.latest_block);
-        self.status.final_block = Some(effective.final_block);
+        self.status.latest = Some(in_chain(effective.latest_block));
+        self.status.final_block = Some(in_chain(effective.final_block));
         self.status.published = self.state.published.as_ref().map(status_of);
         self.status.counts = counts(effective);
         if changed {
             let line = Line::event("published")
                 .field("generation", generation)
-                .field("block", effective.latest_block.number)
-                .field("final", effective.final_block.number)
+                .field("block", in_chain(effective.latest_block).number)
+                .field("final", in_chain(effective.final_block).number)
                 .field("host", format!("{:?}", compiled.facts.host_state).to_lowercase())
                 .field("grants", compiled.access.grants.len())
                 .field("keys", compiled.access.keys.len())
@@ -154,7 +156,8 @@ impl Agent {
     /// Makes the tables that are in place count again; none when they are not there as they should be.
     fn refresh_in_place(&self, freshness: Freshness, clock: &Clock) -> Option<u64> {
         let directory = self.config.snapshot_dir();
-        let manifest = manifest_in_place(&directory, &self.identity)?;
+        let realms = [self.identity.realm, self.state.replay.realm()];
+        let manifest = manifest_in_place(&directory, &realms, self.identity.host)?;
         let published = self.state.published?;
         if manifest.facts.latest_block.number != published.latest.number {
             return None;
@@ -165,11 +168,11 @@ impl Agent {
     }
 }
 
-/// The manifest of the snapshot that is there, if it is this realm's and host's.
-pub(crate) fn manifest_in_place(directory: &Path, identity: &Identity) -> Option<Manifest> {
+/// The manifest of the snapshot that is there, if it is this host's in one of these realms: the configured one, or that to which it moved.
+pub(crate) fn manifest_in_place(directory: &Path, realms: &[B256], host: Id) -> Option<Manifest> {
     let snapshot = Snapshot::open(directory, Trust::owner(geteuid().as_raw())).ok()?;
     let manifest = snapshot.manifest().clone();
-    let ours = manifest.facts.realm == RealmId(identity.realm.0) && manifest.facts.host == identity.host;
+    let ours = realms.iter().any(|realm| manifest.facts.realm == RealmId(realm.0)) && manifest.facts.host == host;
     ours.then_some(manifest)
 }
 

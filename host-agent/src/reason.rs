@@ -17,6 +17,12 @@ macro_rules! reasons {
             /// Every code, in the order of the table in the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
+            /// The code of a stable text.
+            #[must_use]
+            pub fn from_text(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+            }
+
             /// The stable text.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
@@ -62,6 +68,52 @@ reasons! {
     BlockTooOld = "block-too-old",
     /// A critical entry that this version does not know.
     UpgradeNeeded = "upgrade-needed",
+    /// The realm has moved, and its realm file names no successor.
+    Migrated = "migrated",
+    /// The realm file of the successor is missing, unsafe or wrong.
+    SuccessorFile = "successor-file",
+    /// The successor's nodes gave no usable answer in time.
+    SuccessorSilent = "successor-silent",
+    /// The successor's log does not begin with the MIGRATED that says where it comes from, or that is not final yet.
+    SuccessorNotArrived = "successor-not-arrived",
+    /// The realm file of the predecessor is missing, unsafe or wrong.
+    PredecessorFile = "predecessor-file",
+    /// The realm says that it continues another one, and its realm file names no predecessor.
+    PredecessorNeeded = "predecessor-needed",
+    /// Neither archive nor nodes gave the predecessor's log up to the named heads.
+    PredecessorLog = "predecessor-log",
+    /// A realm that was left could not be asked what it denies since.
+    PredecessorSilent = "predecessor-silent",
+    /// The source names another target than the successor's realm file.
+    MigrateTarget = "migrate-target",
+    /// The target names another source than the predecessor's realm file.
+    MigrateSource = "migrate-source",
+    /// Source and target name different heads.
+    MigrateHeads = "migrate-heads",
+    /// The heads are not in their one form.
+    MigrateHeadsMalformed = "migrate-heads-malformed",
+    /// The log does not lead to the named heads.
+    MigrateHeadsUnreached = "migrate-heads-unreached",
+    /// The realm returns to where it was before.
+    MigrateLoop = "migrate-loop",
+    /// The realm has moved more often than readers follow.
+    MigrateTooLong = "migrate-too-long",
+    /// The statement that stands for MIGRATE is missing, unsafe or no statement.
+    StatementFile = "statement-file",
+    /// The statement is about another realm.
+    StatementRealm = "statement-realm",
+    /// The statement's threshold or roots are not those in force.
+    StatementRoots = "statement-roots",
+    /// Fewer roots than the threshold have signed the statement.
+    StatementThreshold = "statement-threshold",
+    /// A root has signed the statement twice.
+    StatementDuplicate = "statement-duplicate",
+    /// A signature of the statement names a root that there is not.
+    StatementRootIndex = "statement-root-index",
+    /// A signature of the statement is not by the root that it names.
+    StatementSignature = "statement-signature",
+    /// A signature of the statement can be checked by a contract only.
+    StatementWallet = "statement-wallet",
     /// The log could not be replayed.
     ReplayFailed = "replay-failed",
     /// The effective view could not be compiled for this host.

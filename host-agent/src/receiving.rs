@@ -689,7 +689,7 @@ impl Agent {
         }
         record.retry_secs = now.saturating_add(ACKNOWLEDGE_RETRY_SECS);
         let sender = Arc::clone(&device.sender);
-        let (contract, realm) = (self.identity.contract, self.identity.realm);
+        let (contract, realm) = (self.realm.pin.contract, self.realm.pin.realm);
         self.receiver.acknowledging.spawn(async move {
             let write = receive::acknowledgement(id, digest);
             (id, sender.append(contract, realm, &write, &mut |_| {}).await)

@@ -169,7 +169,7 @@ impl Agent {
             publicKey: key.into(),
             reason: renew.reason.clone(),
         });
-        let (contract, realm, name) = (self.identity.contract, self.identity.realm, name.to_owned());
+        let (contract, realm, name) = (self.realm.pin.contract, self.realm.pin.realm, name.to_owned());
         self.receiver.asking.in_flight.insert(id);
         self.receiver.asking.task.spawn(async move {
             let write = sign::write(shard::shard(shard::CLASS_MEMBERS, 0), &entry);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::B256;
 use countersign_certificate::Id;
+use countersign_chain::history::Roots;
 use countersign_chain::sync::Cursor;
 use countersign_registry::{BlockRef, EntryRef, Replay};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,10 @@ pub struct State {
     pub look_back_secs: u64,
     /// How far each shard was read.
     pub cursor: Cursor,
+    /// The roots in force on the realm that is read, where they are not its first ones any more.
+    pub roots: Option<Roots>,
+    /// How far each realm that was left was read since, the first first.
+    pub left: Vec<Cursor>,
     /// The final view and the pending denials.
     pub replay: Replay,
     /// What became of deliveries.
@@ -134,17 +139,25 @@ impl State {
             known_latest: BlockRef::default(),
             look_back_secs: crate::cycle::DEFAULT_LOOK_BACK_SECS,
             cursor: Cursor::default(),
+            roots: None,
+            left: Vec::new(),
             replay: Replay::new(identity.realm),
             receiving: Receiving::default(),
             renewals: BTreeMap::new(),
         })
     }
 
-    /// Reads the state file. One that cannot be used is renamed to `state.corrupt-<unix time>` and reported.
+    /// Reads the state file. One that cannot be used is renamed to `state.corrupt-<unix time>` and reported. One of a realm that the
+    /// configured one continues (`earlier`) is taken over where it has followed the realm to here: it knows what was denied there.
     ///
     /// # Errors
     /// The file exists but cannot be read, is unsafe, or cannot be renamed: nothing is known about it then, and nothing done.
-    pub fn load(directory: &Directory, identity: &Identity, now_secs: u64) -> Result<Found, FileError> {
+    pub fn load(
+        directory: &Directory,
+        identity: &Identity,
+        earlier: &[Identity],
+        now_secs: u64,
+    ) -> Result<Found, FileError> {
         let bytes = match directory.read(FILE.as_ref(), Secrecy::Private, LIMIT) {
             Ok(bytes) => bytes,
             Err(error) if error.is_not_found() => return Ok(Found::Nothing),
@@ -154,6 +167,10 @@ impl State {
             Ok(state) => return Ok(Found::State(Box::new(state))),
             Err(error) => error,
         };
+        let followed = earlier.iter().find_map(|earlier| Self::decode(earlier, &bytes).ok());
+        if let Some(state) = followed.filter(|state| state.replay.realm() == identity.realm) {
+            return Ok(Found::State(Box::new(state)));
+        }
         let name = format!("{FILE}.corrupt-{now_secs}");
         directory.rename(FILE.as_ref(), name.as_ref())?;
         Ok(Found::SetAside { reason: error.reason(), message: error.to_string(), name })

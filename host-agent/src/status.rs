@@ -31,8 +31,11 @@ pub struct Status {
     pub version: String,
     /// Its process id.
     pub pid: u32,
-    /// The realm.
+    /// The realm that is read.
     pub realm: B256,
+    /// The realms that it continues, the first first.
+    #[serde(default)]
+    pub left: Vec<Leg>,
     /// This host's record id.
     pub host: Id,
     /// When this was written.
@@ -103,6 +106,20 @@ impl RenewalStatus {
         }
         text
     }
+}
+
+/// A realm that was left for another one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Leg {
+    /// Its id.
+    pub realm: B256,
+    /// EIP-155 id of its chain; 0 where no realm file leads to it.
+    pub chain_id: u64,
+    /// When it was last asked what it denies since, and answered.
+    pub last_look: Option<u64>,
+    /// Why it is not asked, or does not answer.
+    pub failure: Option<String>,
 }
 
 /// The snapshot that is there.
@@ -247,6 +264,12 @@ impl Status {
             let _ = writeln!(out, "{name:<14}{value}");
         };
         line("realm", self.realm.to_string());
+        for left in &self.left {
+            let asked =
+                left.last_look.map_or_else(|| "not asked since".to_owned(), |time| format!("asked {}", ago(time)));
+            let failure = left.failure.as_ref().map(|why| format!(", now: {}", printable(why))).unwrap_or_default();
+            line("continues", format!("{} on chain {} ({asked}{failure})", left.realm, left.chain_id));
+        }
         line("host", self.host.to_string());
         match self.published {
             Some(published) => {
@@ -330,6 +353,12 @@ mod tests {
             version: "0.1.0".to_owned(),
             pid: 7,
             realm: B256::repeat_byte(0xaa),
+            left: vec![Leg {
+                realm: B256::repeat_byte(0xbb),
+                chain_id: 1135,
+                last_look: Some(900),
+                failure: Some("no answer".to_owned()),
+            }],
             host: Id([1; 16]),
             at: 1000,
             latest: Some(BlockRef { number: 50, time: 990 }),
@@ -375,6 +404,7 @@ mod tests {
     fn the_text_says_how_long_logins_go_on_and_why_the_agent_fails() {
         let expected = "\
 realm         0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+continues     0xbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb on chain 1135 (asked 110 s ago, now: no answer)
 host          01010101010101010101010101010101
 snapshot      generation 3, fresh for 280 s
 latest block  50 (20 s ago)

@@ -5,6 +5,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use countersign_chain::history;
+use countersign_chain::realm_file::RealmFile;
 use countersign_delivery::{Place, StoreSetting};
 
 use crate::agent::{AgentError, access_group, load_realm_file};
@@ -20,6 +22,7 @@ use crate::receiving::output_rule;
 /// The first thing wrong.
 pub fn check_config(path: &Path) -> Result<Config, AgentError> {
     let (config, wrong) = check_start(path)?;
+    check_links(&load_realm_file(config.realm_file.as_path())?)?;
     match wrong.into_iter().next() {
         Some(error) => Err(error.into()),
         None => Ok(config),
@@ -54,6 +57,24 @@ pub fn check_start(path: &Path) -> Result<(Config, Vec<ConfigError>), AgentError
     let rules = config.payload.iter().map(|rule| check_rule(path, rule));
     let wrong = stores.chain(rules).filter_map(Result::err).collect();
     Ok((config, wrong))
+}
+
+/// The files that the agent needs when the realm moves. At a start they do not matter yet.
+fn check_links(realm: &RealmFile) -> Result<(), AgentError> {
+    let links = &realm.links;
+    for neighbour in links.successor.iter().chain(&links.predecessor) {
+        RealmFile::load(neighbour)?;
+    }
+    if let Some(archive) = &links.archive {
+        let failed = |source| FileError::Io { action: "open", path: archive.clone(), source };
+        if !std::fs::metadata(archive).map_err(failed)?.is_file() {
+            return Err(FileError::Kind { path: archive.clone(), expected: "file" }.into());
+        }
+    }
+    if let Some(statement) = &links.statement {
+        history::statement(statement)?;
+    }
+    Ok(())
 }
 
 fn check_store(path: &Path, store: &StoreSetting) -> Result<(), ConfigError> {

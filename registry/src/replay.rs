@@ -196,6 +196,18 @@ impl Replay {
     /// that only the latest view holds changes nothing yet); `PredecessorNeeded` and `NotArrived` where another realm's log comes
     /// first; the others if the entries do not continue the final view.
     pub fn effective(&mut self, latest: BlockRef, suffix: &[PlacedEntry]) -> Result<Effective, ReplayError> {
+        self.view(latest, suffix, false)
+    }
+
+    /// The same of a realm that was left: what its own log says, for whoever looks at it or denies something there. Nobody is let in by it.
+    ///
+    /// # Errors
+    /// As [`Self::effective`], but for `Migrated`.
+    pub fn effective_of_left(&mut self, latest: BlockRef, suffix: &[PlacedEntry]) -> Result<Effective, ReplayError> {
+        self.view(latest, suffix, true)
+    }
+
+    fn view(&mut self, latest: BlockRef, suffix: &[PlacedEntry], left: bool) -> Result<Effective, ReplayError> {
         let Fresh { entries, next } = self.fresh(latest.number, suffix)?;
         let mut tip = self.state.branch();
         let mut engine = Engine { state: &mut tip, sink: Sink::Latest(&mut self.pending) };
@@ -203,7 +215,7 @@ impl Replay {
         if let Some((kind, at)) = tip.upgrade {
             return Err(ReplayError::UpgradeNeeded { kind, at });
         }
-        if let Some((migrate, at)) = self.migrate() {
+        if let Some((migrate, at)) = self.migrate().filter(|_| !left) {
             let (chain_id, contract, realm) = (migrate.chainId, migrate.registry, migrate.realm);
             return Err(ReplayError::Migrated { at, chain_id, contract, realm });
         }

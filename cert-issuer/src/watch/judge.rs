@@ -176,7 +176,7 @@ pub fn judge(
     if u32::try_from(shown.len()).ok() != Some(batch.size) {
         return Err(object(Why::LeavesSize, format!("{} leaves shown, the entry says {}", shown.len(), batch.size)));
     }
-    let realm = RealmId(effective.realm.0);
+    let realm = RealmId(effective.realm_of(batch.at.block).0);
     let failed = |error: IssueError| object(Why::Failed, error.to_string());
     let (_, root) = tree(realm, batch.ca, shown.iter().map(Vec::as_slice)).map_err(failed)?;
     if root != batch.root.0 {

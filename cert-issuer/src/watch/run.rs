@@ -160,7 +160,7 @@ impl Watch {
         self.unfinished = true;
         let view = View::read_with(&self.realm, 1, Spill::into_directory(&self.config.state)).await?;
         let effective = &view.effective;
-        self.status.latest_block = effective.latest_block.number;
+        self.status.latest_block = view.heads.latest.number;
         self.status.quorum = effective.settings.countersign_quorum;
         may_watch(effective, self.scribe.address(), &self.key)?;
         let now = effective.latest_block.time;

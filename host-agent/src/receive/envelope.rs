@@ -78,7 +78,7 @@ pub(crate) async fn look_noting(
 ) -> Result<Found, ReceiveError> {
     let kind = PayloadKind::try_from(envelope.payload_kind).map_err(|_| ReceiveError::Kind(envelope.payload_kind))?;
     let sender = sending_key(effective, envelope.actor)?;
-    let binding = Binding { realm: effective.realm.0, delivery: id.0, kind };
+    let binding = Binding { realm: effective.realm_of(envelope.at.block).0, delivery: id.0, kind };
     let broken = |error: DeliveryError| match error {
         DeliveryError::Open { .. } => ReceiveError::Sealed(error),
         error => ReceiveError::Envelope(error),

@@ -283,7 +283,8 @@ pub async fn open(
 ) -> Result<Payload, ReceiveError> {
     let kind = PayloadKind::try_from(delivery.payload_kind).map_err(|_| ReceiveError::Kind(delivery.payload_kind))?;
     let sender = sending_key(effective, delivery.actor)?;
-    let context = Context { realm: effective.realm.0, delivery: id.0, recipient: recipient.address.into_array(), kind };
+    let realm = effective.realm_of(delivery.at.block).0;
+    let context = Context { realm, delivery: id.0, recipient: recipient.address.into_array(), kind };
     let digest = &delivery.digest.0;
     let cid = countersign_delivery::open_cid(&context, recipient.sealing_key, &sender, digest, &delivery.sealed_cid)
         .map_err(ReceiveError::SealedCid)?;

@@ -221,6 +221,13 @@ impl Replay {
     /// Keeps what `before` knows to be denied on the source and this replay does not: for a reader that had read beyond the heads, and
     /// has replayed the source again up to them. To be called right after [`Self::begin_leg`].
     pub fn keep_denials_of(&mut self, before: &Self) {
+        for source in &mut self.sources {
+            let Some(known) = before.sources.iter().find(|known| known.leg == source.leg) else { continue };
+            for (denial, block) in &known.standing {
+                source.standing.entry(denial.clone()).or_insert(*block);
+            }
+            source.pending.absorb(&known.pending);
+        }
         let Some(source) = self.sources.last_mut() else { return };
         let block = before.final_block.number;
         for denial in before.state.denials_beyond(&self.state) {
