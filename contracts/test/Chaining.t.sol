@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {Kinds, Roles} from "../src/Entries.sol";
+import {Kinds} from "../src/Entries.sol";
 import {IRegistry} from "../src/IRegistry.sol";
 import {RegistryTest} from "./RegistryTest.sol";
 import {Log} from "./Test.sol";
@@ -56,21 +56,6 @@ contract ChainingTest is RegistryTest {
         vm.assertEq(registry.slotOf(realm, shardOf(1, 0)), fold(0, logs[0], block.number), "slot");
     }
 
-    function test_entries_of_one_block_and_shard_fold_in_log_order() public {
-        IRegistry.Write[] memory writes = new IRegistry.Write[](5);
-        for (uint256 i = 0; i < 5; ++i) {
-            writes[i] =
-                IRegistry.Write(shardOf(1 + (i % 2), 0), i % 2 == 0 ? Kinds.USER_ADD : Kinds.KEY_LOCK, abi.encode(i));
-        }
-        vm.prank(admin);
-        registry.appendMany(realm, writes);
-        vm.prank(admin);
-        registry.append(realm, shardOf(1, 0), Kinds.USER_ADD, hex"00");
-        vm.assertEq(foldLogs(), 6, "entries");
-        assertFolded(realm, shardOf(1, 0));
-        assertFolded(realm, shardOf(2, 0));
-    }
-
     function test_the_order_of_two_entries_is_in_the_head() public {
         uint64 shard = shardOf(7, block.timestamp / 1 days);
         bytes32 other = keccak256("other");
@@ -81,23 +66,6 @@ contract ChainingTest is RegistryTest {
         vm.assertEq(foldLogs(), 4, "entries");
         assertFolded(realm, shard);
         assertFolded(other, shard);
-    }
-
-    function test_an_appendMany_with_one_bad_write_writes_nothing() public {
-        IRegistry.Write[] memory writes = new IRegistry.Write[](2);
-        writes[0] = IRegistry.Write(shardOf(1, 0), Kinds.USER_ADD, hex"00");
-        writes[1] = IRegistry.Write(shardOf(0, 0), Kinds.SETTINGS, hex"00");
-        vm.prank(admin);
-        vm.expectRevert(
-            abi.encodeWithSelector(IRegistry.NotAllowed.selector, realm, admin, false, uint16(Kinds.SETTINGS))
-        );
-        registry.appendMany(realm, writes);
-        vm.assertEq(registry.slotOf(realm, shardOf(1, 0)), 0, "nothing written");
-    }
-
-    function test_an_empty_list_of_writes_is_refused() public {
-        vm.expectRevert(abi.encodeWithSelector(IRegistry.NoWrites.selector));
-        registry.appendMany(realm, new IRegistry.Write[](0));
     }
 
     function test_the_block_number_wraps_without_harm() public {
@@ -111,31 +79,6 @@ contract ChainingTest is RegistryTest {
             assertFolded(realm, shard);
             vm.assertEq(registry.slotOf(realm, shard) & type(uint32).max, numbers[i] % 2 ** 32, "low 32 bits");
         }
-    }
-
-    function test_slots_lie_where_readers_prove_them() public {
-        byRoots(one(0, Kinds.SETTINGS, hex"00"));
-        vm.prank(admin);
-        registry.append(realm, shardOf(1, 0), Kinds.USER_ADD, hex"00");
-        bytes32 outer = keccak256(abi.encode(realm, uint256(0)));
-        vm.assertEq(
-            uint256(vm.load(address(registry), keccak256(abi.encode(shardOf(1, 0), outer)))),
-            registry.slotOf(realm, shardOf(1, 0)),
-            "heads are mapping 0"
-        );
-        vm.assertEq(
-            vm.load(address(registry), keccak256(abi.encode(realm, uint256(1)))),
-            registry.rootSetOf(realm),
-            "root sets are mapping 1"
-        );
-        vm.assertEq(
-            registry.rootSetOf(realm), keccak256(abi.encode(rootNonce, threshold, roots)), "the root set's preimage"
-        );
-        outer = keccak256(abi.encode(realm, uint256(2)));
-        vm.assertEq(
-            uint256(vm.load(address(registry), keccak256(abi.encode(admin, outer)))), 0xffff, "actors are mapping 2"
-        );
-        vm.assertEq(registry.actorOf(realm, admin), 0xffff, "the actor's roles");
     }
 
     function testFuzz_heads_equal_the_fold_of_the_events(uint256 seed, uint8 count) public {
@@ -178,20 +121,5 @@ contract ChainingTest is RegistryTest {
                 assertFolded(keccak256("other"), shardOf(shardClass, day));
             }
         }
-    }
-
-    function testFuzz_the_realm_id_is_the_hash_of_its_first_roots(uint256 m, address[] memory set, bytes32 salt)
-        public
-    {
-        vm.assertEq(registry.realmId(m, set, salt), realmOf(m, set, salt), "realm id");
-        vm.chainId(block.chainid + 1);
-        vm.assertEq(registry.realmId(m, set, salt), realmOf(m, set, salt), "on another chain");
-    }
-
-    function test_reading_what_was_never_written_gives_zero() public view {
-        vm.assertEq(registry.slotOf(keccak256("no realm"), 0), 0, "slot");
-        vm.assertEq(registry.rootSetOf(keccak256("no realm")), 0, "root set");
-        vm.assertEq(registry.actorOf(realm, member("nobody")), 0, "actor");
-        vm.assertTrue(Roles.ADMIN == 1 && Roles.MEMBER == 32, "role bits as in the table");
     }
 }

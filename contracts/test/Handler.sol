@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {Kinds, MemberSet, Roles, RootSet} from "../src/Entries.sol";
 import {IRegistry} from "../src/IRegistry.sol";
 import {Model} from "./Model.sol";
+import {Packed} from "./Packed.sol";
 import {Log} from "./Test.sol";
 
 /// @dev Two realms, five actors and a dozen root keys that use the registry as they please, in blocks around 2^32. Every action says
@@ -37,7 +38,10 @@ contract Handler is Model {
     uint256 private height;
     uint256 private draws;
 
-    /// @dev The latest calls of each signed sort, which must be good no more.
+    /// @dev Entries whose call was compared with the storage that it wrote.
+    uint256 private checked;
+
+    /// @dev Signed calls that were taken, which must be good no more.
     bytes[] private spent;
     uint256 public calls;
     mapping(Action => uint256) public taken;
@@ -61,7 +65,7 @@ contract Handler is Model {
             sets[realms[i]] = RootSetInForce(0, m, set);
         }
         for (uint256 i = 0; i < ACTORS; ++i) {
-            actors[i] = vm.addr(ACTOR_KEY + i);
+            actors[i] = addressOf(ACTOR_KEY + i);
             keyOf[actors[i]] = ACTOR_KEY + i;
             // Roles enough that most actions have somebody to do them; in the first realm only.
             bytes memory data = roleSet(actorAt(i), (0x2d2d >> i) & 0xffff);
@@ -179,7 +183,7 @@ contract Handler is Model {
         address actor = actorAt(draw(ACTORS));
         IRegistry.Write[] memory writes = one(0, Kinds.ROLE_SET, roleSet(actor, 0xffff));
         RootSetInForce memory set = sets[inRealm];
-        uint256 variant = draw(9);
+        uint256 variant = draw(11);
         bytes memory call;
         if (variant == 0) {
             call = abi.encodeCall(IRegistry.appendMany, (inRealm, writes));
@@ -206,9 +210,20 @@ contract Handler is Model {
         } else if (variant == 7) {
             writes = one(shardOf(7, 0), Kinds.ENROL, hex"00");
             call = signedCall(inRealm, actor, writes, nonces[inRealm][actor] + 1 + draw(3), block.timestamp);
-        } else {
+        } else if (variant == 8) {
             writes = one(shardOf(7, 0), Kinds.ENROL, hex"00");
             call = signedCall(inRealm, actor, writes, nonces[inRealm][actor], block.timestamp - 1 - draw(1000));
+        } else {
+            // What anybody may write, in the name of an actor who did not sign it.
+            writes = new IRegistry.Write[](variant == 9 ? 1 : 2);
+            for (uint256 i = 0; i < writes.length; ++i) {
+                writes[i] = anyWrite(9);
+            }
+            address other = actorAt(draw(ACTORS));
+            (keyOf[actor], keyOf[other]) = (keyOf[other], keyOf[actor]);
+            call = signedCall(inRealm, actor, writes, nonces[inRealm][actor], block.timestamp + draw(2));
+            (keyOf[actor], keyOf[other]) = (keyOf[other], keyOf[actor]);
+            if (other == actor) call = abi.encodeCall(IRegistry.appendMany, (inRealm, new IRegistry.Write[](0)));
         }
         refuse(Action.Attack, call, actor);
     }
@@ -292,12 +307,25 @@ contract Handler is Model {
     function addressesOf(uint256[] memory keys) internal pure returns (address[] memory set) {
         set = new address[](keys.length);
         for (uint256 i = 0; i < keys.length; ++i) {
-            set[i] = vm.addr(keys[i]);
+            set[i] = addressOf(keys[i]);
         }
     }
 
+    /// @dev Every third key is one of P-256, every other third a passkey.
+    function addressOf(uint256 key) internal pure returns (address) {
+        return key % 3 == 0 ? vm.addr(key) : addressP256(key);
+    }
+
+    function signedBy(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
+        if (key % 3 == 0) return signed(key, digest);
+        return key % 3 == 1 ? signedP256(key, digest) : signedByPasskey(key, digest);
+    }
+
     function memberSet(address actor, bool isMember) internal pure returns (bytes memory) {
-        return bytes.concat(hex"00", abi.encode(MemberSet(actor, isMember, bytes16(uint128(5)), bytes32(uint256(7)))));
+        return
+            bytes.concat(
+                hex"00", Packed.memberSet(MemberSet(actor, isMember, bytes16(uint128(5)), bytes32(uint256(7))))
+            );
     }
 
     function signedCall(
@@ -307,8 +335,14 @@ contract Handler is Model {
         uint256 nonce,
         uint256 deadline
     ) private view returns (bytes memory) {
-        bytes memory signature = signed(keyOf[actor], typed(appendMessage(actor, inRealm, writes, nonce, deadline)));
-        return abi.encodeCall(IRegistry.appendBySig, (actor, inRealm, writes, nonce, deadline, signature));
+        bytes memory signature = signedBy(keyOf[actor], typed(appendMessage(actor, inRealm, writes, nonce, deadline)));
+        if (writes.length != 1) {
+            return abi.encodeCall(IRegistry.appendManyBySig, (actor, inRealm, writes, nonce, deadline, signature));
+        }
+        IRegistry.Write memory write = writes[0];
+        return abi.encodeCall(
+            IRegistry.appendBySig, (actor, inRealm, write.shard, write.kind, write.data, nonce, deadline, signature)
+        );
     }
 
     function rootsCall(bytes32 inRealm, IRegistry.Write[] memory writes) private returns (bytes memory) {
@@ -326,14 +360,14 @@ contract Handler is Model {
         uint256 count
     ) private returns (bytes memory) {
         bytes32 digest = typed(rootsMessage(inRealm, set.nonce, writes));
-        IRegistry.RootSignature[] memory signatures = new IRegistry.RootSignature[](count);
+        RootSignature[] memory signatures = new RootSignature[](count);
         uint256 first = draw(keys.length);
         for (uint256 i = 0; i < count; ++i) {
             uint256 index = (first + i) % keys.length;
-            signatures[i] = IRegistry.RootSignature(uint8(index), signed(keys[index], digest));
+            signatures[i] = RootSignature(uint8(index), signedBy(keys[index], digest));
         }
         IRegistry.RootProof memory proof = IRegistry.RootProof(set.nonce, set.threshold, set.roots, saltOf[inRealm]);
-        return abi.encodeCall(IRegistry.appendByRoots, (inRealm, proof, writes, signatures));
+        return abi.encodeCall(IRegistry.appendByRoots, (inRealm, proof, writes, pack(signatures)));
     }
 
     // --- One call
@@ -389,6 +423,7 @@ contract Handler is Model {
         for (uint256 i = 0; i < allowed.length; ++i) {
             mayChange[allowed[i]] = false;
         }
+        checked += log.length - from;
     }
 
     function refuse(Action action, bytes memory call, address sender) private {
@@ -408,7 +443,9 @@ contract Handler is Model {
         for (uint256 i = 0; i < shards.length; ++i) {
             ShardKey storage key = shards[i];
             vm.assertEq(
-                registry.slotOf(key.realm, key.shard), folded[key.realm][key.shard], "the slot is the fold of the events"
+                registry.slotOf(key.realm, key.shard),
+                folded[key.realm][key.shard],
+                "the slot is the fold of the events"
             );
         }
     }
@@ -481,6 +518,24 @@ contract Handler is Model {
                 registry.slotOf(key.realm, key.shard) % 2 ** 32, before % 2 ** 32, "the slot tells its last block"
             );
         }
+    }
+
+    /// @dev Beside what each call may write (`expectOnly`): a realm that nobody wrote to, and the shards and actors of one realm that
+    /// only the other has, are empty.
+    function expectApart() external view {
+        bytes32 untouched = realmOf(1, addressesOf(newKeys(0, 1)), keccak256("untouched"));
+        for (uint256 i = 0; i < shards.length; ++i) {
+            vm.assertEq(registry.slotOf(untouched, shards[i].shard), 0, "no shard of a realm without entries");
+            for (uint256 j = 0; j < REALMS; ++j) {
+                uint256 expected = folded[realms[j]][shards[i].shard];
+                vm.assertEq(registry.slotOf(realms[j], shards[i].shard), expected, "a shard is its own realm's");
+            }
+        }
+        for (uint256 i = 0; i < ACTORS; ++i) {
+            vm.assertEq(registry.actorOf(untouched, actorAt(i)), 0, "no actor");
+        }
+        vm.assertEq(registry.rootSetOf(untouched), 0, "no root set");
+        vm.assertTrue(checked == log.length, "every entry's call was compared with the storage it wrote");
     }
 
     // --- For readers in other languages

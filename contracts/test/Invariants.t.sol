@@ -84,6 +84,10 @@ contract InvariantsTest is Campaign {
         handler.expectNonces();
     }
 
+    function invariant_realms_shards_and_actors_do_not_touch_each_other() public view {
+        handler.expectApart();
+    }
+
     function invariant_block_numbers_wrap_without_harm() public view {
         handler.expectBlocks();
     }

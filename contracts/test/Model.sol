@@ -116,13 +116,13 @@ abstract contract Model is RegistryTest {
     // --- The payloads that decide who may write
 
     function roleSetIn(bytes memory data) internal pure returns (address subject, uint256 given) {
-        subject = address(bytes20(cut(data, 13, 20)));
-        given = uint64(bytes8(cut(data, 57, 8)));
+        subject = address(bytes20(cut(data, 1, 20)));
+        given = uint64(bytes8(cut(data, 21, 8)));
     }
 
     function memberSetIn(bytes memory data) internal pure returns (address subject, bool isMember) {
-        subject = address(bytes20(cut(data, 13, 20)));
-        isMember = data[64] == 0x01;
+        subject = address(bytes20(cut(data, 1, 20)));
+        isMember = data[21] == 0x01;
     }
 
     function rootSetIn(bytes memory data) internal pure returns (uint256 m, address[] memory set) {

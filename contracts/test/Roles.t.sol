@@ -128,15 +128,6 @@ contract RolesTest is RegistryTest {
         registry.append(realm, shardOf(1, 0), Kinds.MEMBER_SET, memberSet(device, true));
     }
 
-    function test_an_admin_uses_the_membership_it_gave_itself_in_the_same_call() public {
-        IRegistry.Write[] memory writes = new IRegistry.Write[](2);
-        writes[0] = IRegistry.Write(shardOf(1, 0), Kinds.MEMBER_SET, memberSet(admin, true));
-        writes[1] = IRegistry.Write(shardOf(5, 0), Kinds.REQUEST, hex"00");
-        vm.prank(admin);
-        registry.appendMany(realm, writes);
-        vm.assertEq(rolesOf(admin), Roles.ADMIN | Roles.MEMBER, "both roles");
-    }
-
     function test_role_sets_in_another_form_are_refused() public {
         bytes memory notCanonical = abi.encodeWithSelector(IRegistry.NotCanonical.selector, uint16(Kinds.ROLE_SET));
         bytes memory good = roleSet(device, Roles.ADMIN);

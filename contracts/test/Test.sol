@@ -21,6 +21,7 @@ interface Vm {
     function load(address target, bytes32 slot) external view returns (bytes32);
     function record() external;
     function accesses(address target) external view returns (bytes32[] memory reads, bytes32[] memory writes);
+    function store(address target, bytes32 slot, bytes32 value) external;
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
     function expectRevert(bytes calldata data) external;

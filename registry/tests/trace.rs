@@ -38,21 +38,21 @@ type Shard<'a> = Vec<&'a Placed>;
 
 fn traces() -> Vec<Trace> {
     let contracts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts");
-    let tools =
-        std::env::var_os("COUNTERSIGN_TOOLS").map_or_else(|| contracts.join("../.tools"), PathBuf::from).canonicalize();
-    let tools = tools.unwrap_or_else(|error| panic!("no tools ({error}): run .ci/tools"));
+    let tools = std::env::var_os("COUNTERSIGN_TOOLS").map_or_else(|| contracts.join("../.tools"), PathBuf::from);
     let forge = tools.join("node_modules/@foundry-rs/forge-linux-amd64/bin/forge");
+    assert!(forge.exists(), "{} is missing: run .ci/tools", forge.display());
+    let tools = tools.canonicalize().unwrap();
     let trace = contracts.join("out/trace/trace");
     if trace.exists() {
         std::fs::remove_file(&trace).unwrap();
     }
-    let run = Command::new(&forge)
+    let run = Command::new(forge.canonicalize().unwrap())
         .arg("test")
         .current_dir(&contracts)
         .env("FOUNDRY_PROFILE", "trace")
         .env("COUNTERSIGN_TOOLS", &tools)
         .output()
-        .unwrap_or_else(|error| panic!("{}: {error}: run .ci/tools", forge.display()));
+        .unwrap();
     assert!(
         run.status.success(),
         "the campaign failed\n{}{}",
@@ -61,7 +61,15 @@ fn traces() -> Vec<Trace> {
     );
     let text = std::fs::read_to_string(&trace).unwrap();
     let lines = text.lines().filter(|line| !line.is_empty());
-    lines.map(|line| Trace::abi_decode_validate(&hex::decode(line).unwrap()).unwrap()).collect()
+    lines.map(decode).collect()
+}
+
+fn decode(line: &str) -> Trace {
+    let bytes = hex::decode(line).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "what it makes is encoded again and compared")]
+    let trace = Trace::abi_decode(&bytes).unwrap();
+    assert_eq!(trace.abi_encode(), bytes, "the trace is what was encoded");
+    trace
 }
 
 /// Folds as a reader does that looks in each block: from a tip that it has, up to the entry's own block.
