@@ -74,6 +74,8 @@ contract RootsTest is RegistryTest {
         signatures = rootSignatures(3, settings());
         signatures[2] = signatures[1];
         refuse(abi.encodeWithSelector(IRegistry.DuplicateRoot.selector, 1), signatures);
+        signatures[2] = signatures[0];
+        refuse(abi.encodeWithSelector(IRegistry.DuplicateRoot.selector, 0), signatures);
     }
 
     function test_the_order_of_signatures_does_not_matter() public {

@@ -158,4 +158,15 @@ contract TamperingTest is RegistryTest {
         vm.expectRevert(abi.encodeWithSelector(IRegistry.WrongSignature.selector, key));
         registry.appendBySig(key, realm, shardOf(2, 0), Kinds.KEY_LOCK, writes[0].data, 0, START + 60, signature);
     }
+
+    /// @dev What follows the challenge is the authenticator's affair: nothing of it is needed to tell what was signed.
+    function test_client_data_may_end_with_the_challenge() public {
+        address key = addressP256(KEY);
+        grantRoles(key, Roles.REVOKER);
+        IRegistry.Write[] memory writes = list(1, anything());
+        bytes32 digest = typed(appendMessage(key, realm, writes, 0, START + 60));
+        bytes memory signature = assertion(KEY, authenticatorData(0x05), clientData("webauthn.get", digest, ""), "");
+        registry.appendBySig(key, realm, shardOf(2, 0), Kinds.KEY_LOCK, writes[0].data, 0, START + 60, signature);
+        vm.assertEq(nonceOf(key), 1, "taken");
+    }
 }
