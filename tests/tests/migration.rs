@@ -103,7 +103,7 @@ fn a_realm_moves_from_anvil_to_geth_while_logins_go_on() {
             if realm == TARGET_FILE {
                 runtime.block_on(geth.finalize());
                 wait::until("the clock to reach the chain", || {
-                    (latest_time(geth).saturating_sub(now()) < 15).then_some(())
+                    (latest_time(geth).saturating_sub(now()) < 24).then_some(())
                 });
                 assert_in(&story, &plain, "between the halves");
             }
