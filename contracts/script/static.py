@@ -124,7 +124,8 @@ def lay_out(directory, artifact):
 
 
 def build(directory):
-    built = run(["forge", "build", "--ast", "--extra-output", "storageLayout", "metadata"], directory)
+    # By force: halmos would skip what a build without --ast left there.
+    built = run(["forge", "build", "--force", "--ast", "--extra-output", "storageLayout", "metadata"], directory)
     if built.returncode != 0:
         raise Refused(f"the proofs do not compile\n{built.stdout}{built.stderr}")
 
@@ -253,8 +254,8 @@ def main(arguments):
     if mode != "--broken":
         jobs.append((slither,))
     if mode != "--slither":
-        lay_out(CONTRACTS, (CONTRACTS / "artifact" / "Registry.json").read_text())
         build(CONTRACTS)
+        lay_out(CONTRACTS, (CONTRACTS / "artifact" / "Registry.json").read_text())
         if mode != "--broken":
             jobs += [(prove, CONTRACTS, contract, name) for contract, name, slow in proofs() if mode == "--all" or not slow]
             if mode == "--all":
