@@ -214,7 +214,7 @@ struct ScryptParams {
     salt: String,
 }
 
-fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, ChainError> {
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, ChainError> {
     let failed = |source| ChainError::File { path: path.to_owned(), source };
     let refuse = |detail: String| Err(ChainError::KeyFile { path: path.to_owned(), detail });
     // O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK (a FIFO must not hang us); checks below are on this very descriptor.

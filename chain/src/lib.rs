@@ -17,6 +17,7 @@ pub mod profile;
 pub mod proofs;
 pub mod realm_file;
 pub mod send;
+pub mod signing;
 pub mod source;
 pub mod spool;
 pub mod survey;

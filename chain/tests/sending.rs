@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    os::unix::fs::PermissionsExt,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use countersign_chain::{
     keys::ActorKey,
     realm_file::HeaderTrust,
     send::{FeeCaps, Patience, Progress, Sender, SignedAppend},
+    signing::{SigningKey, p256_public_key},
     sync::Cursor,
 };
 use countersign_registry::{
@@ -236,6 +238,41 @@ async fn a_signed_write_is_sent_by_another_account_and_only_once() {
     assert_eq!(mined.entries.len(), 2);
     let error = world.admin.append_by_sig(world.pin.contract, &signed, &mut |_| ()).await.unwrap_err();
     assert_eq!(error.to_string(), "the registry refuses: nonce 0 was signed, the next one is 1");
+}
+
+#[tokio::test]
+async fn a_p256_key_signs_and_another_account_sends() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.pem");
+    std::fs::write(&path, include_str!("../../tests/vectors/p256/key.pem")).unwrap();
+    let load = || SigningKey::load(&path, |_| None, |_| panic!("a PEM file has no password"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(load().unwrap_err().to_string().contains("expected mode 0600, got 0644"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let key = load().unwrap();
+    let public = p256_public_key(include_str!("../../tests/vectors/p256/public.pem")).unwrap();
+    assert_eq!(key.address(), public.address());
+    let actor = key.address();
+    let role = Entry::RoleSet(payload::RoleSet { actor, roles: 1, x25519: B256::ZERO });
+    world.by_roots_at(1, &[sign::write(shard::GOVERNANCE, &role)]).await.unwrap();
+    let (writes, nonce, deadline) = (vec![note("by a token")], U256::ZERO, U256::from(u64::MAX));
+    let realm = world.pin.realm;
+    let domain = sign::domain(world.pin.chain_id, world.pin.contract);
+    let digest = sign::append_digest(&domain, actor, realm, &writes, nonce, deadline);
+    let signed = |digest| SignedAppend {
+        actor,
+        realm,
+        writes: writes.clone(),
+        nonce,
+        deadline,
+        signature: key.sign(&digest).unwrap(),
+    };
+    let send = async |signed| world.admin.append_by_sig(world.pin.contract, &signed, &mut |_| ()).await;
+    let error = send(signed(B256::ZERO)).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("the registry refuses: not a signature by {actor} over these writes"));
+    let mined = send(signed(digest)).await.unwrap();
+    assert_eq!(mined.entries.iter().map(|entry| entry.actor).collect::<Vec<_>>(), [actor]);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_chain::keys::{ActorKey, KEY_VARIABLE, KeySource, PASSWORD_VARIABLE};
 use countersign_chain::realm_file::RealmFile;
+use countersign_chain::signing::SigningKey;
 pub use countersign_issuer::view::View;
 use zeroize::Zeroizing;
 
@@ -90,6 +91,35 @@ impl Context {
     /// What is wrong with it.
     pub fn keystore(&self, path: &Path) -> Result<ActorKey, CliError> {
         self.load(&KeySource::File(path.to_owned()))
+    }
+
+    /// A key that signs writes, from a keystore or a PEM file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn signing_key(&self, path: &Path) -> Result<SigningKey, CliError> {
+        let password = self.password_file.as_deref().map(files::password).transpose()?;
+        let environment = |name: &str| match (&password, name) {
+            (Some(password), PASSWORD_VARIABLE) => Some(password.as_str().into()),
+            _ => std::env::var_os(name),
+        };
+        let progress = self.printer.progress("opening the key");
+        let prompt = |path: &Path| {
+            drop(progress);
+            prompt(&format!("Password of {}: ", path.display()))
+        };
+        Ok(SigningKey::load(path, environment, prompt)?)
+    }
+
+    /// The key of the actor that writes, where it only signs and somebody else sends.
+    ///
+    /// # Errors
+    /// As [`Context::actor_key`].
+    pub fn actor_signing_key(&self) -> Result<SigningKey, CliError> {
+        match &self.config.as_actor {
+            Some(path) => self.signing_key(path),
+            None => Ok(self.actor_key()?.into()),
+        }
     }
 
     fn load(&self, source: &KeySource) -> Result<ActorKey, CliError> {

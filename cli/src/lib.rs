@@ -35,6 +35,7 @@ pub mod page;
 pub mod payload;
 pub mod proposal;
 pub mod realm;
+pub mod realm_sign;
 pub mod request;
 pub mod resolve;
 pub mod revoke;

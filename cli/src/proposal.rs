@@ -6,13 +6,16 @@
 
 use std::path::Path;
 
-use alloy_primitives::{Address, B256, Bytes, Signature, U256};
+use alloy_primitives::{Address, B256, Bytes, U256};
+use countersign_chain::signing::SigningKey;
 use countersign_registry::RealmPin;
 use countersign_registry::entries::{Entry, Kind};
 use countersign_registry::shard;
 use countersign_registry::sign::{self, Write};
+use countersign_registry::signature::verify;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::decode;
@@ -214,7 +217,7 @@ impl WriteText {
 pub struct SignatureText {
     /// Who signed.
     pub root: Address,
-    /// r ‖ s ‖ v.
+    /// Any form of a key's that the contract takes.
     pub signature: Bytes,
 }
 
@@ -293,7 +296,7 @@ impl Proposal {
                 return Err(ProposalError::SignedAlready { path: path.to_owned(), signer: signed.root });
             }
             seen.push(signed.root);
-            if !signed_by(&signed.signature, &digest, signed.root) {
+            if verify(signed.root, &digest, &signed.signature).is_err() {
                 return Err(ProposalError::BadSignature { path: path.to_owned(), signer: signed.root });
             }
         }
@@ -348,20 +351,73 @@ impl Proposal {
     ///
     /// # Errors
     /// [`ProposalError::NotRoot`], [`ProposalError::SignedAlready`], [`ProposalError::Unreadable`].
-    pub fn sign(&mut self, path: &str, key: &countersign_chain::keys::ActorKey) -> Result<(), ProposalError> {
-        let root = key.address();
+    pub fn sign(&mut self, path: &str, key: &SigningKey) -> Result<(), ProposalError> {
+        self.may_sign(path, key.address())?;
+        let signature = key.sign(&self.digest(path)?).map_err(|error| ProposalError::Signing(error.to_string()))?;
+        self.attach(path, key.address(), signature)
+    }
+
+    /// Refuses who cannot sign, and what nobody should.
+    ///
+    /// # Errors
+    /// [`ProposalError::NotRoot`], [`ProposalError::SignedAlready`], [`ProposalError::Unreadable`].
+    pub fn may_sign(&self, path: &str, root: Address) -> Result<(), ProposalError> {
         if !self.roots.contains(&root) {
             return Err(ProposalError::NotRoot { signer: root });
         }
         if self.signatures.iter().any(|signed| signed.root == root) {
             return Err(ProposalError::SignedAlready { path: path.to_owned(), signer: root });
         }
-        for write in &self.writes {
-            write.check_readable(path)?;
+        self.check_readable(path)
+    }
+
+    /// Refuses writes whose meaning cannot be shown.
+    ///
+    /// # Errors
+    /// [`ProposalError::Unreadable`].
+    pub fn check_readable(&self, path: &str) -> Result<(), ProposalError> {
+        self.writes.iter().try_for_each(|write| write.check_readable(path))
+    }
+
+    /// Adds a signature, wherever it was made.
+    ///
+    /// # Errors
+    /// As [`Proposal::may_sign`], and [`ProposalError::BadSignature`] for one that is not by this root over these writes.
+    pub fn attach(&mut self, path: &str, root: Address, signature: Bytes) -> Result<(), ProposalError> {
+        self.may_sign(path, root)?;
+        if verify(root, &self.digest(path)?, &signature).is_err() {
+            return Err(ProposalError::BadSignature { path: path.to_owned(), signer: root });
         }
-        let signature = key.sign(&self.digest(path)?).map_err(|error| ProposalError::Signing(error.to_string()))?;
-        self.signatures.push(SignatureText { root, signature: Bytes::from(signature.as_bytes().to_vec()) });
+        self.signatures.push(SignatureText { root, signature });
         Ok(())
+    }
+
+    /// What a wallet shows and signs: EIP-712 typed data, whose hash is the digest.
+    ///
+    /// # Errors
+    /// [`ProposalError::Syntax`].
+    pub fn typed_data(&self, path: &str) -> Result<Value, ProposalError> {
+        let member = |(name, kind): (&str, &str)| json!({ "name": name, "type": kind });
+        let members = |list: &[(&str, &str)]| list.iter().copied().map(member).collect::<Vec<_>>();
+        let write = |write: Write| json!({ "shard": write.shard, "kind": write.kind, "data": write.data });
+        let writes: Vec<Value> = self.signed_writes(path)?.into_iter().map(write).collect();
+        Ok(json!({
+            "types": {
+                "EIP712Domain": members(&[
+                    ("name", "string"), ("version", "string"), ("chainId", "uint256"), ("verifyingContract", "address"),
+                ]),
+                "Write": members(&[("shard", "uint64"), ("kind", "uint16"), ("data", "bytes")]),
+                "AppendByRoots": members(&[("realm", "bytes32"), ("nonce", "uint256"), ("writes", "Write[]")]),
+            },
+            "primaryType": "AppendByRoots",
+            "domain": {
+                "name": "Countersign Registry",
+                "version": "1",
+                "chainId": self.chain_id,
+                "verifyingContract": self.contract,
+            },
+            "message": { "realm": self.realm, "nonce": self.nonce, "writes": writes },
+        }))
     }
 
     /// Signatures with their roots' indices, when there are enough.
@@ -439,29 +495,18 @@ pub(crate) fn same_realm(
     Ok(())
 }
 
-/// By the contract's rule, which takes fewer encodings than most libraries: 65 bytes, s in the lower half, v 27 or 28.
-pub(crate) fn signed_by(signature: &[u8], digest: &B256, signer: Address) -> bool {
-    if !matches!(signature.last(), Some(27 | 28)) {
-        return false;
-    }
-    Signature::from_raw(signature).is_ok_and(|signature| {
-        signature.normalize_s().is_none()
-            && signature.recover_address_from_prehash(digest).is_ok_and(|found| found == signer)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use countersign_chain::keys::ActorKey;
     use countersign_registry::entries::payload;
 
-    fn keys() -> Vec<ActorKey> {
-        (1..=3_u8).map(|number| ActorKey::from_secret(&[number; 32]).unwrap()).collect()
+    fn keys() -> Vec<SigningKey> {
+        (1..=3_u8).map(|number| ActorKey::from_secret(&[number; 32]).unwrap().into()).collect()
     }
 
     fn pin() -> RealmPin {
-        let roots: Vec<Address> = keys().iter().map(ActorKey::address).collect();
+        let roots: Vec<Address> = keys().iter().map(SigningKey::address).collect();
         let contract = Address::repeat_byte(9);
         RealmPin {
             chain_id: 31337,
@@ -544,7 +589,7 @@ mod tests {
 
     #[test]
     fn somebody_who_is_no_root_cannot_sign() {
-        let stranger = ActorKey::from_secret(&[9; 32]).unwrap();
+        let stranger: SigningKey = ActorKey::from_secret(&[9; 32]).unwrap().into();
         assert_eq!(proposal().sign("p.toml", &stranger), Err(ProposalError::NotRoot { signer: stranger.address() }));
     }
 

@@ -18,10 +18,10 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::deploy::{self, ChainArgs, DeployArgs, Ground};
 use crate::error::CliError;
-use crate::files::Existing;
 use crate::migrate::{self, ArchiveArgs, MigrateArgs};
-use crate::output::{self, Show, escape, fields};
+use crate::output::{Show, fields};
 use crate::proposal::Proposal;
+use crate::realm_sign;
 use crate::resolve;
 use crate::roots::RootState;
 use crate::send::{Receipt, Sender};
@@ -44,13 +44,7 @@ pub enum RealmCommand {
     /// Propose settings or new roots
     Propose(ProposeArgs),
     /// Show a proposal and sign it as a root
-    Sign {
-        /// The proposal
-        file: PathBuf,
-        /// The root's keystore; --as-actor unless given
-        #[arg(long, value_name = "KEYSTORE")]
-        root_key: Option<PathBuf>,
-    },
+    Sign(realm_sign::SignArgs),
     /// Send a proposal that enough roots have signed; the actor pays
     Submit {
         /// The proposal
@@ -221,7 +215,7 @@ pub struct ProposalShown {
 }
 
 impl ProposalShown {
-    fn new(
+    pub(crate) fn new(
         outcome: &'static str,
         file: PathBuf,
         proposal: &Proposal,
@@ -276,32 +270,7 @@ pub async fn run(context: &Context, command: RealmCommand) -> Result<(), CliErro
         RealmCommand::Propose(args) => propose(context, args).await,
         RealmCommand::Migrate(args) => migrate::run(context, args).await,
         RealmCommand::Archive(args) => migrate::archive(context, args).await,
-        RealmCommand::Sign { file, root_key } if migrate::is_statement(&file)? => {
-            let key = || root_key.map_or_else(|| context.actor_key(), |path| context.keystore(&path));
-            migrate::sign_statement(context, file, key)
-        }
-        RealmCommand::Sign { file, root_key } => {
-            let realm = context.realm()?;
-            let name = file.display().to_string();
-            let mut proposal = Proposal::load(&file, &realm.pin)?;
-            // Read before the key is opened: what a root signs is on the screen when the password is asked for, however quiet the rest.
-            output::message(&format!(
-                "{name}: {} writes with root nonce {} in realm {}",
-                proposal.writes.len(),
-                proposal.nonce,
-                proposal.realm
-            ));
-            for write in &proposal.writes {
-                output::message(&format!("to sign: {}\n  remark: {}", write.shown(&name)?, escape(&write.about)));
-            }
-            let key = match root_key {
-                Some(path) => context.keystore(&path)?,
-                None => context.actor_key()?,
-            };
-            proposal.sign(&name, &key)?;
-            proposal.save(&file, Existing::Replace)?;
-            context.printer.result(&ProposalShown::new("signed", file, &proposal, None)?)
-        }
+        RealmCommand::Sign(args) => realm_sign::run(context, args),
         RealmCommand::Submit { file, wait } => {
             let view = context.view().await?;
             let name = file.display().to_string();

@@ -7,13 +7,15 @@
 use std::path::Path;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
+use countersign_chain::signing::SigningKey;
 use countersign_registry::RealmPin;
 use countersign_registry::sign::{self, Write};
+use countersign_registry::signature::{SignatureError, verify};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
 use crate::files::{self, Existing};
-use crate::proposal::{ProposalError, VERSION, WriteText, of_this_version, same_realm, save, signed_by};
+use crate::proposal::{ProposalError, VERSION, WriteText, of_this_version, same_realm, save};
 
 /// One actor's signed writes; anybody may send them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +35,7 @@ pub struct SignedWrites {
     pub nonce: u64,
     /// The last block time at which they may be included, Unix seconds.
     pub deadline: u64,
-    /// r ‖ s ‖ v.
+    /// Any form that the contract takes.
     pub signature: Bytes,
     /// What is to be written.
     pub writes: Vec<WriteText>,
@@ -50,7 +52,7 @@ impl SignedWrites {
     /// [`ProposalError`].
     pub fn sign(
         pin: &RealmPin,
-        key: &countersign_chain::keys::ActorKey,
+        key: &SigningKey,
         nonce: u64,
         deadline: u64,
         writes: Vec<WriteText>,
@@ -66,9 +68,8 @@ impl SignedWrites {
             signature: Bytes::new(),
             writes,
         };
-        let signature =
+        signed.signature =
             key.sign(&signed.digest("signed writes")?).map_err(|error| ProposalError::Signing(error.to_string()))?;
-        signed.signature = Bytes::from(signature.as_bytes().to_vec());
         Ok(signed)
     }
 
@@ -95,16 +96,16 @@ impl SignedWrites {
         if signed.deadline < now {
             return Err(ProposalError::Deadline { path, deadline: signed.deadline });
         }
-        if signed.is_by_key() && !signed_by(&signed.signature, &signed.digest(&path)?, signed.actor) {
+        if signed.is_by_key() && verify(signed.actor, &signed.digest(&path)?, &signed.signature).is_err() {
             return Err(ProposalError::BadSignature { path, signer: signed.actor });
         }
         Ok(signed)
     }
 
     /// Whether a key made the signature, so that [`SignedWrites::parse`] has verified it. An actor that is a wallet contract has no
-    /// key to recover: its signatures are of another length, and only the contract can ask it.
+    /// key to recover: its signatures are of another form, and only the contract can ask it.
     pub fn is_by_key(&self) -> bool {
-        self.signature.len() == 65
+        !matches!(verify(self.actor, &B256::ZERO, &self.signature), Err(SignatureError::NotByKey { .. }))
     }
 
     /// The writes, as they are signed.
@@ -164,8 +165,8 @@ mod tests {
         vec![WriteText::new(&sign::write(1 << 32, &entry), "user alice")]
     }
 
-    fn key(number: u8) -> ActorKey {
-        ActorKey::from_secret(&[number; 32]).unwrap()
+    fn key(number: u8) -> SigningKey {
+        ActorKey::from_secret(&[number; 32]).unwrap().into()
     }
 
     fn load(signed: &SignedWrites, now: u64) -> Result<SignedWrites, ProposalError> {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use alloy_primitives::{Address, B128};
 use clap::{Args, ValueEnum};
 use countersign_chain::keys::ActorKey;
+use countersign_chain::signing::SigningKey;
 use countersign_registry::entries::Entry;
 use countersign_registry::head::Meta;
 use countersign_registry::sign::{self, Write};
@@ -34,8 +35,8 @@ pub struct WriteArgs {
     /// Add it to the proposal file, which nobody has signed yet
     #[arg(long, requires = "propose", help_heading = "Writing")]
     pub append: bool,
-    /// Have the roots write it: sign with this root's keystore; once per root, as many as the threshold
-    #[arg(long, value_name = "KEYSTORE", conflicts_with = "propose", help_heading = "Writing")]
+    /// Have the roots write it: sign with this root's keystore or P-256 key (PEM); once per root, as many as the threshold
+    #[arg(long, value_name = "KEYFILE", conflicts_with = "propose", help_heading = "Writing")]
     pub root_key: Vec<PathBuf>,
     /// Sign it as the actor into this file and send nothing: for `countersign submit`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["propose", "root_key"], help_heading = "Writing")]
@@ -68,9 +69,9 @@ pub enum By {
 #[derive(Debug)]
 enum Author {
     Actor(ActorKey),
-    ActorToFile(ActorKey, PathBuf),
+    ActorToFile(SigningKey, PathBuf),
     Proposal(PathBuf, bool),
-    Roots(Vec<ActorKey>),
+    Roots(Vec<SigningKey>),
 }
 
 #[derive(Debug)]
@@ -151,9 +152,11 @@ impl Draft {
         }
         let author = match (&args.propose, args.root_key.as_slice(), &args.sign_to) {
             (Some(path), ..) => Author::Proposal(path.clone(), args.append),
-            (None, [], Some(path)) => Author::ActorToFile(context.actor_key()?, path.clone()),
+            (None, [], Some(path)) => Author::ActorToFile(context.actor_signing_key()?, path.clone()),
             (None, [], None) => Author::Actor(context.actor_key()?),
-            (None, keys, _) => Author::Roots(keys.iter().map(|path| context.keystore(path)).collect::<Result<_, _>>()?),
+            (None, keys, _) => {
+                Author::Roots(keys.iter().map(|path| context.signing_key(path)).collect::<Result<_, _>>()?)
+            }
         };
         Ok(Self { author, wait: args.wait, planned: Vec::new() })
     }
@@ -161,7 +164,8 @@ impl Draft {
     /// The actor in the entries: zero for the roots.
     pub fn actor(&self) -> Address {
         match &self.author {
-            Author::Actor(key) | Author::ActorToFile(key, _) => key.address(),
+            Author::Actor(key) => key.address(),
+            Author::ActorToFile(key, _) => key.address(),
             Author::Proposal(..) | Author::Roots(_) => Address::ZERO,
         }
     }
@@ -259,7 +263,10 @@ impl Draft {
                 }
                 let payer = match context.actor_key_if_any()? {
                     Some(key) => key,
-                    None => keys.first().cloned().ok_or(CliError::Missing { what: "a payer", flag: "--as-actor" })?,
+                    None => {
+                        let account = keys.iter().find_map(SigningKey::account).cloned();
+                        account.ok_or(CliError::Missing { what: "a payer", flag: "--as-actor" })?
+                    }
                 };
                 let receipt = sender.append_by_roots(&payer, &proposal, "--root-key", &state).await?;
                 sender.wait(receipt.block, self.wait).await?;

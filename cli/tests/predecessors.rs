@@ -471,7 +471,7 @@ fn an_entry_that_its_actor_did_not_write_is_no_entry() {
     };
     let lock = Entry::Lock(Targets::Users(vec![Id([1; 16])]));
     let writes = vec![WriteText::new(&sign::write(shard::write_shard(lock.kind()).unwrap(), &lock), "lock")];
-    let signed = SignedWrites::sign(&pin, &keys[0], 0, 1_000, writes).unwrap();
+    let signed = SignedWrites::sign(&pin, &keys[0].clone().into(), 0, 1_000, writes).unwrap();
     let read = |signed: &SignedWrites| SignedWrites::parse("f", &toml::to_string(signed).unwrap(), &pin, 1);
     assert_eq!(read(&signed), Ok(signed.clone()));
     let unlike: [fn(&mut SignedWrites); 5] = [

@@ -8,10 +8,12 @@
     reason = "a vector of another shape is a failed test"
 )]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, U256, hex};
+use base64ct::{Base64UrlUnpadded, Encoding};
 use countersign::files::Existing;
 use countersign::proposal::{Proposal, ProposalError};
 use countersign::roots::RootState;
@@ -19,8 +21,10 @@ use countersign::signed::SignedWrites;
 use countersign_chain::keys::ActorKey;
 use countersign_chain::profile::ProfileName;
 use countersign_chain::realm_file::{HeaderTrust, RealmFile};
+use countersign_chain::signing::SigningKey;
 use countersign_registry::{RealmPin, sign};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 const FILES: [&str; 3] = ["proposal.toml", "signed.toml", "vectors.json"];
 /// The deadline in the vector of signed writes.
@@ -170,9 +174,9 @@ fn is_bad_signature<T>(result: Result<T, ProposalError>) -> bool {
 
 /// The same signature in the encodings that the contract refuses and some libraries take.
 fn other_encodings(signature: &str) -> [String; 3] {
-    let bytes = alloy_primitives::hex::decode(signature.trim_matches('"')).unwrap();
+    let bytes = hex::decode(signature.trim_matches('"')).unwrap();
     let order: U256 = "0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141".parse().unwrap();
-    let quoted = |bytes: &[u8]| format!("\"{}\"", alloy_primitives::hex::encode_prefixed(bytes));
+    let quoted = |bytes: &[u8]| format!("\"{}\"", hex::encode_prefixed(bytes));
     let with_v = |v: u8| quoted(&[&bytes[..64], &[v]].concat());
     let upper = (order - U256::from_be_slice(&bytes[32..64])).to_be_bytes::<32>();
     let other_parity = 27 + 28 - bytes[64];
@@ -221,8 +225,8 @@ fn a_proposal_is_read_verified_and_written_again_to_the_same_bytes() {
 
     // The signatures are deterministic (RFC 6979): our signers make the same ones.
     let mut anew = Proposal { signatures: Vec::new(), ..file.clone() };
-    anew.sign("file", &key("root2")).unwrap();
-    anew.sign("file", &key("root0")).unwrap();
+    anew.sign("file", &key("root2").into()).unwrap();
+    anew.sign("file", &key("root0").into()).unwrap();
     assert_eq!(anew, file);
 }
 
@@ -238,7 +242,7 @@ fn signed_writes_are_read_verified_and_written_again_to_the_same_bytes() {
     file.save(&path).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 
-    let anew = SignedWrites::sign(&pin(), &key("admin"), 7, DEADLINE, file.writes.clone()).unwrap();
+    let anew = SignedWrites::sign(&pin(), &key("admin").into(), 7, DEADLINE, file.writes.clone()).unwrap();
     assert_eq!(anew, file);
 }
 
@@ -371,4 +375,155 @@ fn inspect_shows_what_the_data_says_and_only_signatures_that_it_has_verified() {
     let shown = inspected(&altered(&text, "signature", "\"0x0102\""));
     assert_eq!(shown["signed"], serde_json::json!([]));
     assert_eq!(shown["threshold"], 1);
+}
+
+/// A realm whose roots are a P-256 key and two accounts, all three to sign, with a proposal to them.
+struct Room {
+    folder: tempfile::TempDir,
+    token: SigningKey,
+    digest: B256,
+}
+
+impl Room {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        std::fs::write(&path, std::fs::read(vectors_folder().join("p256/key.pem")).unwrap()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::copy(vectors_folder().join("p256/public.pem"), folder.path().join("public.pem")).unwrap();
+        let token = SigningKey::load(&path, |_| None, |_| panic!("no password")).unwrap();
+        let roots = vec![token.address(), key("root0").address(), key("root1").address()];
+        let mut pin = RealmPin { threshold: 3, roots, ..pin() };
+        pin.realm = sign::realm_id(pin.chain_id, pin.contract, pin.threshold, &pin.roots, pin.salt);
+        let state = RootState { nonce: 4, threshold: pin.threshold, roots: pin.roots.clone(), salt: pin.salt };
+        let writes = proposal(&read("proposal.toml")).unwrap().writes;
+        let file = Proposal::new(&pin, &state, writes);
+        let digest = file.digest("file").unwrap();
+        file.save(&folder.path().join("p.toml"), Existing::Keep).unwrap();
+        let endpoint = "http://127.0.0.1:1".parse().unwrap();
+        let realm = RealmFile::new(pin, ProfileName::Dev, HeaderTrust::Dev, vec![endpoint]).unwrap();
+        realm.create(&folder.path().join("realm.toml")).unwrap();
+        Self { folder, token, digest }
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// `realm sign p.toml` with further arguments: what it prints, or its error.
+    fn sign(&self, arguments: &[&str]) -> Result<Value, String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
+            .args(["--realm", "realm.toml", "--format", "json", "realm", "sign", "p.toml"])
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .output()
+            .unwrap();
+        match output.status.success() {
+            true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+            false => Err(String::from_utf8(output.stderr).unwrap()),
+        }
+    }
+
+    /// A browser's JSON of an assertion over `challenge` by the token's key.
+    fn assertion(&self, challenge: &B256) -> String {
+        let text = |bytes: &[u8]| Base64UrlUnpadded::encode_string(bytes);
+        let data = [Sha256::digest("countersign.example").as_slice(), &[5, 0, 0, 0, 9]].concat();
+        let client = format!(
+            "{{\"type\":\"webauthn.get\",\"challenge\":\"{}\",\"origin\":\"https://countersign.example\"}}",
+            text(challenge.as_slice())
+        );
+        let message: [u8; 32] = Sha256::digest([&data, Sha256::digest(&client).as_slice()].concat()).into();
+        let signature = &self.token.sign(&message.into()).unwrap()[..64];
+        serde_json::json!({
+            "id": "anything",
+            "type": "public-key",
+            "response": {
+                "authenticatorData": text(&data),
+                "clientDataJSON": text(client.as_bytes()),
+                "signature": text(signature),
+            },
+        })
+        .to_string()
+    }
+}
+
+/// Foundry's, as another wallet than ours.
+fn cast() -> PathBuf {
+    let tools =
+        std::env::var_os("COUNTERSIGN_TOOLS").map_or_else(|| vectors_folder().join("../../.tools"), PathBuf::from);
+    tools.join("node_modules/@foundry-rs/cast-linux-amd64/bin/cast")
+}
+
+#[test]
+fn a_wallet_a_key_file_and_a_passkey_sign_one_proposal() {
+    let room = Room::new();
+    // The wallet is shown the typed data, and signs just what we say is the digest.
+    let shown = room.sign(&["--typed-data"]).unwrap();
+    assert_eq!(shown["outcome"], "to-sign");
+    assert_eq!(word(&shown["digest"]), room.digest);
+    let secret = vectors()["keys"]["root1"]["privateKey"].as_str().unwrap().to_owned();
+    let typed_data = shown["typed-data"].to_string();
+    let output = Command::new(cast())
+        .args(["wallet", "sign", "--data", "--private-key", &secret, &typed_data])
+        .output()
+        .expect("cast: run .ci/tools");
+    let by_wallet = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let stranger = key("root2").address().to_string();
+    let error = room.sign(&["--signature", &by_wallet, "--root", &stranger]).unwrap_err();
+    assert!(error.contains("--root: the signature is by"), "{error}");
+    // Another digest's recovers to somebody who is no root.
+    let other = key("root1").sign(&B256::ZERO).unwrap().to_string();
+    let error = room.sign(&["--signature", &other]).unwrap_err();
+    assert!(error.contains("is not a root of this realm"), "{error}");
+    let shown = room.sign(&["--signature", &by_wallet]).unwrap();
+    assert_eq!(shown["signed"], serde_json::json!([key("root1").address()]));
+
+    // What a token gives: r and s.
+    let signature = |digest: &B256| hex::encode(&room.token.sign(digest).unwrap()[..64]);
+    let error = room.sign(&["--signature", &signature(&room.digest)]).unwrap_err();
+    assert!(error.contains("--public-key"), "{error}");
+    let error = room.sign(&["--signature", &signature(&B256::ZERO), "--public-key", "public.pem"]).unwrap_err();
+    assert!(error.contains("is not one over these writes"), "{error}");
+    let error = room.sign(&["--signature", "00ff", "--public-key", "public.pem"]).unwrap_err();
+    assert!(error.contains("expected DER, or r and s"), "{error}");
+    let before = std::fs::read(room.folder.path().join("p.toml")).unwrap();
+    let shown = room.sign(&["--signature", &signature(&room.digest), "--public-key", "public.pem"]).unwrap();
+    assert_eq!(shown["signed"][1], serde_json::json!(room.token.address()));
+    assert!(room.sign(&["--root-key", "key.pem"]).unwrap_err().contains("has signed already"));
+
+    // The same root by its key file, and as a passkey.
+    std::fs::write(room.folder.path().join("p.toml"), &before).unwrap();
+    let shown = room.sign(&["--root-key", "key.pem"]).unwrap();
+    assert_eq!(shown["signed"][1], serde_json::json!(room.token.address()));
+    std::fs::write(room.folder.path().join("p.toml"), &before).unwrap();
+    room.put("other.json", &room.assertion(&B256::ZERO));
+    let error = room.sign(&["--assertion", "other.json", "--public-key", "public.pem"]).unwrap_err();
+    assert!(error.contains("whose challenge is the digest"), "{error}");
+    room.put("passkey.json", &room.assertion(&room.digest));
+    let shown = room.sign(&["--assertion", "passkey.json", "--public-key", "public.pem"]).unwrap();
+    assert_eq!(shown["signed"][1], serde_json::json!(room.token.address()));
+    // Altered in the file, it is no signature.
+    let text = std::fs::read_to_string(room.folder.path().join("p.toml")).unwrap();
+    room.put(
+        "p.toml",
+        &text.replace("636f756e7465727369676e2e6578616d706c65227d", "636f756e7465727369676e2e6578616d706c65227e"),
+    );
+    let error = room.sign(&["--typed-data"]).unwrap_err();
+    assert!(error.contains("is not one over these writes"), "{error}");
+}
+
+#[test]
+fn signed_writes_of_a_p256_actor_are_verified_and_counted_as_such() {
+    let room = Room::new();
+    let writes = signed(&read("signed.toml")).unwrap().writes;
+    let anew = SignedWrites::sign(&pin(), &room.token, 7, DEADLINE, writes).unwrap();
+    let path = room.folder.path().join("signed.toml");
+    anew.save(&path).unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(signed(&text).unwrap(), anew);
+    assert!(anew.is_by_key());
+    assert!(is_bad_signature(signed(&altered(&text, "nonce", "8"))));
+    assert_eq!(inspected(&text)["signed"], serde_json::json!([room.token.address().to_string()]));
 }

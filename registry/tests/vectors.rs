@@ -9,6 +9,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use countersign_registry::entries::{Entry, EntryError, Kind, Roles, payload};
 use countersign_registry::head::{Fold, HeadError, LogEntry, Meta, Tip, genesis, last_block, next_slot};
 use countersign_registry::sign::{self, Write};
+use countersign_registry::signature::verify;
 use countersign_registry::{Id, RealmPin};
 use serde_json::Value;
 
@@ -155,6 +156,8 @@ fn typed_data_digests_agree() {
             U256::from(number(&append["deadline"])),
         );
         assert_eq!(digest, word(&append["digest"]));
+        let signature = bytes(&append["signature"]);
+        assert_eq!(verify(address(&append["actor"]), &digest, &signature), Ok(()));
     }
     for append in list(&vectors["appendByRoots"]) {
         let nonce = U256::from(number(&append["nonce"]));

@@ -1,11 +1,13 @@
 #!/usr/bin/env node
-// Prints the vectors of docs/spec/registry.md, computed with Foundry's `cast` alone (no code of this project):
+// Prints the vectors of docs/spec/registry.md, computed with Foundry's `cast` and, for P-256, p256.js alone (no code of this project):
 //     tests/vectors/registry.js > tests/vectors/registry.json
 // Private keys here are small numbers, for tests only.
 "use strict";
 const { execFileSync } = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
+
+const p256 = require("./p256.js");
 
 const tools = path.resolve(process.env.COUNTERSIGN_TOOLS || path.join(__dirname, "..", "..", ".tools"));
 const program = path.join(tools, "node_modules/@foundry-rs/cast-linux-amd64/bin/cast");
@@ -30,6 +32,14 @@ const keyNumbers = { root0: 0xa1, root1: 0xa2, root2: 0xa3, admin: 0xb1, issuer:
 const keys = Object.fromEntries(
   Object.entries(keyNumbers).map(([name, number]) => [name, { privateKey: privateKey(number), address: address(number) }]),
 );
+// A P-256 key: its address is the end of a hash of its public key.
+const p256Key = privateKey(0xb6);
+const p256Public = hex(p256.publicKey(BigInt(p256Key)).toString("hex"));
+keys.p256 = {
+  privateKey: p256Key,
+  publicKey: p256Public,
+  address: cast("to-check-sum-address", `0x${keccak(`0x70323536${p256Public.slice(2)}`).slice(26)}`),
+};
 const who = (name) => keys[name].address;
 const bytes16 = (byte) => hex(byte.repeat(16));
 const bytes32 = (byte) => hex(byte.repeat(32));
@@ -265,7 +275,7 @@ function sign(key, digest, primaryType, members, message) {
 const membersOf = (fields) => fields.split(",").map((field) => ({ type: field.split(" ")[0], name: field.split(" ")[1] }));
 
 // One write is an Append, several are an AppendMany.
-function append(by, writes, nonce, deadline) {
+function append(by, writes, nonce, deadline, form) {
   const actor = who(by);
   const [name, between, encoded, given] =
     writes.length === 1
@@ -282,7 +292,9 @@ function append(by, writes, nonce, deadline) {
   const structHash = keccak(encode(`bytes32,address,bytes32,${types},uint256,uint256`, text(type), actor, home, ...values, nonce, deadline));
   const digest = digestOf(structHash);
   const message = { actor, realm: home, ...given, nonce, deadline };
-  const signature = sign(keys[by].privateKey, digest, name, membersOf(fields), message);
+  const byWallet = sign(keys[form ? "stranger" : by].privateKey, digest, name, membersOf(fields), message);
+  const bytes = Buffer.from(digest.slice(2), "hex");
+  const signature = form ? hex(form(BigInt(keys[by].privateKey), bytes).toString("hex")) : byWallet;
   return { privateKey: keys[by].privateKey, actor, realm: home, writes, nonce, deadline, structHash, digest, signature };
 }
 
@@ -336,6 +348,8 @@ const vectors = {
     append("revoker", [{ shard: shard(2, 0), kind: 0x0200, data: hex(`00${"f1".repeat(20)}`) }], 0, start + 60),
     append("device", [write("REQUEST", shard(5, 0)), write("ACKNOWLEDGE", shard(5, 0))], 41, start + 86_400),
     append("stranger", [write("ENROL", shard(7, 0))], 0, 2 ** 32),
+    append("p256", [{ shard: shard(2, 0), kind: 0x0200, data: hex(`00${"f2".repeat(20)}`) }], 0, start + 60, p256.sign),
+    append("p256", [write("REQUEST", shard(5, 0)), write("ACKNOWLEDGE", shard(5, 0))], 1, start + 60, p256.assertion),
   ],
   appendByRoots: [
     appendByRoots(0, [write("ROLE_SET", 0)], [[0, "root0"], [1, "root1"]]),

@@ -144,8 +144,14 @@ pub async fn run(context: &Context, args: InitArgs) -> Result<(), CliError> {
     } else if let Some(path) = args.sign_to {
         let nonce = Sender::new(context, &realm)?.nonce(claim.actor).await?;
         let text = WriteText::new(&write, &format!("device {} asks to be enrolled", claim.name));
-        SignedWrites::sign(&realm.pin, &keys.ledger, nonce, now().saturating_add(SIGNED_FOR_SECS), vec![text])?
-            .save(&path)?;
+        SignedWrites::sign(
+            &realm.pin,
+            &keys.ledger.clone().into(),
+            nonce,
+            now().saturating_add(SIGNED_FOR_SECS),
+            vec![text],
+        )?
+        .save(&path)?;
         (None, Some(path))
     } else {
         (None, None)

@@ -1,0 +1,185 @@
+//! `countersign realm sign`: shows what a proposal says and signs it as a root, by a key at hand or with a signature that was made
+//! elsewhere: by a wallet, a TPM, a smart card or a passkey. A signature that is not one over these writes never enters the file.
+
+use std::path::{Path, PathBuf};
+
+use alloy_primitives::{Address, B256, Bytes, Signature, hex};
+use base64ct::{Base64UrlUnpadded, Encoding};
+use clap::Args;
+use countersign_chain::signing::p256_public_key;
+use countersign_registry::p256_key::P256PublicKey;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::files::{self, Existing};
+use crate::migrate;
+use crate::output::{self, Show, escape};
+use crate::proposal::Proposal;
+use crate::realm::ProposalShown;
+use crate::resolve;
+
+/// What to sign, and with what.
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    /// The proposal
+    file: PathBuf,
+    /// The root's keystore, or its P-256 key in a PEM file; --as-actor unless given
+    #[arg(long, value_name = "KEYFILE", conflicts_with_all = ["typed_data", "signature", "assertion"])]
+    root_key: Option<PathBuf>,
+    /// Sign nothing: print the digest, and the typed data that a wallet shows and signs
+    #[arg(long, conflicts_with_all = ["signature", "assertion"])]
+    typed_data: bool,
+    /// Add this signature over the digest: 65 bytes of a wallet; or, with --public-key, DER or r and s by a P-256 key
+    #[arg(long, value_name = "HEX", conflicts_with = "assertion")]
+    signature: Option<String>,
+    /// Add a passkey's: its assertion over the digest as browsers put it into JSON (PublicKeyCredential.toJSON)
+    #[arg(long, value_name = "FILE", requires = "public_key")]
+    assertion: Option<PathBuf>,
+    /// The P-256 public key that made it: PEM, or a point in hexadecimal digits
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+    /// The root that the signature must be by
+    #[arg(long, value_name = "ADDRESS")]
+    root: Option<String>,
+}
+
+/// What a root signs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ToSign {
+    /// Always `to-sign`.
+    pub outcome: &'static str,
+    /// The file.
+    pub file: PathBuf,
+    /// What keys sign.
+    pub digest: B256,
+    /// What wallets show (EIP-712).
+    pub typed_data: Value,
+}
+
+impl Show for ToSign {
+    fn text(&self) -> String {
+        format!("digest {}\n{:#}\n", self.digest, self.typed_data)
+    }
+}
+
+/// A browser's JSON of an assertion; base64url throughout.
+#[derive(Deserialize)]
+struct Credential {
+    response: AssertionResponse,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AssertionResponse {
+    authenticator_data: String,
+    #[serde(rename = "clientDataJSON")]
+    client_data: String,
+    signature: String,
+}
+
+/// Shows and signs.
+///
+/// # Errors
+/// See [`CliError`].
+pub fn run(context: &Context, args: SignArgs) -> Result<(), CliError> {
+    if migrate::is_statement(&args.file)? {
+        if args.typed_data || args.signature.is_some() || args.assertion.is_some() {
+            let problem = "a statement is signed by a keystore: expected --root-key".to_owned();
+            return Err(CliError::Argument { argument: "FILE", problem });
+        }
+        let key = || args.root_key.map_or_else(|| context.actor_key(), |path| context.keystore(&path));
+        return migrate::sign_statement(context, args.file, key);
+    }
+    sign(context, &args)
+}
+
+fn sign(context: &Context, args: &SignArgs) -> Result<(), CliError> {
+    let realm = context.realm()?;
+    let name = args.file.display().to_string();
+    let mut proposal = Proposal::load(&args.file, &realm.pin)?;
+    // Read before the key is opened: what a root signs is on the screen when the password is asked for, however quiet the rest.
+    output::message(&format!(
+        "{name}: {} writes with root nonce {} in realm {}",
+        proposal.writes.len(),
+        proposal.nonce,
+        proposal.realm
+    ));
+    for write in &proposal.writes {
+        output::message(&format!("to sign: {}\n  remark: {}", write.shown(&name)?, escape(&write.about)));
+    }
+    let digest = proposal.digest(&name)?;
+    if args.typed_data {
+        proposal.check_readable(&name)?;
+        let typed_data = proposal.typed_data(&name)?;
+        let file = args.file.clone();
+        return context.printer.result(&ToSign { outcome: "to-sign", file, digest, typed_data });
+    }
+    let root = args.root.as_deref().map(|text| resolve::address("--root", text)).transpose()?;
+    let (signer, signature) = match attached(args, &digest, root)? {
+        Some(attached) => attached,
+        None => {
+            let key = match &args.root_key {
+                Some(path) => context.signing_key(path)?,
+                None => context.actor_signing_key()?,
+            };
+            // Before anything is signed.
+            proposal.may_sign(&name, key.address())?;
+            (key.address(), key.sign(&digest)?)
+        }
+    };
+    if root.is_some_and(|root| root != signer) {
+        let problem = format!("the signature is by {signer}");
+        return Err(CliError::Argument { argument: "--root", problem });
+    }
+    proposal.attach(&name, signer, signature)?;
+    proposal.save(&args.file, Existing::Replace)?;
+    context.printer.result(&ProposalShown::new("signed", args.file.clone(), &proposal, None)?)
+}
+
+/// A signature from elsewhere, with who made it, in the form that the contract takes.
+fn attached(args: &SignArgs, digest: &B256, root: Option<Address>) -> Result<Option<(Address, Bytes)>, CliError> {
+    let key = args.public_key.as_deref().map(public_key).transpose()?;
+    if let (Some(path), Some(key)) = (&args.assertion, key) {
+        return assertion(path, &key, digest).map(Some);
+    }
+    let Some(text) = &args.signature else {
+        if key.is_some() {
+            return Err(CliError::Missing { what: "what the key signed", flag: "--signature or --assertion" });
+        }
+        return Ok(None);
+    };
+    let wrong = |problem: String| CliError::Argument { argument: "--signature", problem };
+    let bytes = hex::decode(text.trim()).map_err(|_| wrong("expected hexadecimal digits".into()))?;
+    if let Some(key) = key {
+        let signature = key.signature(&bytes).map_err(|error| wrong(error.to_string()))?;
+        return Ok(Some((key.address(), signature)));
+    }
+    if bytes.len() == 65 {
+        let parsed = Signature::from_raw(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let signature = parsed.normalize_s().unwrap_or(parsed);
+        let signer = signature.recover_address_from_prehash(digest).map_err(|error| wrong(error.to_string()))?;
+        return Ok(Some((signer, signature.as_bytes().to_vec().into())));
+    }
+    let root = root.ok_or(CliError::Missing { what: "whose signature it is", flag: "--public-key, or --root" })?;
+    Ok(Some((root, bytes.into())))
+}
+
+fn public_key(path: &Path) -> Result<P256PublicKey, CliError> {
+    let problem =
+        |error: &dyn std::fmt::Display| CliError::Content { path: path.to_owned(), problem: error.to_string() };
+    p256_public_key(&files::read_text(path)?).map_err(|error| problem(&error))
+}
+
+fn assertion(path: &Path, key: &P256PublicKey, digest: &B256) -> Result<(Address, Bytes), CliError> {
+    let problem =
+        |error: &dyn std::fmt::Display| CliError::Content { path: path.to_owned(), problem: error.to_string() };
+    let Credential { response } = serde_json::from_str(&files::read_text(path)?).map_err(|error| problem(&error))?;
+    let bytes = |text: &str| Base64UrlUnpadded::decode_vec(text).map_err(|_| problem(&"expected base64url"));
+    let (data, client) = (bytes(&response.authenticator_data)?, bytes(&response.client_data)?);
+    let signature =
+        key.assertion(digest, &data, &client, &bytes(&response.signature)?).map_err(|error| problem(&error))?;
+    Ok((key.address(), signature))
+}
