@@ -4,20 +4,21 @@
 //! bytes alone, never from text that somebody gave, and the whole is read back.
 
 use base64ct::{Base64, Encoding as _};
-use countersign_certificate::{CertificateError, PublicKey};
 use thiserror::Error;
+
+use crate::key::{KeyError, check};
 
 /// Why no list was made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CaListError {
     /// A key that sshd would not read.
-    #[error("CA {name}: its key is not a plain public key in SSH wire form")]
+    #[error("CA {name}: its key is none that OpenSSH reads")]
     Key {
         /// The name given for it.
         name: String,
         /// What is wrong with it.
-        source: CertificateError,
+        source: KeyError,
     },
     /// The line does not read back as the key: a bug of ours, kept from sshd.
     #[error("CA {name}: its line does not read back as its key")]
@@ -36,7 +37,7 @@ pub fn ca_list<'a>(cas: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result
     let mut text = String::new();
     for (name, blob) in cas {
         let refused = |source| CaListError::Key { name: harmless(name), source };
-        let kind = PublicKey::parse(blob).map_err(refused)?.algorithm().name();
+        let kind = check(blob).map_err(refused)?.algorithm().name();
         let line = format!("{kind} {} countersign:{}", Base64::encode_string(blob), harmless(name));
         if read_line(&line).as_deref() != Some(blob) {
             return Err(CaListError::Line { name: harmless(name) });
@@ -50,7 +51,7 @@ pub fn ca_list<'a>(cas: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result
 fn read_line(line: &str) -> Option<Vec<u8>> {
     let mut words = line.split(' ');
     let (kind, blob) = (words.next()?, Base64::decode_vec(words.next()?).ok()?);
-    let found = PublicKey::parse(&blob).ok()?.algorithm().name();
+    let found = check(&blob).ok()?.algorithm().name();
     (found == kind && words.count() == 1 && !line.contains(['\n', '\r', '\0'])).then_some(blob)
 }
 

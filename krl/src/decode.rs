@@ -1,20 +1,24 @@
 //! Reading a key revocation list: what it revokes, as ranges, so that a hostile list of a few bytes cannot fill the memory.
 //!
 //! Strict where sshd is lenient: unknown sections, trailing bytes, bitmaps that are negative or too long, ranges that end before they
-//! begin are errors. Signatures are refused, as OpenSSH does from 9.4 on.
+//! begin are errors. Signatures are refused, as OpenSSH does from 9.4 on. Where sshd refuses the whole list (serial 0, a NUL in a text,
+//! numbers over 16,384 bits, more than 128 MiB) so does this.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
 use crate::encode::{
-    FORMAT, KEY_ID, Krl, MAGIC, SECTION_CERTIFICATES, SECTION_KEY_SHA256, SERIAL_BITMAP, SERIAL_LIST, SERIAL_RANGE,
+    FORMAT, KEY_ID, Krl, MAGIC, MOST_BYTES, SECTION_CERTIFICATES, SECTION_KEY_SHA256, SERIAL_BITMAP, SERIAL_LIST,
+    SERIAL_RANGE,
 };
+use crate::serials::BITMAP_MOST_BITS;
 
 const SECTION_KEY: u8 = 2;
 const SECTION_KEY_SHA1: u8 = 3;
-/// As OpenSSH: 2^24 bits of serials in one bitmap.
-const BITMAP_MOST_BYTES: usize = (1 << 24) / 8 + 1;
+/// Ranges, CAs, key ids and keys together that a list may come to: a bitmap's byte can hold four ranges, and each costs some 30 bytes.
+pub(crate) const MOST_ENTRIES: usize = 1 << 20;
+pub(crate) const TOO_MANY: &str = "at most 1,048,576 ranges of serials, CAs, key ids and keys";
 
 /// Why a list does not count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -56,6 +60,10 @@ impl Revoked {
     /// Where it is not one.
     pub fn read(bytes: &[u8]) -> Result<Self, KrlReadError> {
         let mut fields = Fields { rest: bytes, at: 0 };
+        if bytes.len() > MOST_BYTES {
+            return Err(fields.error("at most 128 MiB"));
+        }
+        let mut entries = Entries(0);
         if fields.u64()? != MAGIC {
             return Err(KrlReadError { expected: "SSHKRL and a line's end", at: 0 });
         }
@@ -70,16 +78,20 @@ impl Revoked {
         let comment = fields.string()?;
         revoked.comment =
             std::str::from_utf8(comment.rest).map_err(|_| comment.error("a comment in UTF-8"))?.to_owned();
+        if revoked.comment.contains('\0') {
+            return Err(comment.error("a comment without NUL"));
+        }
         while !fields.rest.is_empty() {
             let section = fields.u8()?;
             let mut data = fields.string()?;
             match section {
-                SECTION_CERTIFICATES => revoked.certificate_section(&mut data)?,
-                SECTION_KEY_SHA256 => collect(&mut data, &mut revoked.keys_sha256)?,
-                SECTION_KEY_SHA1 => collect(&mut data, &mut revoked.keys_sha1)?,
+                SECTION_CERTIFICATES => revoked.certificate_section(&mut data, &mut entries)?,
+                SECTION_KEY_SHA256 => collect(&mut data, &mut revoked.keys_sha256, &mut entries)?,
+                SECTION_KEY_SHA1 => collect(&mut data, &mut revoked.keys_sha1, &mut entries)?,
                 SECTION_KEY => {
                     while !data.rest.is_empty() {
                         revoked.keys.insert(data.string()?.rest.to_vec());
+                        entries.more(1, &data)?;
                     }
                 }
                 _ => return Err(data.error("a section of certificates, keys or fingerprints")),
@@ -130,9 +142,10 @@ impl Revoked {
         Ok(())
     }
 
-    fn certificate_section(&mut self, data: &mut Fields<'_>) -> Result<(), KrlReadError> {
+    fn certificate_section(&mut self, data: &mut Fields<'_>, entries: &mut Entries) -> Result<(), KrlReadError> {
         let ca = data.string()?.rest.to_vec();
         data.string()?;
+        entries.more(1, data)?;
         let certificates = self.certificates.entry(ca).or_default();
         while !data.rest.is_empty() {
             let kind = data.u8()?;
@@ -141,7 +154,7 @@ impl Revoked {
                 SERIAL_LIST => {
                     while !piece.rest.is_empty() {
                         let serial = piece.u64()?;
-                        certificates.insert(serial, serial);
+                        certificates.insert_counted((serial, serial), entries, &piece)?;
                     }
                 }
                 SERIAL_RANGE => {
@@ -149,7 +162,7 @@ impl Revoked {
                     if first > last || !piece.rest.is_empty() {
                         return Err(piece.error("a range's first and last serial"));
                     }
-                    certificates.insert(first, last);
+                    certificates.insert_counted((first, last), entries, &piece)?;
                 }
                 SERIAL_BITMAP => {
                     let first = piece.u64()?;
@@ -157,11 +170,16 @@ impl Revoked {
                     if !piece.rest.is_empty() {
                         return Err(piece.error("the end of the bitmap"));
                     }
-                    certificates.insert_bitmap(first, &number)?;
+                    certificates.insert_bitmap(first, &number, entries)?;
                 }
                 KEY_ID => {
                     while !piece.rest.is_empty() {
-                        certificates.key_ids.insert(piece.string()?.rest.to_vec());
+                        let key_id = piece.string()?;
+                        if key_id.rest.contains(&0) {
+                            return Err(key_id.error("a key id without NUL"));
+                        }
+                        certificates.key_ids.insert(key_id.rest.to_vec());
+                        entries.more(1, &piece)?;
                     }
                 }
                 _ => return Err(piece.error("serials, a range, a bitmap or key ids")),
@@ -190,10 +208,29 @@ impl Certificates {
         self.ranges.insert(first, last);
     }
 
-    fn insert_bitmap(&mut self, first: u64, number: &Fields<'_>) -> Result<(), KrlReadError> {
+    /// Inserts what stands at `place`, if sshd takes it and there is room.
+    fn insert_counted(
+        &mut self,
+        (first, last): (u64, u64),
+        entries: &mut Entries,
+        place: &Fields<'_>,
+    ) -> Result<(), KrlReadError> {
+        if first == 0 {
+            return Err(place.error("serials from 1 on"));
+        }
+        let before = self.ranges.len();
+        self.insert(first, last);
+        // One range more, or fewer where it joins others.
+        entries.0 = entries.0.saturating_sub(before);
+        entries.more(self.ranges.len(), place)
+    }
+
+    fn insert_bitmap(&mut self, first: u64, number: &Fields<'_>, entries: &mut Entries) -> Result<(), KrlReadError> {
         let bytes = number.rest;
-        if bytes.first().is_some_and(|top| *top >= 0x80) || bytes.len() > BITMAP_MOST_BYTES {
-            return Err(number.error("a positive number of at most 2^24 bits"));
+        let magnitude = bytes.strip_prefix(&[0]).unwrap_or(bytes);
+        let most = usize::try_from(BITMAP_MOST_BITS.saturating_div(8)).unwrap_or(0);
+        if bytes.first().is_some_and(|top| *top >= 0x80) || magnitude.len() > most {
+            return Err(number.error("a positive number of at most 16,384 bits"));
         }
         for (index, byte) in bytes.iter().rev().enumerate() {
             for bit in (0..8_u32).filter(|bit| byte.checked_shr(*bit).unwrap_or(0) & 1 == 1) {
@@ -201,17 +238,32 @@ impl Certificates {
                     u64::try_from(index).ok().and_then(|index| index.checked_mul(8)?.checked_add(u64::from(bit)));
                 let serial = place.and_then(|place| first.checked_add(place));
                 let serial = serial.ok_or_else(|| number.error("serials of 64 bits"))?;
-                self.insert(serial, serial);
+                self.insert_counted((serial, serial), entries, number)?;
             }
         }
         Ok(())
     }
 }
 
-fn collect<const LENGTH: usize>(data: &mut Fields<'_>, into: &mut BTreeSet<[u8; LENGTH]>) -> Result<(), KrlReadError> {
+/// How many ranges, CAs, key ids and keys there are by now.
+struct Entries(usize);
+
+impl Entries {
+    fn more(&mut self, count: usize, place: &Fields<'_>) -> Result<(), KrlReadError> {
+        self.0 = self.0.saturating_add(count);
+        if self.0 > MOST_ENTRIES { Err(place.error(TOO_MANY)) } else { Ok(()) }
+    }
+}
+
+fn collect<const LENGTH: usize>(
+    data: &mut Fields<'_>,
+    into: &mut BTreeSet<[u8; LENGTH]>,
+    entries: &mut Entries,
+) -> Result<(), KrlReadError> {
     while !data.rest.is_empty() {
         let hash = data.string()?;
         into.insert(hash.rest.try_into().map_err(|_| hash.error("a fingerprint of the section's length"))?);
+        entries.more(1, data)?;
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Writing a key revocation list (OpenSSH's `PROTOCOL.krl`, format version 1).
 //!
 //! Refuses what sshd would take in another sense than meant: serials without their CA, a CA key that is a certificate, serial 0,
-//! which sshd never asks about.
+//! which sshd never asks about, NUL bytes, an elliptic point off its curve, more than sshd's buffers hold.
 
-use countersign_certificate::{CertificateError, PublicKey};
 use thiserror::Error;
 
-use crate::decode::{KrlReadError, Revoked};
+use crate::decode::{KrlReadError, MOST_ENTRIES, Revoked, TOO_MANY};
+use crate::key::{KeyError, check};
 use crate::serials::{Piece, pieces};
 
 pub(crate) const MAGIC: u64 = 0x5353_484b_524c_0a00;
@@ -17,6 +17,8 @@ pub(crate) const SERIAL_LIST: u8 = 0x20;
 pub(crate) const SERIAL_RANGE: u8 = 0x21;
 pub(crate) const SERIAL_BITMAP: u8 = 0x22;
 pub(crate) const KEY_ID: u8 = 0x23;
+/// sshd's buffers end here (`SSHBUF_SIZE_MAX`): it refuses a larger file.
+pub(crate) const MOST_BYTES: usize = 0x800_0000;
 
 /// What is to be revoked.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -25,7 +27,7 @@ pub struct Krl {
     pub version: u64,
     /// When it is made, Unix seconds.
     pub generated_secs: u64,
-    /// For people.
+    /// For people; without NUL, which sshd refuses.
     pub comment: String,
     /// By CA.
     pub certificates: Vec<RevokedCertificates>,
@@ -53,16 +55,22 @@ pub enum KrlError {
     NoCa,
     /// A CA's key that is none.
     #[error("the CA key of revoked certificates is not a plain public key in SSH wire form")]
-    CaKey(#[from] CertificateError),
+    CaKey(#[from] KeyError),
     /// Serial 0 means "none" to sshd.
     #[error("serial 0 cannot be revoked: a certificate with it is revoked by its key id")]
     SerialZero,
     /// A key id that sshd would read as another one.
     #[error("a key id holds a NUL byte or is empty")]
     KeyId,
-    /// More than the format's lengths hold.
-    #[error("the list is over 4 GiB")]
+    /// A comment that sshd does not read.
+    #[error("the comment holds a NUL byte")]
+    Comment,
+    /// More than sshd reads.
+    #[error("the list is over {MOST_BYTES} bytes, which is all that sshd reads")]
     TooLarge,
+    /// More than a reader of ours holds.
+    #[error("the list holds over {MOST_ENTRIES} serials apart from each other, key ids and keys")]
+    TooMany,
     /// What was written does not read back as what was asked for: a bug of ours, kept from sshd.
     #[error("the list does not read back as it was meant")]
     Verification(#[from] KrlReadError),
@@ -74,6 +82,13 @@ impl Krl {
     /// # Errors
     /// [`KrlError`].
     pub fn encode(&self) -> Result<Vec<u8>, KrlError> {
+        self.encode_within(MOST_BYTES)
+    }
+
+    fn encode_within(&self, most_bytes: usize) -> Result<Vec<u8>, KrlError> {
+        if self.comment.contains('\0') {
+            return Err(KrlError::Comment);
+        }
         let mut out = Vec::new();
         out.extend_from_slice(&MAGIC.to_be_bytes());
         out.extend_from_slice(&FORMAT.to_be_bytes());
@@ -99,7 +114,13 @@ impl Krl {
             out.push(SECTION_KEY_SHA256);
             string(&mut out, &section)?;
         }
-        Revoked::read(&out)?.compare(self)?;
+        if out.len() > most_bytes {
+            return Err(KrlError::TooLarge);
+        }
+        match Revoked::read(&out) {
+            Err(error) if error.expected == TOO_MANY => return Err(KrlError::TooMany),
+            read => read?.compare(self)?,
+        }
         Ok(out)
     }
 }
@@ -113,7 +134,7 @@ impl RevokedCertificates {
         if self.ca_blob.is_empty() {
             return Err(KrlError::NoCa);
         }
-        PublicKey::parse(&self.ca_blob)?;
+        check(&self.ca_blob)?;
         let mut serials = self.serials.clone();
         serials.sort_unstable();
         serials.dedup();
@@ -184,4 +205,18 @@ pub(crate) fn string(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), KrlError> {
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(bytes);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_larger_than_sshds_buffers_is_refused() {
+        let list = Krl { comment: "c".repeat(1_000), ..Krl::default() };
+        let bytes = list.encode().unwrap();
+        assert_eq!(list.encode_within(bytes.len()).unwrap(), bytes);
+        assert!(matches!(list.encode_within(bytes.len() - 1), Err(KrlError::TooLarge)));
+        assert_eq!(MOST_BYTES, 128 << 20);
+    }
 }

@@ -8,8 +8,10 @@
 mod ca_list;
 mod decode;
 mod encode;
+mod key;
 mod serials;
 
 pub use ca_list::{CaListError, ca_list};
 pub use decode::{KrlReadError, Revoked};
 pub use encode::{Krl, KrlError, RevokedCertificates};
+pub use key::KeyError;

@@ -3,6 +3,10 @@
 //! Everything unsafe of the module is here. A panic would end the calling process: none gets out. Strings and the array of members
 //! lie in the caller's buffer, aligned wherever that buffer starts; what does not fit is `TRYAGAIN` with `ERANGE`, and the
 //! caller comes back with a larger one. No result is half written: the structure is filled when all of it is in the buffer.
+//!
+//! A thread is not cancelled in here (`pthread_cancel`): the C library would unwind it through Rust's frames, which ends the process.
+//! A panic, of which none is known, says its line on the process's standard error, as the standard library does: to be silent, a hook
+//! would have to be set under a lock that a forked child may find held for ever.
 #![expect(unsafe_code, reason = "a C interface: pointers come from the caller")]
 
 use std::ffi::{CStr, c_char, c_int, c_long};
@@ -35,6 +39,8 @@ fn system() -> Places<'static> {
         snapshot: Path::new("/var/lib/countersign/snapshot"),
         passwd: Path::new("/etc/passwd"),
         group: Path::new("/etc/group"),
+        subuid: Path::new("/etc/subuid"),
+        subgid: Path::new("/etc/subgid"),
         settings: Path::new("/etc/countersign/nss.conf"),
         owner: 0,
     }
@@ -133,11 +139,42 @@ fn group_of(team: &Team, scratch: &mut Scratch) -> Result<group, Failure> {
     })
 }
 
+unsafe extern "C" {
+    /// pthread_setcancelstate(3).
+    fn pthread_setcancelstate(state: c_int, former: *mut c_int) -> c_int;
+}
+
+/// glibc's `PTHREAD_CANCEL_DISABLE`.
+const CANCEL_DISABLE: c_int = 1;
+
+/// While it lives, this thread is not cancelled; afterwards it is as it was.
+struct NotCancelled {
+    former: c_int,
+}
+
+impl NotCancelled {
+    fn begin() -> Self {
+        let mut former = CANCEL_DISABLE;
+        // SAFETY: `former` may be written. The state is a valid one, and then this cannot fail.
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &raw mut former) };
+        Self { former }
+    }
+}
+
+impl Drop for NotCancelled {
+    fn drop(&mut self) {
+        let mut ignored = 0;
+        // SAFETY: `ignored` may be written, and the state is one that the C library gave.
+        unsafe { pthread_setcancelstate(self.former, &raw mut ignored) };
+    }
+}
+
 /// Runs a call, keeps its panic in, and says how it went as glibc wants it.
 ///
 /// # Safety
 /// `errnop` is null or may be written.
 unsafe fn answer(errnop: *mut c_int, call: impl FnOnce() -> Result<(), Failure>) -> Status {
+    let _not_cancelled = NotCancelled::begin();
     // What a panic leaves behind is the caller's buffer, which then does not count.
     let outcome = catch_unwind(std::panic::AssertUnwindSafe(call));
     let (status, errno) = match outcome {
@@ -145,8 +182,8 @@ unsafe fn answer(errnop: *mut c_int, call: impl FnOnce() -> Result<(), Failure>)
         Ok(Err(Failure::Missing(Missing::NotFound))) => (NOT_FOUND, libc::ENOENT),
         Ok(Err(Failure::Full)) => (TRY_AGAIN, libc::ERANGE),
         Ok(Err(Failure::Memory)) => (TRY_AGAIN, libc::ENOMEM),
-        // Not ERANGE, for which callers would grow their buffers.
-        Ok(Err(Failure::Missing(Missing::Unavailable))) | Err(_) => (UNAVAILABLE, libc::ENOENT),
+        // Not ERANGE, for which callers would grow their buffers, nor ENOENT, which they read as "no such user".
+        Ok(Err(Failure::Missing(Missing::Unavailable))) | Err(_) => (UNAVAILABLE, libc::EIO),
     };
     if !errnop.is_null() {
         // SAFETY: the caller's promise.
@@ -291,7 +328,7 @@ pub unsafe extern "C" fn _nss_countersign_initgroups_dyn(
     let call = || {
         let most = usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(MOST_GROUPS).min(MOST_GROUPS);
         // SAFETY: the caller's promise.
-        let gids = groups_of(&system(), unsafe { name_at(user) }?, most)?;
+        let gids = groups_of(&system(), unsafe { name_at(user) }?, own, most)?;
         for gid in gids.into_iter().filter(|gid| *gid != own) {
             // SAFETY: the caller's promise.
             let list = unsafe { List::at(start, size, groups) };
@@ -419,7 +456,7 @@ mod tests {
         let mut errno = 0;
         // SAFETY: `errno` may be written.
         let status = unsafe { answer(&raw mut errno, || panic!("a bug")) };
-        assert_eq!((status, errno), (UNAVAILABLE, libc::ENOENT));
+        assert_eq!((status, errno), (UNAVAILABLE, libc::EIO));
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! `/etc/countersign/nss.conf`: where homes are, and which shell. Two lines at most, `home-base = /home` and
-//! `shell = /bin/bash`; without the file, `/home` and bash or, where there is none, sh.
+//! `/etc/countersign/nss.conf`: where homes are, which shell, and which names this host has for others. Three lines at most,
+//! `home-base = /home`, `shell = /bin/bash` and `refuse = deploy builders`; without the file, `/home`, bash or, where there is none,
+//! sh, and no names beside those that are refused everywhere.
 //!
 //! Refuses a file that somebody other than root could have written, and any line that it does not understand: then the module
 //! answers nothing, which shows at once.
@@ -8,6 +9,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use crate::rules::is_well_formed;
 
 const MOST_BYTES: u64 = 4096;
 const GROUP_OR_OTHER_WRITE: u32 = 0o022;
@@ -22,6 +25,8 @@ pub(crate) const NO_LOGIN: &str = "/usr/sbin/nologin";
 pub(crate) struct Settings {
     pub(crate) home_base: String,
     pub(crate) shell: String,
+    /// Names of users and groups that the ledger does not get here.
+    pub(crate) refused: Vec<String>,
 }
 
 impl Settings {
@@ -44,17 +49,28 @@ impl Settings {
         }
         let mut text = String::new();
         file.take(MOST_BYTES).read_to_string(&mut text)?;
-        Self::parse(&text).ok_or_else(|| invalid("expected `home-base = PATH` and `shell = PATH`"))
+        Self::parse(&text).ok_or_else(|| invalid("expected `home-base = PATH`, `shell = PATH` and `refuse = NAME…`"))
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let (mut home_base, mut shell) = (None, None);
+        let (mut home_base, mut shell, mut refused) = (None, None, None);
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (key, value) = line.split_once('=')?;
             let value = value.trim();
             let place = match key.trim() {
                 "home-base" => &mut home_base,
                 "shell" => &mut shell,
+                "refuse" => {
+                    let names: Vec<String> = value.split_ascii_whitespace().map(str::to_owned).collect();
+                    // A comma, say: a line that means to refuse a name must not miss it.
+                    if names.is_empty() || !names.iter().all(|name| is_well_formed(name.as_bytes())) {
+                        return None;
+                    }
+                    if refused.replace(names).is_some() {
+                        return None;
+                    }
+                    continue;
+                }
                 _ => return None,
             };
             if place.is_some() || !is_path(value) {
@@ -63,14 +79,18 @@ impl Settings {
             *place = Some(value.to_owned());
         }
         let default = Self::default();
-        Some(Self { home_base: home_base.unwrap_or(default.home_base), shell: shell.unwrap_or(default.shell) })
+        Some(Self {
+            home_base: home_base.unwrap_or(default.home_base),
+            shell: shell.unwrap_or(default.shell),
+            refused: refused.unwrap_or_default(),
+        })
     }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let shell = SHELLS.into_iter().find(|shell| Path::new(shell).exists()).unwrap_or(NO_LOGIN);
-        Self { home_base: DEFAULT_HOME_BASE.to_owned(), shell: shell.to_owned() }
+        Self { home_base: DEFAULT_HOME_BASE.to_owned(), shell: shell.to_owned(), refused: Vec::new() }
     }
 }
 
@@ -91,16 +111,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_lines_are_taken_and_each_may_be_left_out() {
-        let both = Settings { home_base: "/srv/home".to_owned(), shell: "/bin/zsh".to_owned() };
-        assert_eq!(Settings::parse("# ours\nhome-base = /srv/home\n\nshell=/bin/zsh\n"), Some(both));
+    fn each_line_is_taken_and_each_may_be_left_out() {
+        let all = Settings {
+            home_base: "/srv/home".to_owned(),
+            shell: "/bin/zsh".to_owned(),
+            refused: vec!["deploy".to_owned(), "_ops-1".to_owned()],
+        };
+        let text = "# ours\nhome-base = /srv/home\n\nshell=/bin/zsh\nrefuse =  deploy\t_ops-1\n";
+        assert_eq!(Settings::parse(text), Some(all));
         assert_eq!(Settings::parse("shell = /bin/sh").unwrap().home_base, "/home");
         assert_eq!(Settings::parse(""), Some(Settings::default()));
     }
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for text in ["shell", "colour = red", "shell = sh", "shell = /a:b", "shell = /a\nshell = /b", "shell ="] {
+        for text in [
+            "shell",
+            "colour = red",
+            "shell = sh",
+            "shell = /a:b",
+            "shell = /a\nshell = /b",
+            "shell =",
+            "refuse =",
+            "refuse = a,b",
+            "refuse = Alice",
+            "refuse = a\nrefuse = b",
+        ] {
             assert_eq!(Settings::parse(text), None, "{text}");
         }
     }

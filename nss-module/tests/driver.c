@@ -3,6 +3,9 @@
  *   driver sizes MODULE NAME GROUP        each buffer size, with guards around the buffer
  *   driver threads COUNT ROUNDS NAME UID  lookups in threads, and in children forked while they run
  *   driver reload ROUNDS MODULE NAME      dlopen, a lookup, dlclose
+ *   driver cancel MODULE NAME             a lookup in a thread that is cancelled: it ends, and nothing else
+ *   driver error NAME ERRNO               getpwnam_r finds nobody, and says why with this number
+ *   driver groups NAME GID COUNT          getgrouplist gives so many groups, with GID
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -122,6 +125,44 @@ static void reload(const char *path, const char *name) {
   }
 }
 
+static int done_before_the_end;
+static by_name *cancelled_call;
+
+static void *cancelled(void *unused) {
+  char buffer[4096];
+  struct passwd user;
+  int number;
+  /* Pending from here on: the module opens and reads files, where it would act. */
+  if (pthread_cancel(pthread_self())) fail("pthread_cancel", 0);
+  if (cancelled_call(wanted, &user, buffer, sizeof buffer, &number) == NSS_STATUS_SUCCESS) done_before_the_end = 1;
+  pthread_testcancel();
+  fail("cancelling is off after the call", 0);
+  return unused;
+}
+
+static void cancel(const char *path) {
+  void *module = dlopen(path, RTLD_NOW);
+  if (!module) fail(dlerror(), 0);
+  cancelled_call = (by_name *)symbol(module, "_nss_countersign_getpwnam_r");
+  pthread_t id;
+  void *result;
+  if (pthread_create(&id, NULL, cancelled, NULL) || pthread_join(id, &result)) fail("a thread", 0);
+  if (result != PTHREAD_CANCELED || !done_before_the_end) fail("cancelled inside of the call", 0);
+}
+
+static void error_of(const char *name, int expected) {
+  char buffer[4096];
+  struct passwd user, *found;
+  int error = getpwnam_r(name, &user, buffer, sizeof buffer, &found);
+  if (found || error != expected) fail("another error", error);
+}
+
+static void groups_with(const char *name, gid_t own, int expected) {
+  gid_t groups[64];
+  int most = 64;
+  if (getgrouplist(name, own, groups, &most) != expected) fail("other groups", most);
+}
+
 int main(int count, char **argument) {
   if (count == 5 && !strcmp(argument[1], "sizes")) {
     void *module = dlopen(argument[2], RTLD_NOW);
@@ -136,8 +177,15 @@ int main(int count, char **argument) {
   } else if (count == 5 && !strcmp(argument[1], "reload")) {
     rounds = atol(argument[2]);
     reload(argument[3], argument[4]);
+  } else if (count == 4 && !strcmp(argument[1], "cancel")) {
+    wanted = argument[3];
+    cancel(argument[2]);
+  } else if (count == 4 && !strcmp(argument[1], "error")) {
+    error_of(argument[2], atoi(argument[3]));
+  } else if (count == 5 && !strcmp(argument[1], "groups")) {
+    groups_with(argument[2], (gid_t)strtoul(argument[3], NULL, 10), atoi(argument[4]));
   } else {
-    fail("expected: sizes, threads or reload, and their arguments", count);
+    fail("expected: a mode and its arguments", count);
   }
   return 0;
 }

@@ -2,9 +2,10 @@
 
 use base64ct::{Base64, Encoding as _};
 use countersign_certificate::{fingerprint_sha256, fingerprint_text};
-use countersign_krl::ca_list;
+use countersign_krl::{CaListError, KeyError, ca_list};
+use p256::elliptic_curve::sec1::ToEncodedPoint as _;
 
-use crate::support::{Bench, blob, key, keygen};
+use crate::support::{Bench, blob, ecdsa_blob, key, keygen, off_the_curve};
 
 #[test]
 fn openssh_reads_each_line_as_the_key_it_was_made_from() {
@@ -38,6 +39,43 @@ fn one_bad_key_and_there_is_no_list_at_all() {
     let certificate = bench.certificate(&key(), &key(), 1, "x");
     let certificate = ssh_key::Certificate::from_openssh(&std::fs::read_to_string(certificate).unwrap()).unwrap();
     assert!(ca_list([("certificate", &certificate.to_bytes().unwrap()[..])]).is_err(), "a certificate is no CA key");
+}
+
+/// The P-256 key whose x coordinate is the first from `x` on (counting in its last byte) that the curve has.
+fn with_x_near(mut x: [u8; 32], step: i8) -> Vec<u8> {
+    loop {
+        let compressed = [&[2][..], &x].concat();
+        if let Ok(key) = p256::PublicKey::from_sec1_bytes(&compressed) {
+            return ecdsa_blob("nistp256", key.to_encoded_point(false).as_bytes());
+        }
+        x[31] = x[31].checked_add_signed(step).unwrap();
+    }
+}
+
+#[test]
+fn a_point_that_openssh_refuses_makes_no_list() {
+    let bench = Bench::new();
+    let reads = |blob: &[u8]| {
+        let curve = std::str::from_utf8(&blob[4..23]).unwrap();
+        let path = bench.write("key.pub", format!("{curve} {} x\n", Base64::encode_string(blob)));
+        keygen(|command| command.arg("-l").arg("-f").arg(path)).status.success()
+    };
+    let field = [[0xff; 4], [0, 0, 0, 1], [0; 4], [0; 4], [0; 4], [0xff; 4], [0xff; 4], [0xff; 4]].concat();
+    let field: [u8; 32] = field.try_into().unwrap();
+    let points = [
+        ("off the curve", off_the_curve()),
+        ("off P-384", ecdsa_blob("nistp384", &[&[4][..], &[0x77; 96]].concat())),
+        ("off P-521", ecdsa_blob("nistp521", &[&[4, 0][..], &[0x77; 65], &[0], &[0x77; 65]].concat())),
+        ("a small coordinate", with_x_near([0; 32], 1)),
+        ("a coordinate over the order", with_x_near(field, -1)),
+    ];
+    for (what, blob) in points {
+        assert!(!reads(&blob), "OpenSSH reads {what}");
+        let error = ca_list([("ca", &blob[..])]).unwrap_err();
+        assert!(matches!(error, CaListError::Key { source: KeyError::Point, .. }), "{what}: {error}");
+    }
+    let good = with_x_near([0x55; 32], 1);
+    assert!(reads(&good) && ca_list([("ca", &good[..])]).is_ok());
 }
 
 #[test]

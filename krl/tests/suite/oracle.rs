@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use countersign_certificate::fingerprint_sha256;
-use countersign_krl::{Krl, KrlError, Revoked, RevokedCertificates};
+use countersign_krl::{KeyError, Krl, KrlError, Revoked, RevokedCertificates};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::support::{Bench, blob, key};
+use crate::support::{Bench, blob, key, off_the_curve};
 
 fn krl(ca_blob: &[u8], serials: impl IntoIterator<Item = u64>, key_ids: &[&str]) -> Krl {
     let certificates = RevokedCertificates {
@@ -149,13 +149,39 @@ fn openssh_lists_the_very_serials_that_were_asked_for() {
         serials.remove(&0);
         listed += serials.len();
         let path = bench.write("krl", krl(&blob(&ca), serials.iter().copied(), &[]).encode().unwrap());
-        let mut found = BTreeSet::new();
-        for line in bench.listing(&path) {
-            let numbers = line.strip_prefix("serial: ").unwrap_or_else(|| panic!("a serial: {line}"));
-            let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
-            found.extend(first.parse::<u64>().unwrap()..=last.parse().unwrap());
-        }
+        let found = bench.serials(&path);
         assert!(found == serials, "{} serials asked for, {} listed", serials.len(), found.len());
+    }
+}
+
+/// Serials of a bitmap of `bits` bits, every second of them.
+fn every_second(first: u64, bits: u64) -> BTreeSet<u64> {
+    let last = first.checked_add(bits).unwrap().checked_sub(1).unwrap();
+    (first..=last).step_by(2).chain([last]).collect()
+}
+
+#[test]
+fn no_bitmap_is_longer_than_openssh_reads() {
+    let bench = Bench::new();
+    let (ca, other) = (key(), key());
+    let just_within = every_second(1_000, 16_384);
+    let bytes = krl(&blob(&ca), just_within.iter().copied(), &[]).encode().unwrap();
+    assert!(bytes.len() < 2_400, "one bitmap: {}", bytes.len());
+    let shapes = [
+        just_within,
+        every_second(1_000, 16_385),
+        // 63 apart: a bitmap costs just less than a list, and would have 18,838 bits.
+        (0..300).map(|index| 5_000 + index * 63).collect(),
+        // Short runs that are no ranges by themselves, the last one over the end.
+        (0..60).flat_map(|run| (0..300).map(move |index| 1 + run * 301 + index)).collect(),
+        every_second(u64::MAX - 40_000, 40_000),
+    ];
+    for serials in shapes {
+        let path = bench.write("krl", krl(&blob(&ca), serials.iter().copied(), &[]).encode().unwrap());
+        assert!(bench.serials(&path) == serials, "{} serials from {:?}", serials.len(), serials.first());
+        // Where sshd refuses the list, everybody is revoked.
+        let answers = bench.revoked(&path, &[bench.public("other.pub", &other)]);
+        assert!(answers.values().all(|revoked| !revoked));
     }
 }
 
@@ -180,6 +206,9 @@ fn what_sshd_would_take_in_another_sense_is_refused() {
     assert!(matches!(krl(&ca, [0], &[]).encode(), Err(KrlError::SerialZero)));
     assert!(matches!(krl(&ca, [5], &["a\0b"]).encode(), Err(KrlError::KeyId)));
     assert!(matches!(krl(&ca, [5], &[""]).encode(), Err(KrlError::KeyId)));
+    let nul = Krl { comment: "block\09".to_owned(), ..Krl::default() };
+    assert!(matches!(nul.encode(), Err(KrlError::Comment)));
+    assert!(matches!(krl(&off_the_curve(), [5], &[]).encode(), Err(KrlError::CaKey(KeyError::Point))));
     // A CA of which nothing is revoked takes no section at all: an empty one would mean nothing, or everything, to somebody.
     assert_eq!(krl(&ca, [], &[]).encode().unwrap().len(), 44 + "block 9".len());
 }

@@ -1,6 +1,6 @@
 //! Keys, certificates, and what ssh-keygen says of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,6 +20,22 @@ pub(crate) fn key() -> PrivateKey {
 
 pub(crate) fn blob(key: &PrivateKey) -> Vec<u8> {
     key.public_key().to_bytes().unwrap()
+}
+
+/// An ECDSA key's blob: type, curve, point.
+pub(crate) fn ecdsa_blob(curve: &str, point: &[u8]) -> Vec<u8> {
+    let kind = format!("ecdsa-sha2-{curve}");
+    let mut blob = Vec::new();
+    for part in [kind.as_bytes(), curve.as_bytes(), point] {
+        blob.extend(u32::try_from(part.len()).unwrap().to_be_bytes());
+        blob.extend(part);
+    }
+    blob
+}
+
+/// A key of good form whose point is none of its curve's.
+pub(crate) fn off_the_curve() -> Vec<u8> {
+    ecdsa_blob("nistp256", &[&[4][..], &[0x77; 64]].concat())
 }
 
 impl Bench {
@@ -70,6 +86,17 @@ impl Bench {
         }
         assert_eq!(answers.len(), files.len(), "an answer for each file");
         answers
+    }
+
+    /// The serials that `ssh-keygen -Q -l` lists, of a list that has nothing else.
+    pub(crate) fn serials(&self, krl: &Path) -> BTreeSet<u64> {
+        let mut found = BTreeSet::new();
+        for line in self.listing(krl) {
+            let numbers = line.strip_prefix("serial: ").unwrap_or_else(|| panic!("a serial: {line}"));
+            let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+            found.extend(first.parse::<u64>().unwrap()..=last.parse().unwrap());
+        }
+        found
     }
 
     /// What `ssh-keygen -Q -l` lists, without the header's lines.

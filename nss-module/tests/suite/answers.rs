@@ -50,6 +50,74 @@ fn a_local_name_or_number_is_never_shadowed() {
     for gid in [70_001, 1_900_000_020] {
         assert_eq!(host.ask(|places| team_by_gid(places, gid, ROOM)), Err(Missing::NotFound), "{gid}");
     }
+    // Not by a group of the user's own either: 1900000020 is the host's ops.
+    let host = Host::new(&tables(vec![account("dora", 1_900_000_020, UserState::Active)], vec![], vec![]));
+    assert_eq!(host.ask(|places| person_by_name(places, b"dora")), Err(Missing::NotFound));
+    assert_eq!(host.ask(|places| person_by_uid(places, 1_900_000_020)), Err(Missing::NotFound));
+    // glibc reads an indented line as any other.
+    let host = Host::new(&tables(vec![account("erin", 1_900_000_030, UserState::Active)], vec![], vec![]));
+    assert!(host.ask(|places| person_by_name(places, b"erin")).is_ok());
+    fs::write(host.passwd(), "root:x:0:0::/root:/bin/sh\n \terin:x:1000:1000::/:/bin/sh\n").unwrap();
+    assert_eq!(host.ask(|places| person_by_name(places, b"erin")), Err(Missing::NotFound));
+}
+
+#[test]
+fn numbers_that_the_host_gave_to_containers_are_never_answered() {
+    let users = [100_000, 165_535, 165_536, 300_000].map(|uid| account(&format!("user{uid}"), uid, UserState::Active));
+    let groups = vec![group("inside", 100_001), group("outside", 165_537), group("ours", 300_001)];
+    let members = [100_001, 165_537].map(|gid| (gid, "user165536".to_owned())).to_vec();
+    let host = Host::new(&tables(users.to_vec(), groups, members));
+    let answered = |uid: u32| {
+        let (by_number, name) = (host.ask(|places| person_by_uid(places, uid)), format!("user{uid}"));
+        assert_eq!(host.ask(|places| person_by_name(places, name.as_bytes())), by_number, "{uid}");
+        match by_number {
+            Ok(_) => true,
+            Err(Missing::NotFound) => false,
+            Err(Missing::Unavailable) => panic!("unavailable: {uid}"),
+        }
+    };
+    assert!([100_000, 165_535, 165_536, 300_000].into_iter().all(answered), "no files, no ranges");
+    // A user's number is its group's too: each file counts for both.
+    fs::write(host.subuid(), "bob:100000:65536\n").unwrap();
+    fs::write(host.subgid(), "1000:300000:65536\n").unwrap();
+    assert_eq!([100_000, 165_535, 165_536, 300_000].map(answered), [false, false, true, false]);
+    for (name, gid, found) in [("inside", 100_001, false), ("outside", 165_537, true), ("ours", 300_001, false)] {
+        assert_eq!(host.ask(|places| team_by_name(places, name.as_bytes(), ROOM)).is_ok(), found, "{name}");
+        assert_eq!(host.ask(|places| team_by_gid(places, gid, ROOM)).is_ok(), found, "{gid}");
+    }
+    assert_eq!(host.ask(|places| groups_of(places, b"user165536", 165_536, 64)), Ok(vec![165_537]));
+    for file in [host.subuid(), host.subgid()] {
+        fs::write(&file, "bob:many:65536\n").unwrap();
+        assert_eq!(host.ask(|places| person_by_uid(places, 165_536)), Err(Missing::Unavailable));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert_eq!(host.ask(|places| team_by_gid(places, 165_537, ROOM)), Err(Missing::Unavailable));
+        fs::remove_dir(&file).unwrap();
+        assert!(host.ask(|places| person_by_uid(places, 165_536)).is_ok());
+    }
+}
+
+#[test]
+fn names_that_the_host_refuses_are_nobodys_on_it() {
+    let users = vec![
+        account("alice", 1_900_000_000, UserState::Active),
+        account("deploy", 1_900_000_001, UserState::Active),
+        account("ubuntu", 1_900_000_002, UserState::Active),
+    ];
+    let members = [("alice", 70_000), ("deploy", 70_000), ("alice", 70_001), ("ubuntu", 70_000)];
+    let members = members.map(|(login, gid)| (gid, login.to_owned())).to_vec();
+    let host = Host::new(&tables(users, vec![group("devs", 70_000), group("builders", 70_001)], members));
+    let found = |name: &str| host.ask(|places| person_by_name(places, name.as_bytes())).is_ok();
+    let members = || host.ask(|places| team_by_name(places, b"devs", ROOM)).unwrap().members;
+    let groups = || host.ask(|places| groups_of(places, b"alice", 1_900_000_000, 64));
+    assert_eq!(["alice", "deploy", "ubuntu"].map(found), [true, true, false]);
+    assert_eq!((members().len(), groups()), (2, Ok(vec![70_000, 70_001])));
+    fs::write(host.settings(), "shell = /bin/sh\nrefuse = deploy builders\n").unwrap();
+    assert_eq!(["alice", "deploy", "ubuntu"].map(found), [true, false, false]);
+    assert_eq!(host.ask(|places| person_by_uid(places, 1_900_000_001)), Err(Missing::NotFound));
+    assert_eq!(host.ask(|places| team_by_name(places, b"builders", ROOM)), Err(Missing::NotFound));
+    assert_eq!(host.ask(|places| team_by_gid(places, 70_001, ROOM)), Err(Missing::NotFound));
+    assert_eq!((members(), groups()), (vec!["alice".to_owned()], Ok(vec![70_000])));
 }
 
 #[test]
@@ -84,10 +152,14 @@ fn a_users_groups_are_listed_without_its_own_and_without_those_that_the_host_has
         (70_000, "dora".to_owned()),
     ];
     let host = Host::new(&tables(vec![account("alice", 1_900_000_000, UserState::Active)], groups, members));
-    assert_eq!(host.ask(|places| groups_of(places, b"alice", 64)), Ok(vec![70_000]));
-    assert_eq!(host.ask(|places| groups_of(places, b"alice", 0)), Ok(vec![]));
+    assert_eq!(host.ask(|places| groups_of(places, b"alice", 1_900_000_000, 64)), Ok(vec![70_000]));
+    assert_eq!(host.ask(|places| groups_of(places, b"alice", 1_900_000_000, 0)), Ok(vec![]));
+    // Somebody else of that name, whom another service knows, has another group.
+    for own in [100, 1_900_000_001] {
+        assert_eq!(host.ask(|places| groups_of(places, b"alice", own, 64)), Err(Missing::NotFound), "{own}");
+    }
     // bob is a local user: no group of the realm takes him in, neither here nor in the list of members.
-    assert_eq!(host.ask(|places| groups_of(places, b"bob", 64)), Err(Missing::NotFound));
+    assert_eq!(host.ask(|places| groups_of(places, b"bob", 1_900_000_001, 64)), Err(Missing::NotFound));
     let devs = host.ask(|places| team_by_name(places, b"devs", ROOM)).unwrap();
     assert_eq!((devs.gid, devs.members), (70_000, vec!["alice".to_owned(), "dora".to_owned()]));
     assert_eq!(host.ask(|places| team_by_gid(places, 1_900_000_000, ROOM)).unwrap().members, Vec::<String>::new());
@@ -107,7 +179,11 @@ fn without_a_snapshot_with_a_damaged_or_a_strangers_one_nothing_is_known() {
         assert_eq!(host.ask(|places| person_by_name(places, b"alice")), Err(Missing::Unavailable), "{what}");
         assert_eq!(host.ask(|places| person_by_uid(places, 1_900_000_000)), Err(Missing::Unavailable), "{what}");
         assert_eq!(host.ask(|places| team_by_name(places, b"devs", ROOM)), Err(Missing::Unavailable), "{what}");
-        assert_eq!(host.ask(|places| groups_of(places, b"alice", 9)), Err(Missing::Unavailable), "{what}");
+        assert_eq!(
+            host.ask(|places| groups_of(places, b"alice", 1_900_000_000, 9)),
+            Err(Missing::Unavailable),
+            "{what}"
+        );
     };
     let whole = || {
         Host::new(&tables(
@@ -160,10 +236,13 @@ fn a_host_file_that_cannot_be_read_is_no_proof_that_a_name_is_free() {
     let host = new();
     fs::remove_file(host.group()).unwrap();
     assert_eq!(host.ask(|places| team_by_name(places, b"devs", ROOM)), Err(Missing::Unavailable));
-    assert_eq!(host.ask(|places| groups_of(places, b"alice", 9)), Err(Missing::Unavailable));
+    assert_eq!(host.ask(|places| groups_of(places, b"alice", 1_900_000_000, 9)), Err(Missing::Unavailable));
+    assert_eq!(host.ask(|places| person_by_name(places, b"alice")), Err(Missing::Unavailable));
     let host = new();
     fs::write(host.settings(), "home = /home\n").unwrap();
     assert_eq!(host.ask(|places| person_by_name(places, b"alice")), Err(Missing::Unavailable));
+    // It may refuse the name.
+    assert_eq!(host.ask(|places| team_by_name(places, b"devs", ROOM)), Err(Missing::Unavailable));
 }
 
 #[test]

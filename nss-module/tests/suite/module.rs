@@ -37,6 +37,9 @@ fn the_module_in_its_place_answers_real_programs_and_shadows_nothing() {
         account("gone", 1_900_000_003, UserState::Removed),
         account("carol", 1_900_000_007, UserState::Active),
         account("bob", 1_900_000_009, UserState::Active),
+        account("dora", 1_900_000_021, UserState::Active),
+        account("erin", 1_900_000_105, UserState::Active),
+        account("fred", 1_900_000_030, UserState::Active),
     ];
     let groups = vec![
         group("alice", 1_900_000_000),
@@ -44,9 +47,15 @@ fn the_module_in_its_place_answers_real_programs_and_shadows_nothing() {
         group("sudo", 1_900_000_011),
         group("wheel", 1_900_000_012),
         group("stolen", 1_900_000_020),
+        group("crane", 1_900_000_205),
     ];
-    let members =
-        [(1_900_000_010, "alice"), (1_900_000_011, "alice"), (1_900_000_010, "bob"), (1_900_000_020, "alice")];
+    let members = [
+        (1_900_000_010, "alice"),
+        (1_900_000_011, "alice"),
+        (1_900_000_010, "bob"),
+        (1_900_000_020, "alice"),
+        (1_900_000_205, "alice"),
+    ];
     let members = members.into_iter().map(|(gid, login)| (gid, login.to_owned())).collect();
     let accounts = tables(users, groups, members);
     // The bed has a /tmp of its own.

@@ -104,6 +104,16 @@ impl Host {
         self.directory.path().join("group")
     }
 
+    /// Is not there at first.
+    pub(crate) fn subuid(&self) -> PathBuf {
+        self.directory.path().join("subuid")
+    }
+
+    /// Is not there at first.
+    pub(crate) fn subgid(&self) -> PathBuf {
+        self.directory.path().join("subgid")
+    }
+
     pub(crate) fn settings(&self) -> PathBuf {
         self.directory.path().join("nss.conf")
     }
@@ -114,10 +124,13 @@ impl Host {
 
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&Places<'_>) -> T) -> T {
         let (snapshot, passwd, group, settings) = (self.snapshot(), self.passwd(), self.group(), self.settings());
+        let (subuid, subgid) = (self.subuid(), self.subgid());
         question(&Places {
             snapshot: &snapshot,
             passwd: &passwd,
             group: &group,
+            subuid: &subuid,
+            subgid: &subgid,
             settings: &settings,
             owner: self.owner,
         })
