@@ -17,7 +17,11 @@ pragma solidity 0.8.37;
 /// - Who signs for an address: its key (ECDSA over secp256k1, or P-256), or, where it has code, its own `isValidSignature` (ERC-1271),
 ///   called statically. An account with an EIP-7702 delegation has a key and code; either signs. P-256 is checked by the
 ///   chain's precompile at 0x100 (RIP-7212, EIP-7951); on a chain without it, signatures by such keys revert with `NoP256`.
-/// - Signed writes are made first and their signatures checked last, in one transaction: nothing stays of a call that reverts.
+/// - Signed writes are made first and their signatures checked last, in one transaction: nothing stays of a call that reverts. While a
+///   wallet is asked, the reading functions revert with `WalletIsAsked`: no write can be the reason for which it is agreed to.
+/// - A threshold of roots signs one hash that does not name them. A wallet that is a root must therefore bind its own address, as Safe
+///   does: one that takes its owner's plain signature takes the one that this owner gave as another root.
+/// - A P-256 key that is an actor or root serves nothing else.
 /// - Entries of class 09 (inbox) are written by anybody: readers bound what they take from them.
 ///
 /// Signatures, in the order tried:
@@ -25,7 +29,8 @@ pragma solidity 0.8.37;
 /// - 128 bytes: r ‖ s ‖ x ‖ y, by the P-256 key (x, y) over the hash itself; s in the lower half. The key's address is the last 20 bytes
 ///   of keccak256("p256" ‖ x ‖ y).
 /// - more: r ‖ s ‖ x ‖ y ‖ length of authenticatorData (2 bytes) ‖ authenticatorData ‖ rest of clientDataJSON, by the P-256 key as a
-///   WebAuthn authenticator (passkey, security key) that was asked about the hash: clientDataJSON is
+///   WebAuthn authenticator (passkey, security key) that was asked about the hash. The key's address is the last 20 bytes of
+///   keccak256("webauthn" ‖ x ‖ y): never that of a key that signs hashes itself. clientDataJSON is
 ///   `{"type":"webauthn.get","challenge":"` ‖ base64url of the hash ‖ `"` ‖ the rest, and authenticatorData say that the user was
 ///   present and verified.
 /// - otherwise, and where the key is not the signer's: what its wallet contract takes.
@@ -95,6 +100,8 @@ interface IRegistry {
     error WrongSignature(address signer);
     /// @notice A signature by a P-256 key, on a chain without the precompile that checks them (0x100).
     error NoP256();
+    /// @notice A wallet asked the registry while the registry was asking it about a signature.
+    error WalletIsAsked();
     /// @notice The proof does not hash to the realm's root set (or, before its first change, to the realm id).
     error WrongRootSet(bytes32 given, bytes32 expected);
     /// @notice A signature's index is not that of a root.

@@ -29,10 +29,13 @@ library P256 {
     bytes32 private constant DIGITS_LOW = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef";
     bytes32 private constant DIGITS_HIGH = "ghijklmnopqrstuvwxyz0123456789-_";
 
-    /// @dev Whether the signature names the key that `signer` stands for.
+    /// @dev Whether the signature names the key that `signer` stands for. A key that signs assertions has another address than
+    /// one that signs digests: other programs sign SHA-256 of what somebody else chooses with their keys (SSH agents do), and
+    /// that can be made to look like an assertion. What is kept for authenticators never meets such a program.
     function names(bytes calldata signature, address signer) internal pure returns (bool) {
         if (signature.length < SIZE) return false;
-        return address(uint160(uint256(keccak256(abi.encodePacked("p256", signature[64:SIZE]))))) == signer;
+        string memory tag = signature.length == SIZE ? "p256" : "webauthn";
+        return address(uint160(uint256(keccak256(abi.encodePacked(tag, signature[64:SIZE]))))) == signer;
     }
 
     /// @dev Whether the key that the signature names signed the digest, itself or as a WebAuthn challenge. Reverts where the chain

@@ -74,6 +74,15 @@ contract Registry is IRegistry {
     mapping(bytes32 realm => bytes32) private rootSet;
     mapping(bytes32 realm => mapping(address who => uint256)) private actors;
 
+    /// @dev Set while a wallet is asked: writes come before their signatures are looked at (`_appendSigned`), and a wallet that
+    /// went by what is written here could agree to a write because of that very write.
+    bool private transient asking;
+
+    modifier whileNobodyIsAsked() {
+        if (asking) revert WalletIsAsked();
+        _;
+    }
+
     // --- Writing
 
     /// @inheritdoc IRegistry
@@ -138,17 +147,17 @@ contract Registry is IRegistry {
     // --- Reading
 
     /// @inheritdoc IRegistry
-    function slotOf(bytes32 realm, uint64 shard) external view returns (uint256) {
+    function slotOf(bytes32 realm, uint64 shard) external view whileNobodyIsAsked returns (uint256) {
         return heads[realm][shard];
     }
 
     /// @inheritdoc IRegistry
-    function rootSetOf(bytes32 realm) external view returns (bytes32) {
+    function rootSetOf(bytes32 realm) external view whileNobodyIsAsked returns (bytes32) {
         return rootSet[realm];
     }
 
     /// @inheritdoc IRegistry
-    function actorOf(bytes32 realm, address who) external view returns (uint256) {
+    function actorOf(bytes32 realm, address who) external view whileNobodyIsAsked returns (uint256) {
         return actors[realm][who];
     }
 
@@ -159,8 +168,8 @@ contract Registry is IRegistry {
 
     // --- Entries
 
-    /// @dev The writes are made before their signatures are looked at: a signature that fails takes them back with all else, and
-    /// wallets are asked last.
+    /// @dev The writes are made before their signatures are looked at: a signature that fails takes them back with all else.
+    /// Wallets are asked last, and learn nothing of it (`asking`).
     /// @param rootNonce The nonce of the root set after this call where a threshold of roots writes; else zero.
     /// @return The EIP-712 hash of the writes: that of their hashes.
     function _appendSigned(bytes32 realm, address actor, uint256 rootNonce, Write[] calldata writes)
@@ -265,8 +274,8 @@ contract Registry is IRegistry {
 
     // forge-lint: disable-start(unsafe-typecast) -- fields are cut out of the first word
     function _setRoles(bytes32 realm, bytes calldata data) private {
+        if (data.length != ROLE_SET_SIZE || data[0] != 0) revert NotCanonical(Kinds.ROLE_SET);
         uint256 head = uint256(bytes32(data));
-        if (data.length != ROLE_SET_SIZE || head >> 248 != 0) revert NotCanonical(Kinds.ROLE_SET);
         address actor = address(uint160(head >> 88));
         uint64 roles = uint64(head >> 24);
         if (actor == address(0)) revert ZeroActor(Kinds.ROLE_SET);
@@ -276,9 +285,10 @@ contract Registry is IRegistry {
     }
 
     function _setMember(bytes32 realm, bytes calldata data) private {
+        if (data.length != MEMBER_SET_SIZE || data[0] != 0) revert NotCanonical(Kinds.MEMBER_SET);
         uint256 head = uint256(bytes32(data));
         uint256 member = uint8(head >> 80);
-        if (data.length != MEMBER_SET_SIZE || head >> 248 != 0 || member > 1) revert NotCanonical(Kinds.MEMBER_SET);
+        if (member > 1) revert NotCanonical(Kinds.MEMBER_SET);
         address actor = address(uint160(head >> 88));
         if (actor == address(0)) revert ZeroActor(Kinds.MEMBER_SET);
         mapping(address => uint256) storage records = actors[realm];
@@ -344,7 +354,6 @@ contract Registry is IRegistry {
     /// @dev The signatures come one after the other, each as a byte with its root's index, two bytes with its length, and itself.
     function _requireThreshold(uint256 threshold, address[] calldata roots, bytes32 digest, bytes calldata signatures)
         private
-        view
     {
         uint256 seen = 0;
         uint256 count = 0;
@@ -366,7 +375,7 @@ contract Registry is IRegistry {
 
     /// @dev The key is tried first: to ask whether an account has code costs as much as its signature. Where both a key and
     /// code can answer for an address (EIP-7702), either does; the holder of the key could replace the code anyway.
-    function _requireSignature(address signer, bytes32 digest, bytes calldata signature) private view {
+    function _requireSignature(address signer, bytes32 digest, bytes calldata signature) private {
         if (_isByKey(signer, digest, signature)) return;
         if (P256.names(signature, signer)) {
             if (P256.verifies(signature, digest)) return;
@@ -384,10 +393,12 @@ contract Registry is IRegistry {
         return recovered != address(0) && recovered == signer;
     }
 
-    function _isByWallet(address wallet, bytes32 digest, bytes calldata signature) private view returns (bool) {
+    function _isByWallet(address wallet, bytes32 digest, bytes calldata signature) private returns (bool) {
+        asking = true;
         // slither-disable-next-line calls-loop -- a threshold may be wallets; who sends the call pays for them
         (bool success, bytes memory result) =
             wallet.staticcall(abi.encodeWithSelector(ERC1271_MAGIC, digest, signature));
+        asking = false;
         return success && result.length >= 32 && abi.decode(result, (bytes32)) == bytes32(ERC1271_MAGIC);
     }
 

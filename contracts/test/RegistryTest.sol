@@ -131,6 +131,12 @@ abstract contract RegistryTest is Test {
         return address(uint160(uint256(keccak256(bytes.concat("p256", bytes32(x), bytes32(y))))));
     }
 
+    /// @dev The address of the same key in an authenticator.
+    function addressPasskey(uint256 key) internal pure returns (address) {
+        (uint256 x, uint256 y) = vm.publicKeyP256(key);
+        return address(uint160(uint256(keccak256(bytes.concat("webauthn", bytes32(x), bytes32(y))))));
+    }
+
     /// @dev r ‖ s ‖ x ‖ y, with the lower s.
     function signedP256(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
         (bytes32 r, bytes32 s) = vm.signP256(key, digest);

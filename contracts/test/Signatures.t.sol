@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {Kinds, Roles} from "../src/Entries.sol";
+import {Kinds, MemberSet, Roles} from "../src/Entries.sol";
 import {IRegistry} from "../src/IRegistry.sol";
 import {Registry} from "../src/Registry.sol";
+import {Packed} from "./Packed.sol";
 import {RegistryTest} from "./RegistryTest.sol";
 import {Log} from "./Test.sol";
 import {
     AgreeingWallet,
+    AskingWallet,
     MAGIC,
+    MembersWallet,
     ParrotWallet,
     RevertingWallet,
     SafeLikeWallet,
@@ -244,6 +247,13 @@ contract SignaturesTest is RegistryTest {
         return typed(appendMessage(actor, realm, lock(), 0, deadline));
     }
 
+    /// @dev The actor is an authenticator's from here on.
+    function digestForPasskey() internal returns (bytes32) {
+        actor = addressPasskey(PASSKEY);
+        grantRoles(actor, Roles.REVOKER);
+        return typed(appendMessage(actor, realm, lock(), 0, deadline));
+    }
+
     function accept(bytes memory signature) internal {
         uint256 nonce = nonceOf(actor);
         registry.appendBySig(actor, realm, shardOf(2, 0), Kinds.KEY_LOCK, anything(), nonce, deadline, signature);
@@ -287,9 +297,12 @@ contract SignaturesTest is RegistryTest {
         IRegistry.Write[] memory writes = one(shardOf(2, 0), Kinds.KEY_LOCK, data);
         bytes32 digest = typed(appendMessage(actor, realm, writes, 0, deadline));
         appendSigned(actor, writes, 0, deadline, signedP256(key, digest));
-        digest = typed(appendMessage(actor, realm, writes, 1, deadline));
-        appendSigned(actor, writes, 1, deadline, signedByPasskey(key, digest));
-        vm.assertEq(nonceOf(actor), 2, "both");
+        vm.assertEq(nonceOf(actor), 1, "by the key itself");
+        actor = addressPasskey(key);
+        grantRoles(actor, Roles.REVOKER);
+        digest = typed(appendMessage(actor, realm, writes, 0, deadline));
+        appendSigned(actor, writes, 0, deadline, signedByPasskey(key, digest));
+        vm.assertEq(nonceOf(actor), 1, "by the authenticator");
     }
 
     function test_p256_signatures_that_are_not_the_actors_over_these_writes_are_refused() public {
@@ -353,8 +366,9 @@ contract SignaturesTest is RegistryTest {
     }
 
     function test_a_chain_without_the_precompile_says_so_instead_of_blaming_the_signature() public {
-        bytes32 digest = digestForKey();
-        (bytes memory raw, bytes memory asserted) = (signedP256(PASSKEY, digest), signedByPasskey(PASSKEY, digest));
+        bytes memory asserted = signedByPasskey(PASSKEY, digestForPasskey());
+        address passkey = actor;
+        bytes memory raw = signedP256(PASSKEY, digestForKey());
         bytes memory noP256 = abi.encodeWithSelector(IRegistry.NoP256.selector);
         // What a call to an address without code gives, and what else could stand in the precompile's place.
         bytes[5] memory answers =
@@ -362,29 +376,49 @@ contract SignaturesTest is RegistryTest {
         for (uint256 i = 0; i < answers.length; ++i) {
             vm.mockCall(address(0x100), "", answers[i]);
             refuse(noP256, 0, raw);
+            actor = passkey;
             refuse(noP256, 0, asserted);
+            actor = addressP256(PASSKEY);
         }
         vm.mockCallRevert(address(0x100), "", abi.encode(uint256(1)));
         refuse(noP256, 0, raw);
         // Other keys and malformed assertions have nothing to do with it.
-        refuse(wrongSignature(), 0, signedP256(PASSKEY + 1, digest));
+        refuse(wrongSignature(), 0, signedP256(PASSKEY + 1, keccak256("other")));
         refuse(wrongSignature(), 0, bytes.concat(raw, hex"00"));
         vm.clearMockedCalls();
         accept(raw);
     }
 
     function test_a_passkey_signs_by_a_webauthn_assertion() public {
-        accept(signedByPasskey(PASSKEY, digestForKey()));
-        // The same actor by the same key, itself.
-        accept(signedP256(PASSKEY, typed(appendMessage(actor, realm, lock(), 1, deadline))));
+        accept(signedByPasskey(PASSKEY, digestForPasskey()));
         // Extension data, and no more client data than the challenge.
-        bytes32 digest = typed(appendMessage(actor, realm, lock(), 2, deadline));
+        bytes32 digest = typed(appendMessage(actor, realm, lock(), 1, deadline));
         bytes memory extended = bytes.concat(authenticatorData(0x85), hex"a0");
         accept(assertion(PASSKEY, extended, clientData("webauthn.get", digest, "}"), "}"));
     }
 
-    function test_an_assertion_needs_a_user_who_is_present_and_verified() public {
+    function test_a_key_is_another_actor_as_an_authenticator_than_by_itself() public {
+        bytes32 digest = digestForPasskey();
+        refuse(wrongSignature(), 0, signedP256(PASSKEY, digest));
+        digest = digestForKey();
+        refuse(wrongSignature(), 0, signedByPasskey(PASSKEY, digest));
+    }
+
+    function test_what_an_ssh_agent_signs_for_others_writes_nothing() public {
         bytes32 digest = digestForKey();
+        // `ssh-keygen -Y sign -n release-notes@example.org` over client data: what comes before their hash passes for
+        // authenticator data, with both bits of the flags.
+        bytes memory preamble = bytes.concat(
+            "SSHSIG", hex"00000019", "release-notes@example.org", hex"0000000000000006", "sha256", hex"00000020"
+        );
+        vm.assertEq(uint8(preamble[32]) & 0x05, 0x05, "flags");
+        bytes memory client = clientData("webauthn.get", digest, "}");
+        refuse(wrongSignature(), 0, assertion(PASSKEY, preamble, client, "}"));
+        accept(signedP256(PASSKEY, digest));
+    }
+
+    function test_an_assertion_needs_a_user_who_is_present_and_verified() public {
+        bytes32 digest = digestForPasskey();
         bytes memory client = clientData("webauthn.get", digest, "}");
         for (uint256 flags = 0; flags < 256; ++flags) {
             if (flags & 0x05 == 0x05) continue;
@@ -398,7 +432,7 @@ contract SignaturesTest is RegistryTest {
     }
 
     function test_assertions_of_anything_else_are_refused() public {
-        bytes32 digest = digestForKey();
+        bytes32 digest = digestForPasskey();
         bytes memory data = authenticatorData(0x05);
         bytes memory rest = ',"origin":"https://countersign.example"}';
         // Another challenge, a registration, another type.
@@ -423,7 +457,7 @@ contract SignaturesTest is RegistryTest {
     }
 
     function test_assertions_of_wrong_lengths_are_refused() public {
-        bytes32 digest = digestForKey();
+        bytes32 digest = digestForPasskey();
         bytes memory good = signedByPasskey(PASSKEY, digest);
         for (uint256 size = 129; size < good.length; ++size) {
             refuse(wrongSignature(), 0, head(good, size));
@@ -450,6 +484,31 @@ contract SignaturesTest is RegistryTest {
     function refuseWallet(address wallet) internal {
         walletAppend(wallet, abi.encodeWithSelector(IRegistry.WrongSignature.selector, wallet), "anything");
         vm.assertEq(nonceOf(wallet), 0, "nonce");
+    }
+
+    /// @dev Its wallet agrees only if the question that it puts to the registry meanwhile is turned down.
+    function acceptWhereTurnedDown(bytes memory question) internal {
+        address wallet = address(new AskingWallet(address(registry), question));
+        walletAppend(wallet, "", "anything");
+        vm.assertEq(nonceOf(wallet), 1, "taken, and the registry answers again");
+    }
+
+    function test_the_registry_tells_nothing_to_the_wallet_that_it_asks() public {
+        acceptWhereTurnedDown(abi.encodeCall(IRegistry.actorOf, (realm, actor)));
+        acceptWhereTurnedDown(abi.encodeCall(IRegistry.slotOf, (realm, shardOf(2, 0))));
+        acceptWhereTurnedDown(abi.encodeCall(IRegistry.rootSetOf, (realm)));
+    }
+
+    function test_a_wallet_cannot_agree_to_a_write_because_of_that_write() public {
+        // Whoever is a MEMBER may sign for it: the write makes the stranger one.
+        MembersWallet wallet = new MembersWallet(registry, realm);
+        grantRoles(address(wallet), Roles.ADMIN);
+        address stranger = member("stranger");
+        bytes memory set = Packed.memberSet(MemberSet(stranger, true, bytes16(uint128(5)), bytes32(uint256(7))));
+        IRegistry.Write[] memory writes = one(shardOf(1, 0), Kinds.MEMBER_SET, bytes.concat(hex"00", set));
+        vm.expectRevert(abi.encodeWithSelector(IRegistry.WrongSignature.selector, address(wallet)));
+        appendSigned(address(wallet), writes, 0, deadline, abi.encodePacked(stranger));
+        vm.assertEq(registry.actorOf(realm, stranger), 0, "no member");
     }
 
     function test_a_wallet_signs_by_its_own_rule() public {

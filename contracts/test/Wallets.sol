@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
+import {IRegistry} from "../src/IRegistry.sol";
+import {Roles} from "../src/Entries.sol";
+
 bytes4 constant MAGIC = 0x1626ba7e;
 
 /// @dev A wallet of two owners, both of whom must sign.
@@ -117,5 +120,35 @@ contract WritingWallet {
     function isValidSignature(bytes32, bytes calldata) external returns (bytes4) {
         ++asked;
         return MAGIC;
+    }
+}
+
+/// @dev A wallet that agrees where the registry turns its question down.
+contract AskingWallet {
+    address private immutable REGISTRY;
+    bytes private question;
+
+    constructor(address registry, bytes memory given) {
+        (REGISTRY, question) = (registry, given);
+    }
+
+    function isValidSignature(bytes32, bytes calldata) external view returns (bytes4) {
+        (bool success, bytes memory answer) = REGISTRY.staticcall(question);
+        bool turnedDown = !success && bytes4(answer) == IRegistry.WalletIsAsked.selector;
+        return turnedDown ? MAGIC : bytes4(0xffffffff);
+    }
+}
+
+/// @dev A wallet for which every member of a realm may sign.
+contract MembersWallet {
+    IRegistry private immutable REGISTRY;
+    bytes32 private immutable REALM;
+
+    constructor(IRegistry registry, bytes32 realm) {
+        (REGISTRY, REALM) = (registry, realm);
+    }
+
+    function isValidSignature(bytes32, bytes calldata signature) external view returns (bytes4) {
+        return REGISTRY.actorOf(REALM, address(bytes20(signature))) & Roles.MEMBER != 0 ? MAGIC : bytes4(0xffffffff);
     }
 }
