@@ -7,7 +7,10 @@
 use std::{ffi::OsString, fmt, path::Path};
 
 use alloy_primitives::{Address, B256, Bytes, hex};
-use countersign_registry::p256_key::{P256Error, P256PublicKey};
+use countersign_registry::{
+    p256_key::{P256Error, P256PublicKey},
+    signature::P256Form,
+};
 use p256::{
     ecdsa::{Signature, SigningKey as P256Key, signature::hazmat::PrehashSigner},
     elliptic_curve::sec1::ToEncodedPoint,
@@ -47,7 +50,7 @@ impl SigningKey {
     pub fn address(&self) -> Address {
         match self {
             Self::Account(key) => key.address(),
-            Self::P256(_, public) => public.address(),
+            Self::P256(_, public) => public.address(P256Form::Digest),
         }
     }
 
@@ -68,7 +71,7 @@ impl SigningKey {
         match self {
             Self::Account(key) => Ok(key.sign(digest)?.as_bytes().to_vec().into()),
             Self::P256(key, public) => {
-                let failed = |detail: String| ChainError::Signing { account: public.address(), detail };
+                let failed = |detail: String| ChainError::Signing { account: public.address(P256Form::Digest), detail };
                 let signature: Signature =
                     key.sign_prehash(digest.as_slice()).map_err(|error| failed(error.to_string()))?;
                 public.signature(&signature.to_bytes()).map_err(|error| failed(error.to_string()))

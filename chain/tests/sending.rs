@@ -252,7 +252,7 @@ async fn a_p256_key_signs_and_another_account_sends() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let key = load().unwrap();
     let public = p256_public_key(include_str!("../../tests/vectors/p256/public.pem")).unwrap();
-    assert_eq!(key.address(), public.address());
+    assert_eq!(key.address(), public.address(P256Form::Digest));
     let actor = key.address();
     let role = Entry::RoleSet(payload::RoleSet { actor, roles: 1, x25519: B256::ZERO });
     world.by_roots_at(1, &[sign::write(shard::GOVERNANCE, &role)]).await.unwrap();

@@ -8,6 +8,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use clap::Args;
 use countersign_chain::signing::p256_public_key;
 use countersign_registry::p256_key::P256PublicKey;
+use countersign_registry::signature::P256Form;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -155,7 +156,7 @@ fn attached(args: &SignArgs, digest: &B256, root: Option<Address>) -> Result<Opt
     let bytes = hex::decode(text.trim()).map_err(|_| wrong("expected hexadecimal digits".into()))?;
     if let Some(key) = key {
         let signature = key.signature(&bytes).map_err(|error| wrong(error.to_string()))?;
-        return Ok(Some((key.address(), signature)));
+        return Ok(Some((key.address(P256Form::Digest), signature)));
     }
     if bytes.len() == 65 {
         let parsed = Signature::from_raw(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -181,5 +182,5 @@ fn assertion(path: &Path, key: &P256PublicKey, digest: &B256) -> Result<(Address
     let (data, client) = (bytes(&response.authenticator_data)?, bytes(&response.client_data)?);
     let signature =
         key.assertion(digest, &data, &client, &bytes(&response.signature)?).map_err(|error| problem(&error))?;
-    Ok((key.address(), signature))
+    Ok((key.address(P256Form::Assertion), signature))
 }

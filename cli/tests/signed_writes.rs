@@ -21,7 +21,8 @@ use countersign::signed::SignedWrites;
 use countersign_chain::keys::ActorKey;
 use countersign_chain::profile::ProfileName;
 use countersign_chain::realm_file::{HeaderTrust, RealmFile};
-use countersign_chain::signing::SigningKey;
+use countersign_chain::signing::{SigningKey, p256_public_key};
+use countersign_registry::signature::P256Form;
 use countersign_registry::{RealmPin, sign};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -377,10 +378,11 @@ fn inspect_shows_what_the_data_says_and_only_signatures_that_it_has_verified() {
     assert_eq!(shown["threshold"], 1);
 }
 
-/// A realm whose roots are a P-256 key and two accounts, all three to sign, with a proposal to them.
+/// A realm whose roots are a P-256 key, two accounts, and the same key as a passkey; three are to sign. With a proposal to them.
 struct Room {
     folder: tempfile::TempDir,
     token: SigningKey,
+    passkey: Address,
     digest: B256,
 }
 
@@ -392,7 +394,9 @@ impl Room {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::copy(vectors_folder().join("p256/public.pem"), folder.path().join("public.pem")).unwrap();
         let token = SigningKey::load(&path, |_| None, |_| panic!("no password")).unwrap();
-        let roots = vec![token.address(), key("root0").address(), key("root1").address()];
+        let public = std::fs::read_to_string(folder.path().join("public.pem")).unwrap();
+        let passkey = p256_public_key(&public).unwrap().address(P256Form::Assertion);
+        let roots = vec![token.address(), key("root0").address(), key("root1").address(), passkey];
         let mut pin = RealmPin { threshold: 3, roots, ..pin() };
         pin.realm = sign::realm_id(pin.chain_id, pin.contract, pin.threshold, &pin.roots, pin.salt);
         let state = RootState { nonce: 4, threshold: pin.threshold, roots: pin.roots.clone(), salt: pin.salt };
@@ -403,7 +407,7 @@ impl Room {
         let endpoint = "http://127.0.0.1:1".parse().unwrap();
         let realm = RealmFile::new(pin, ProfileName::Dev, HeaderTrust::Dev, vec![endpoint]).unwrap();
         realm.create(&folder.path().join("realm.toml")).unwrap();
-        Self { folder, token, digest }
+        Self { folder, token, passkey, digest }
     }
 
     fn put(&self, name: &str, text: &str) {
@@ -493,7 +497,7 @@ fn a_wallet_a_key_file_and_a_passkey_sign_one_proposal() {
     assert_eq!(shown["signed"][1], serde_json::json!(room.token.address()));
     assert!(room.sign(&["--root-key", "key.pem"]).unwrap_err().contains("has signed already"));
 
-    // The same root by its key file, and as a passkey.
+    // The same root by its key file; and the passkey, which is another.
     std::fs::write(room.folder.path().join("p.toml"), &before).unwrap();
     let shown = room.sign(&["--root-key", "key.pem"]).unwrap();
     assert_eq!(shown["signed"][1], serde_json::json!(room.token.address()));
@@ -503,7 +507,7 @@ fn a_wallet_a_key_file_and_a_passkey_sign_one_proposal() {
     assert!(error.contains("whose challenge is the digest"), "{error}");
     room.put("passkey.json", &room.assertion(&room.digest));
     let shown = room.sign(&["--assertion", "passkey.json", "--public-key", "public.pem"]).unwrap();
-    assert_eq!(shown["signed"][1], serde_json::json!(room.token.address()));
+    assert_eq!(shown["signed"][1], serde_json::json!(room.passkey));
     // Altered in the file, it is no signature.
     let text = std::fs::read_to_string(room.folder.path().join("p.toml")).unwrap();
     room.put(

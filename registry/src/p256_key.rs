@@ -4,9 +4,11 @@
 //! It makes no signature and verifies none ([`signature::verify`](crate::signature::verify) does), and looks at no RP id. Layouts:
 //! `docs/spec/registry.md`.
 
-use alloy_primitives::{Address, B256, Bytes, keccak256};
+use alloy_primitives::{Address, B256, Bytes};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use p256::ecdsa::{Signature, VerifyingKey};
+
+use crate::signature::P256Form;
 
 /// RP id's hash, flags, counter.
 const AUTHENTICATOR_DATA_SIZE: usize = 37;
@@ -50,10 +52,10 @@ impl P256PublicKey {
         }
     }
 
-    /// Who it signs for: the last 20 bytes of keccak256("p256" ‖ x ‖ y).
+    /// Who it signs for.
     #[must_use]
-    pub fn address(&self) -> Address {
-        Address::from_word(keccak256([b"p256".as_slice(), &self.0].concat()))
+    pub fn address(&self, form: P256Form) -> Address {
+        form.address(&self.0)
     }
 
     /// The form that the contract takes, of a signature over a digest: DER or r ‖ s, with either s.

@@ -45,10 +45,26 @@ pub enum SignatureError {
     },
 }
 
-/// The address that stands for a P-256 key: the last 20 bytes of keccak256("p256" ‖ x ‖ y).
-#[must_use]
-pub fn p256_address(x: &[u8; 32], y: &[u8; 32]) -> Address {
-    Address::from_word(keccak256([b"p256".as_slice(), x, y].concat()))
+/// How a P-256 key signs. The two have different addresses: programs that sign SHA-256 of what somebody else chooses (SSH agents
+/// do) can be led to sign what passes for an assertion by the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum P256Form {
+    /// Digests themselves: TPMs, smart cards.
+    Digest,
+    /// WebAuthn assertions: passkeys, security keys.
+    Assertion,
+}
+
+impl P256Form {
+    /// The address that stands for the key x ‖ y: the last 20 bytes of keccak256 of "p256", or "webauthn", and the key.
+    #[must_use]
+    pub fn address(self, key: &[u8; 64]) -> Address {
+        let tag: &[u8] = match self {
+            Self::Digest => b"p256",
+            Self::Assertion => b"webauthn",
+        };
+        Address::from_word(keccak256([tag, key].concat()))
+    }
 }
 
 /// Checks a signature by `signer` over a digest.
@@ -62,7 +78,7 @@ pub fn verify(signer: Address, digest: &B256, signature: &[u8]) -> Result<(), Si
     }
     let Some((key_and_numbers, rest)) = signature.split_first_chunk::<P256_BYTES>() else { return Err(not_by_key) };
     if rest.is_empty() {
-        return verify_p256(signer, digest.0, key_and_numbers, signature.len());
+        return verify_p256(signer, P256Form::Digest, digest.0, key_and_numbers, signature.len());
     }
     let (authenticator_data, rest_of_client_data) = split_assertion(rest).ok_or(not_by_key)?;
     let flags = authenticator_data.get(32).copied().unwrap_or_default();
@@ -73,7 +89,7 @@ pub fn verify(signer: Address, digest: &B256, signature: &[u8]) -> Result<(), Si
     let client_data =
         [b"{\"type\":\"webauthn.get\",\"challenge\":\"".as_slice(), &challenge, b"\"", rest_of_client_data].concat();
     let signed = Sha256::new().chain_update(authenticator_data).chain_update(Sha256::digest(&client_data)).finalize();
-    verify_p256(signer, signed.into(), key_and_numbers, signature.len())
+    verify_p256(signer, P256Form::Assertion, signed.into(), key_and_numbers, signature.len())
 }
 
 fn verify_ecdsa(signer: Address, digest: &B256, signature: &[u8; ECDSA_BYTES]) -> Result<(), SignatureError> {
@@ -97,18 +113,21 @@ fn verify_ecdsa(signer: Address, digest: &B256, signature: &[u8; ECDSA_BYTES]) -
 
 fn verify_p256(
     signer: Address,
+    form: P256Form,
     hash: [u8; 32],
     signature: &[u8; P256_BYTES],
     length: usize,
 ) -> Result<(), SignatureError> {
     let (numbers, key) = signature.split_at(64);
+    let not_by_key = SignatureError::NotByKey { length };
+    let coordinates: &[u8; 64] = key.try_into().map_err(|_| not_by_key)?;
     let mut point = [4; 65];
     for (byte, of_key) in point.iter_mut().skip(1).zip(key) {
         *byte = *of_key;
     }
     // The contract would ask the signer's code, if it has any.
-    if Address::from_word(keccak256([b"p256".as_slice(), key].concat())) != signer {
-        return Err(SignatureError::NotByKey { length });
+    if form.address(coordinates) != signer {
+        return Err(not_by_key);
     }
     let key = VerifyingKey::from_sec1_bytes(&point).map_err(|_| SignatureError::Wrong)?;
     let numbers = p256::ecdsa::Signature::from_slice(numbers).map_err(|_| SignatureError::Wrong)?;

@@ -15,7 +15,7 @@ use countersign_registry::migration::statement::{RootSignature, RootsInForce, St
 use countersign_registry::migration::{
     Cut, CutError, Field, Heads, MAX_HEADS, Move, MoveError, Place, check_arrival, check_move, to_head,
 };
-use countersign_registry::signature::{SignatureError, p256_address, verify};
+use countersign_registry::signature::{P256Form, SignatureError, verify};
 use countersign_registry::{Address, B256, Bytes, RealmPin, U256, sign};
 use serde_json::Value;
 
@@ -315,12 +315,12 @@ fn a_statement_of_a_threshold_of_roots_stands_for_their_migrate_whatever_keys_th
     for forms in [
         &[(0, "ecdsa"), (1, "ecdsa")][..],
         &[(2, "p256"), (0, "ecdsa")],
-        &[(1, "ecdsa"), (2, "webauthn")],
+        &[(1, "ecdsa"), (3, "webauthn")],
         &[(0, "ecdsa"), (1, "ecdsa"), (2, "p256")],
     ] {
         assert_eq!(checked(&vectors, &statement(&vectors, forms)), Ok(migrate(&vectors)), "{forms:?}");
     }
-    let file = statement(&vectors, &[(0, "ecdsa"), (2, "webauthn")]);
+    let file = statement(&vectors, &[(0, "ecdsa"), (3, "webauthn")]);
     let read: Statement = serde_json::from_str(&serde_json::to_string(&file).unwrap()).unwrap();
     assert_eq!(read, file);
 }
@@ -332,11 +332,12 @@ fn a_statement_by_fewer_than_threshold_twice_by_one_or_by_nobody_is_refused() {
     assert_eq!(reason(&[]), "statement-threshold");
     assert_eq!(reason(&[(0, "ecdsa")]), "statement-threshold");
     assert_eq!(reason(&[(0, "ecdsa"), (0, "ecdsa")]), "statement-duplicate");
-    assert_eq!(reason(&[(2, "p256"), (2, "webauthn")]), "statement-duplicate");
+    assert_eq!(reason(&[(2, "p256"), (2, "p256")]), "statement-duplicate");
+    assert_eq!(reason(&[(3, "webauthn"), (3, "webauthn")]), "statement-duplicate");
     let mut beyond = statement(&vectors, &[(0, "ecdsa"), (1, "ecdsa")]);
-    beyond.signatures[1].root = 3;
+    beyond.signatures[1].root = 4;
     let error = checked(&vectors, &beyond).unwrap_err();
-    assert_eq!((error.reason(), error), ("statement-root-index", StatementError::NoSuchRoot { root: 3, roots: 3 }));
+    assert_eq!((error.reason(), error), ("statement-root-index", StatementError::NoSuchRoot { root: 4, roots: 4 }));
     let mut swapped = statement(&vectors, &[(0, "ecdsa"), (1, "ecdsa")]);
     swapped.signatures[0].root = 1;
     swapped.signatures[1].root = 0;
@@ -387,7 +388,7 @@ fn a_statement_about_another_realm_chain_or_contract_or_by_roots_not_in_force_is
     assert_eq!(against(&RealmPin { contract: Address::ZERO, ..pin.clone() }, known), Err("statement-signature"));
     // The set in force is another: one more must sign, a root was replaced, the order is another.
     assert_eq!(against(&pin, RootsInForce { threshold: 3, ..known }), Err("statement-roots"));
-    let replaced = [pin.roots[0], pin.roots[1], Address::repeat_byte(9)];
+    let replaced = [pin.roots[0], pin.roots[1], Address::repeat_byte(9), pin.roots[3]];
     assert_eq!(against(&pin, RootsInForce { roots: &replaced, ..known }), Err("statement-roots"));
     let turned: Vec<Address> = pin.roots.iter().rev().copied().collect();
     assert_eq!(against(&pin, RootsInForce { roots: &turned, ..known }), Err("statement-roots"));
@@ -413,9 +414,9 @@ const ORDERS: [&str; 2] = [
 fn a_high_s_another_v_a_contract_wallets_and_a_cut_signature_are_refused() {
     let vectors = vectors();
     let digest = word(&vectors["statement"]["digest"]);
-    let signed = statement(&vectors, &[(0, "ecdsa"), (2, "p256"), (2, "webauthn")]);
+    let signed = statement(&vectors, &[(0, "ecdsa"), (2, "p256"), (3, "webauthn")]);
     let [ecdsa, p256, webauthn] = [0, 1, 2].map(|number| signed.signatures[number].signature.to_vec());
-    let (root, device) = (signed.roots[0], signed.roots[2]);
+    let (root, device, passkey) = (signed.roots[0], signed.roots[2], signed.roots[3]);
     let high = |signature: &[u8], order: &str| {
         let mut high = signature.to_vec();
         let s: U256 = order.parse::<U256>().unwrap() - U256::from_be_slice(&high[32..64]);
@@ -426,13 +427,13 @@ fn a_high_s_another_v_a_contract_wallets_and_a_cut_signature_are_refused() {
     flipped[64] ^= 27 ^ 28;
     assert_eq!(verify(root, &digest, &flipped), Err(SignatureError::HighS));
     assert_eq!(verify(device, &digest, &high(&p256, ORDERS[1])), Err(SignatureError::HighS));
-    assert_eq!(verify(device, &digest, &high(&webauthn, ORDERS[1])), Err(SignatureError::HighS));
+    assert_eq!(verify(passkey, &digest, &high(&webauthn, ORDERS[1])), Err(SignatureError::HighS));
     for v in [0, 1, 26, 29, 37] {
         let mut other = ecdsa.clone();
         other[64] = v;
         assert_eq!(verify(root, &digest, &other), Err(SignatureError::V { v }));
     }
-    for (signer, signature) in [(root, &ecdsa), (device, &p256), (device, &webauthn)] {
+    for (signer, signature) in [(root, &ecdsa), (device, &p256), (passkey, &webauthn)] {
         assert_eq!(verify(signer, &digest, signature), Ok(()));
         assert!(verify(signer, &B256::ZERO, signature).is_err());
         assert!(verify(Address::ZERO, &digest, signature).is_err());
@@ -448,10 +449,14 @@ fn a_high_s_another_v_a_contract_wallets_and_a_cut_signature_are_refused() {
     let mut absent = webauthn.clone();
     for flags in [0, 1, 4] {
         absent[130 + 32] = flags;
-        assert_eq!(verify(device, &digest, &absent), Err(SignatureError::NotVerified), "{flags}");
+        assert_eq!(verify(passkey, &digest, &absent), Err(SignatureError::NotVerified), "{flags}");
     }
-    let [x, y] = [64, 96].map(|at| <[u8; 32]>::try_from(&p256[at..at + 32]).unwrap());
-    assert_eq!(p256_address(&x, &y), device);
+    // One key, two actors: neither signs for the other.
+    let key = <[u8; 64]>::try_from(&p256[64..128]).unwrap();
+    assert_eq!((P256Form::Digest.address(&key), P256Form::Assertion.address(&key)), (device, passkey));
+    for (signer, signature) in [(passkey, &p256), (device, &webauthn)] {
+        assert_eq!(verify(signer, &digest, signature), Err(SignatureError::NotByKey { length: signature.len() }));
+    }
     // What only the root's code could judge.
     for wallet in [vec![], vec![1; 64], vec![2; 130], p256] {
         let length = wallet.len();

@@ -12,7 +12,7 @@ use std::path::Path;
 use alloy_primitives::{Address, B256, Bytes, hex};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use countersign_registry::p256_key::{P256Error, P256PublicKey};
-use countersign_registry::signature::{SignatureError, verify};
+use countersign_registry::signature::{P256Form, SignatureError, verify};
 use p256::ecdsa::Signature;
 use p256::elliptic_curve::scalar::IsHigh;
 use serde_json::Value;
@@ -55,8 +55,8 @@ fn twin(r_s: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_key_signs_for_the_address_of_the_vectors() {
-    for case in cases() {
-        assert_eq!(case.key.address(), case.signer);
+    for (case, form) in cases().iter().zip([P256Form::Digest, P256Form::Assertion]) {
+        assert_eq!(case.key.address(form), case.signer);
         assert_eq!(verify(case.signer, &case.digest, &case.signature), Ok(()));
     }
 }

@@ -24,7 +24,7 @@ const bytes32 = (byte) => `0x${byte.repeat(32)}`;
 const privateKey = (number) => `0x${BigInt(number).toString(16).padStart(64, "0")}`;
 const address = (number) => cast("wallet", "address", "--private-key", privateKey(number));
 
-// --- The two realms. Roots 0 and 1 sign by ECDSA, root 2 by P-256.
+// --- The two realms. Roots 0 and 1 sign by ECDSA, roots 2 and 3 by P-256: the same key, once itself and once as a passkey.
 
 const p256 = crypto.createPrivateKey({
   key: {
@@ -39,12 +39,12 @@ const p256 = crypto.createPrivateKey({
 const point = crypto.createPublicKey(p256).export({ format: "jwk" });
 const hexOf = (base64url) => Buffer.from(base64url, "base64url").toString("hex");
 const xy = hexOf(point.x) + hexOf(point.y);
-const p256Address = cast("to-check-sum-address", `0x${keccak(`0x${Buffer.from("p256").toString("hex")}${xy}`).slice(-40)}`);
+const addressAs = (tag) => cast("to-check-sum-address", `0x${keccak(`0x${Buffer.from(tag).toString("hex")}${xy}`).slice(-40)}`);
 
 const chainId = 31337;
 const contract = "0x5FbDB2315678afecb367f032d93F642f64180aa3";
 const threshold = 2;
-const roots = [address(0xa1), address(0xa2), p256Address];
+const roots = [address(0xa1), address(0xa2), addressAs("p256"), addressAs("webauthn")];
 const salt = bytes32("5a");
 const source = keccak(encode("string,uint256,address,uint256,address[],bytes32", "countersign.realm.v1", chainId, contract, threshold, list(roots), salt));
 const nonce = 3;
@@ -112,8 +112,8 @@ const challenge = Buffer.from(digest.slice(2), "hex").toString("base64url");
 const clientData = Buffer.concat([Buffer.from(`{"type":"webauthn.get","challenge":"${challenge}"`), rest]);
 const asserted = Buffer.concat([authenticatorData, crypto.createHash("sha256").update(clientData).digest()]);
 const made = {
-  rawHash: "5b5822a9f90e491e6c6b102ced4b4cd05794f3e897916c0df5f479e3a4b1de510117f9d3b4a2809c13967fd2235eb31ab59735506e65aa16cb07bdcdae3210ff",
-  assertion: "451bcd228a2ffbc32996b675a73f65419196f92286dbb53d467600b5a0c25e273d9da1e278456dcf8a4c04196e68d1af8da437643ceb436f58b0e87dea035a05",
+  rawHash: "3cf16a8a9f1fcabf88cffd855061caa7af6047ef7bd8c341a6013cf3efa7069a210b862b29b55764e79dc2f759376897e39438e5c060220b798e1b76dabcf370",
+  assertion: "46ba3012e7b23f1ae5c057e6af816fd50d36a61f5129f19a86128dc4230ff9853e237dafb4a1e272f0685c87f36089e5afa347f1c73bf7018aa0d52cbf8062fe",
 };
 const length = Buffer.from([0, authenticatorData.length]).toString("hex");
 const bare = (signature) => `0x${signature}${xy}`;
@@ -176,7 +176,7 @@ const vectors = {
       { root: 0, form: "ecdsa", signature: ecdsa(0xa1) },
       { root: 1, form: "ecdsa", signature: ecdsa(0xa2) },
       { root: 2, form: "p256", signature: bare(made.rawHash) },
-      { root: 2, form: "webauthn", signature: webauthn(made.assertion) },
+      { root: 3, form: "webauthn", signature: webauthn(made.assertion) },
     ],
   },
 };

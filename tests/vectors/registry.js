@@ -35,11 +35,11 @@ const keys = Object.fromEntries(
 // A P-256 key: its address is the end of a hash of its public key.
 const p256Key = privateKey(0xb6);
 const p256Public = hex(p256.publicKey(BigInt(p256Key)).toString("hex"));
-keys.p256 = {
-  privateKey: p256Key,
-  publicKey: p256Public,
-  address: cast("to-check-sum-address", `0x${keccak(`0x70323536${p256Public.slice(2)}`).slice(26)}`),
-};
+// As itself, and as a passkey: two addresses.
+for (const [name, tag] of [["p256", "p256"], ["passkey", "webauthn"]]) {
+  const address = cast("to-check-sum-address", `0x${keccak(`0x${Buffer.from(tag).toString("hex")}${p256Public.slice(2)}`).slice(26)}`);
+  keys[name] = { privateKey: p256Key, publicKey: p256Public, address };
+}
 const who = (name) => keys[name].address;
 const bytes16 = (byte) => hex(byte.repeat(16));
 const bytes32 = (byte) => hex(byte.repeat(32));
@@ -349,7 +349,7 @@ const vectors = {
     append("device", [write("REQUEST", shard(5, 0)), write("ACKNOWLEDGE", shard(5, 0))], 41, start + 86_400),
     append("stranger", [write("ENROL", shard(7, 0))], 0, 2 ** 32),
     append("p256", [{ shard: shard(2, 0), kind: 0x0200, data: hex(`00${"f2".repeat(20)}`) }], 0, start + 60, p256.sign),
-    append("p256", [write("REQUEST", shard(5, 0)), write("ACKNOWLEDGE", shard(5, 0))], 1, start + 60, p256.assertion),
+    append("passkey", [write("REQUEST", shard(5, 0)), write("ACKNOWLEDGE", shard(5, 0))], 1, start + 60, p256.assertion),
   ],
   appendByRoots: [
     appendByRoots(0, [write("ROLE_SET", 0)], [[0, "root0"], [1, "root1"]]),
