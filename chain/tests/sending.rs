@@ -25,6 +25,7 @@ use countersign_registry::{
     entries::{Entry, payload},
     shard,
     sign::{self, Write},
+    signature::P256Form,
 };
 use serde_json::json;
 use support::{
