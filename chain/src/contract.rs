@@ -96,6 +96,7 @@ fn words(refusal: &Refusal) -> String {
         Refusal::WrongNonce(error) => format!("nonce {} was signed, the next one is {}", error.given, error.expected),
         Refusal::WrongSignature(error) => format!("not a signature by {} over these writes", error.signer),
         Refusal::NoP256(_) => "this chain has no precompile for signatures by P-256 keys (at address 0x100)".into(),
+        Refusal::WalletIsAsked(_) => "a wallet asked the registry while it was asked about a signature".into(),
         Refusal::WrongRootSet(error) => {
             format!("the root set given hashes to {}, in force is {}", error.given, error.expected)
         }

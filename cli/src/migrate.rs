@@ -7,18 +7,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use alloy_primitives::{Address, B128, B256, U256};
+use alloy_primitives::{Address, B128, B256, Bytes, U256};
 use clap::Args;
 use countersign_chain::archive;
 use countersign_chain::endpoints::Limits;
 use countersign_chain::history::{self, Arrival, Roots};
-use countersign_chain::keys::ActorKey;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::spool::Spill;
 use countersign_chain::sync::{Cursor, Ledger};
 use countersign_registry::entries::{Entry, Roles, payload};
 use countersign_registry::migration::statement::{RootSignature, Statement};
 use countersign_registry::migration::{self, Heads, MAX_HEADS, MAX_LEGS, Place};
+use countersign_registry::signature::verify;
 use countersign_registry::{BlockRef, Effective, PlacedEntry, Replay, shard, sign};
 use serde::Serialize;
 
@@ -383,14 +383,14 @@ fn save_statement(statement: &Statement, file: &Path, existing: Existing) -> Res
     files::write(file, text.as_bytes(), 0o644, existing)
 }
 
-/// Shows a statement and signs it as a root. `key` is opened after what it will sign is on the screen.
+/// Shows a statement and adds a root's signature. `made` makes it, or takes it from elsewhere, after what it is over is on the screen.
 ///
 /// # Errors
 /// See [`CliError`].
 pub fn sign_statement(
     context: &Context,
     file: PathBuf,
-    key: impl FnOnce() -> Result<ActorKey, CliError>,
+    made: impl FnOnce(&B256) -> Result<(Address, Bytes), CliError>,
 ) -> Result<(), CliError> {
     let realm = context.realm()?;
     let mut statement = history::statement(&file).map_err(|error| CliError::View(error.into()))?;
@@ -400,18 +400,21 @@ pub fn sign_statement(
     }
     let says = crate::decode::one_line(&Entry::Migrate(statement.migrate()));
     output::message(&format!("to sign: the realm goes on elsewhere, whatever its own chain says: {says}"));
-    let key = key()?;
+    let digest = statement.digest(realm.pin.chain_id, realm.pin.contract);
+    output::message(&format!("digest {digest}"));
+    let (signer, signature) = made(&digest)?;
     let refuse = |problem: String| Err(CliError::Refused(format!("{}: {problem}", file.display())));
-    let Some(index) = statement.roots.iter().position(|root| *root == key.address()) else {
-        return refuse(format!("{} is not one of its roots", key.address()));
+    let Some(index) = statement.roots.iter().position(|root| *root == signer) else {
+        return refuse(format!("{signer} is not one of its roots"));
     };
     let index = u8::try_from(index).map_err(|_| CliError::Refused("more roots than a realm has".to_owned()))?;
     if statement.signatures.iter().any(|signed| signed.root == index) {
-        return refuse(format!("{} has signed already", key.address()));
+        return refuse(format!("{signer} has signed already"));
     }
-    let digest = statement.digest(realm.pin.chain_id, realm.pin.contract);
-    let signature = key.sign(&digest).map_err(|error| CliError::Refused(error.to_string()))?;
-    statement.signatures.push(RootSignature { root: index, signature: signature.as_bytes().to_vec().into() });
+    if let Err(error) = verify(signer, &digest, &signature) {
+        return refuse(format!("the signature of {signer}: {error}"));
+    }
+    statement.signatures.push(RootSignature { root: index, signature });
     save_statement(&statement, &file, Existing::Replace)?;
     let by = |signed: &RootSignature| statement.roots.get(usize::from(signed.root)).copied();
     context.printer.result(&StatementShown {

@@ -58,7 +58,7 @@ pub enum ProposalError {
         expected: String,
     },
     /// The roots have written since.
-    #[error("{path}: has root nonce {found}, the ledger's is {expected}: make the proposal anew")]
+    #[error("{path}: has root nonce {found}, the ledger's is {expected}: make the proposal anew{}", ahead(*found, *expected))]
     Nonce {
         /// The file.
         path: String,
@@ -251,6 +251,15 @@ const HEADING: &str = "\
 # it; `countersign realm submit FILE` sends it when enough roots have signed. The `about` lines are remarks and decide nothing.
 ";
 
+/// A nonce that is still to come: what is signed for it can be sent when it has come, by whoever has the file.
+fn ahead(found: u64, expected: u64) -> &'static str {
+    if found > expected {
+        "; signatures in it become good later: write something that undoes it before they do"
+    } else {
+        ""
+    }
+}
+
 impl Proposal {
     /// A proposal without signatures.
     pub fn new(pin: &RealmPin, state: &RootState, writes: Vec<WriteText>) -> Self {
@@ -303,7 +312,7 @@ impl Proposal {
         Ok(proposal)
     }
 
-    /// Refuses a proposal that the roots in force cannot send any more.
+    /// Refuses a proposal that the roots in force cannot send now.
     ///
     /// # Errors
     /// [`ProposalError::Nonce`], [`ProposalError::OtherRoots`].

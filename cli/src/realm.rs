@@ -270,7 +270,7 @@ pub async fn run(context: &Context, command: RealmCommand) -> Result<(), CliErro
         RealmCommand::Propose(args) => propose(context, args).await,
         RealmCommand::Migrate(args) => migrate::run(context, args).await,
         RealmCommand::Archive(args) => migrate::archive(context, args).await,
-        RealmCommand::Sign(args) => realm_sign::run(context, args),
+        RealmCommand::Sign(args) => realm_sign::run(context, &args).await,
         RealmCommand::Submit { file, wait } => {
             let view = context.view().await?;
             let name = file.display().to_string();

@@ -20,6 +20,7 @@ use crate::output::{self, Show, escape};
 use crate::proposal::Proposal;
 use crate::realm::ProposalShown;
 use crate::resolve;
+use crate::send::Sender;
 
 /// What to sign, and with what.
 #[derive(Debug, Args)]
@@ -41,6 +42,10 @@ pub struct SignArgs {
     /// The P-256 public key that made it: PEM, or a point in hexadecimal digits
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    /// Do not compare nonce and roots with the ledger: on a machine without a network. Whoever made the proposal can then have it signed
+    /// for a nonce that is still to come
+    #[arg(long)]
+    offline: bool,
     /// The root that the signature must be by
     #[arg(long, value_name = "ADDRESS")]
     root: Option<String>,
@@ -85,22 +90,25 @@ struct AssertionResponse {
 ///
 /// # Errors
 /// See [`CliError`].
-pub fn run(context: &Context, args: SignArgs) -> Result<(), CliError> {
+pub async fn run(context: &Context, args: &SignArgs) -> Result<(), CliError> {
+    let root = args.root.as_deref().map(|text| resolve::address("--root", text)).transpose()?;
     if migrate::is_statement(&args.file)? {
-        if args.typed_data || args.signature.is_some() || args.assertion.is_some() {
-            let problem = "a statement is signed by a keystore: expected --root-key".to_owned();
-            return Err(CliError::Argument { argument: "FILE", problem });
+        if args.typed_data {
+            let problem = "a statement is signed by keys: its digest is shown, wallets cannot sign it".to_owned();
+            return Err(CliError::Argument { argument: "--typed-data", problem });
         }
-        let key = || args.root_key.map_or_else(|| context.actor_key(), |path| context.keystore(&path));
-        return migrate::sign_statement(context, args.file, key);
+        return migrate::sign_statement(context, args.file.clone(), |digest| {
+            made(context, args, digest, root, |_| Ok(()))
+        });
     }
-    sign(context, &args)
-}
-
-fn sign(context: &Context, args: &SignArgs) -> Result<(), CliError> {
     let realm = context.realm()?;
     let name = args.file.display().to_string();
     let mut proposal = Proposal::load(&args.file, &realm.pin)?;
+    if !args.offline {
+        let view = context.view().await?;
+        let state = Sender::new(context, &view.realm)?.root_state(&view).await?;
+        proposal.fits(&name, &state)?;
+    }
     // Read before the key is opened: what a root signs is on the screen when the password is asked for, however quiet the rest.
     output::message(&format!(
         "{name}: {} writes with root nonce {} in realm {}",
@@ -118,8 +126,21 @@ fn sign(context: &Context, args: &SignArgs) -> Result<(), CliError> {
         let file = args.file.clone();
         return context.printer.result(&ToSign { outcome: "to-sign", file, digest, typed_data });
     }
-    let root = args.root.as_deref().map(|text| resolve::address("--root", text)).transpose()?;
-    let (signer, signature) = match attached(args, &digest, root)? {
+    let (signer, signature) = made(context, args, &digest, root, |signer| Ok(proposal.may_sign(&name, signer)?))?;
+    proposal.attach(&name, signer, signature)?;
+    proposal.save(&args.file, Existing::Replace)?;
+    context.printer.result(&ProposalShown::new("signed", args.file.clone(), &proposal, None)?)
+}
+
+/// The signature, by a key at hand that `may_sign`, or from elsewhere; and who made it.
+fn made(
+    context: &Context,
+    args: &SignArgs,
+    digest: &B256,
+    root: Option<Address>,
+    may_sign: impl FnOnce(Address) -> Result<(), CliError>,
+) -> Result<(Address, Bytes), CliError> {
+    let (signer, signature) = match attached(args, digest, root)? {
         Some(attached) => attached,
         None => {
             let key = match &args.root_key {
@@ -127,17 +148,15 @@ fn sign(context: &Context, args: &SignArgs) -> Result<(), CliError> {
                 None => context.actor_signing_key()?,
             };
             // Before anything is signed.
-            proposal.may_sign(&name, key.address())?;
-            (key.address(), key.sign(&digest)?)
+            may_sign(key.address())?;
+            (key.address(), key.sign(digest)?)
         }
     };
     if root.is_some_and(|root| root != signer) {
         let problem = format!("the signature is by {signer}");
         return Err(CliError::Argument { argument: "--root", problem });
     }
-    proposal.attach(&name, signer, signature)?;
-    proposal.save(&args.file, Existing::Replace)?;
-    context.printer.result(&ProposalShown::new("signed", args.file.clone(), &proposal, None)?)
+    Ok((signer, signature))
 }
 
 /// A signature from elsewhere, with who made it, in the form that the contract takes.

@@ -1,13 +1,16 @@
 //! Which roots are in force and what their next nonce is.
 //!
-//! The contract keeps only a hash of (nonce, threshold, roots). The roots come from the verified log (the last ROOT_SET, or the realm
-//! file's), and the nonce is the number that makes the hash. It grows by one per call, and each call logs at least one entry, so
-//! there are no more candidates than entries by the roots. A slot that none of them makes is an error, never a guess.
+//! The contract keeps only a hash of (nonce, threshold, roots), which is proved. The roots come from the verified log (the last
+//! ROOT_SET, or the realm file's), and the nonce is the number that makes the hash: it grows by one with each of their calls. A slot
+//! that no number makes is an error, never a guess.
 
 use alloy_primitives::{Address, B256, U256};
 use countersign_registry::entries::{Entry, Kind};
 use countersign_registry::head::Meta;
 use countersign_registry::{PlacedEntry, RealmPin, sign};
+
+/// More calls than the roots of any realm make.
+const MOST_NONCES: u64 = 1 << 20;
 
 /// What a root's signature depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +26,13 @@ pub struct RootState {
 }
 
 impl RootState {
-    /// Works it out from the verified log and the content of the realm's root set slot. `None` when they do not belong together: the
-    /// slot was read at another block than the log, or its source lies.
+    /// Works it out from the verified log and the proved content of the realm's root set slot. `None` when they do not belong together:
+    /// the slot was read at another block than the log.
     pub fn find<'a>(pin: &RealmPin, entries: impl IntoIterator<Item = &'a PlacedEntry>, slot: B256) -> Option<Self> {
         let mut state = Self { nonce: 0, threshold: pin.threshold, roots: pin.roots.clone(), salt: pin.salt };
-        let by_roots = entries.into_iter().filter(|placed| placed.entry.actor.is_zero());
-        let mut most = 0_u64;
-        for placed in by_roots {
-            most = most.saturating_add(1);
+        let mut written = false;
+        for placed in entries.into_iter().filter(|placed| placed.entry.actor.is_zero()) {
+            written = true;
             let kind = Meta::unpack(placed.entry.meta).map(|meta| meta.kind);
             if kind != Some(Kind::ROOT_SET) {
                 continue;
@@ -41,11 +43,10 @@ impl RootState {
             }
         }
         if slot.is_zero() {
-            return (most == 0).then_some(state);
+            return (!written).then_some(state);
         }
-        // The newest nonce is the likeliest.
-        state.nonce = (1..=most)
-            .rev()
+        // Not every call is among the entries: those of class 03 leave the view with their shards.
+        state.nonce = (1..=MOST_NONCES)
             .find(|nonce| sign::root_set_hash(U256::from(*nonce), U256::from(state.threshold), &state.roots) == slot)?;
         Some(state)
     }
@@ -93,6 +94,13 @@ mod tests {
     fn one_call_that_wrote_two_entries_counts_once() {
         let slot = sign::root_set_hash(U256::from(1), U256::from(2), &pin().roots);
         assert_eq!(RootState::find(&pin(), &[role(), role()], slot).unwrap().nonce, 1);
+    }
+
+    #[test]
+    fn calls_whose_entries_have_left_the_view_are_counted_all_the_same() {
+        let slot = sign::root_set_hash(U256::from(700), U256::from(2), &pin().roots);
+        assert_eq!(RootState::find(&pin(), &[role()], slot).unwrap().nonce, 700);
+        assert_eq!(RootState::find(&pin(), &[], slot).unwrap().nonce, 700);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, B256, Bytes, U256};
-use alloy_sol_types::SolCall;
+use alloy_primitives::{Address, B256, U256};
+
 use countersign_chain::ChainError;
-use countersign_chain::contract::IRegistry;
+
 use countersign_chain::endpoints::{Endpoints, Limits};
 use countersign_chain::keys::ActorKey;
+use countersign_chain::proofs;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::send::{
     FeeCaps, Mined, Patience, Progress as Step, RootProof, RootSignature, Sender as ChainSender, SignedAppend,
@@ -15,7 +16,6 @@ use countersign_chain::send::{
 use countersign_chain::source::HeaderSource;
 use countersign_registry::sign::Write;
 use serde::Serialize;
-use serde_json::json;
 
 use crate::context::{Context, View};
 use crate::error::CliError;
@@ -135,38 +135,32 @@ impl<'a> Sender<'a> {
         Ok(self.chain_sender(payer).append_by_sig(self.realm.pin.contract, &append, &mut report).await?.into())
     }
 
-    /// An actor's next nonce for signed writes. A node's bare word: a lie makes a signature that the contract refuses.
+    /// An actor's next nonce for signed writes, proved: by a nonce that is still to come, a node could have the same writes
+    /// logged twice.
     ///
     /// # Errors
     /// [`CliError::Chain`].
     pub async fn nonce(&self, actor: Address) -> Result<u64, CliError> {
-        let call = IRegistry::actorOfCall { realm: self.realm.pin.realm, who: actor };
-        let word = self.look(call.abi_encode(), "latest".to_owned()).await?;
-        let (_, above) = word.0.split_at(8);
-        // nonce << 64 | roles; no nonce of ours comes near 2^64.
-        let nonce = above.get(8..16).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-        Ok(nonce.unwrap_or(u64::MAX))
+        let header = self.headers().latest().await?;
+        let actor = proofs::actor(&self.endpoints, &self.realm.pin, &header, actor).await?;
+        // No nonce of ours comes near 2^64.
+        Ok(u64::try_from(actor.nonce).unwrap_or(u64::MAX))
     }
 
-    /// The roots in force and their next nonce, at the view's latest block.
+    /// The roots in force and their next nonce, proved at the view's latest block: signatures for a nonce that is still to come stay
+    /// good until it comes.
     ///
     /// # Errors
-    /// [`CliError::Chain`]; [`CliError::Refused`] when the node's word does not fit the verified log.
+    /// [`CliError::Chain`]; [`CliError::Refused`] when the slot does not follow from the verified log.
     pub async fn root_state(&self, view: &View) -> Result<RootState, CliError> {
-        let call = IRegistry::rootSetOfCall { realm: self.realm.pin.realm };
-        let slot = self.look(call.abi_encode(), format!("{:#x}", view.heads.latest.number)).await?;
+        let slot = proofs::root_set(&self.endpoints, &self.realm.pin, &view.heads.latest).await?;
         RootState::find(&self.realm.pin, view.own_entries(), slot).ok_or_else(|| {
-            CliError::Refused(format!("the node's root set {slot} does not follow from the verified log"))
+            CliError::Refused(format!("the realm's root set {slot} does not follow from the verified log"))
         })
     }
 
-    async fn look(&self, data: Vec<u8>, block: String) -> Result<B256, CliError> {
-        let object = json!({ "to": self.realm.pin.contract, "data": Bytes::from(data) });
-        let ask = |endpoint: &'_ countersign_chain::endpoints::Endpoint| {
-            let (endpoint, object, block) = (endpoint.clone(), object.clone(), block.clone());
-            async move { endpoint.call::<B256>("eth_call", json!([object, block])).await }
-        };
-        Ok(self.endpoints.first("eth_call", ask).await?)
+    fn headers(&self) -> HeaderSource {
+        HeaderSource::new(self.endpoints.clone(), self.realm.profile, &self.realm.pin, self.realm.trust)
     }
 
     /// Waits until `block` is what `wait` asks for.
@@ -174,8 +168,7 @@ impl<'a> Sender<'a> {
     /// # Errors
     /// As [`wait_for`].
     pub async fn wait(&self, block: u64, wait: Wait) -> Result<(), CliError> {
-        let source = HeaderSource::new(self.endpoints.clone(), self.realm.profile, &self.realm.pin, self.realm.trust);
-        wait_for(self.printer, &source, self.realm.profile.poll_secs, block, wait).await
+        wait_for(self.printer, &self.headers(), self.realm.profile.poll_secs, block, wait).await
     }
 }
 

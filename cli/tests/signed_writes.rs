@@ -417,7 +417,7 @@ impl Room {
     /// `realm sign p.toml` with further arguments: what it prints, or its error.
     fn sign(&self, arguments: &[&str]) -> Result<Value, String> {
         let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
-            .args(["--realm", "realm.toml", "--format", "json", "realm", "sign", "p.toml"])
+            .args(["--realm", "realm.toml", "--format", "json", "realm", "sign", "p.toml", "--offline"])
             .args(arguments)
             .current_dir(self.folder.path())
             .env_clear()

@@ -313,7 +313,8 @@ contract Handler is Model {
 
     /// @dev Every third key is one of P-256, every other third a passkey.
     function addressOf(uint256 key) internal pure returns (address) {
-        return key % 3 == 0 ? vm.addr(key) : addressP256(key);
+        if (key % 3 == 0) return vm.addr(key);
+        return key % 3 == 1 ? addressP256(key) : addressPasskey(key);
     }
 
     function signedBy(uint256 key, bytes32 digest) internal pure returns (bytes memory) {

@@ -344,7 +344,7 @@ contract RootsTest is RegistryTest {
 
     function test_an_ecdsa_key_a_p256_key_a_passkey_and_a_wallet_are_roots_together() public {
         (threshold, realm) = (4, 0);
-        roots.push(addressP256(1));
+        roots.push(addressPasskey(1));
         roots[1] = addressP256(2);
         roots[2] = address(new TwoOfTwoWallet(vm.addr(1), vm.addr(2)));
         realm = realmOf(threshold, roots, SALT);

@@ -488,7 +488,7 @@ contract SignaturesTest is RegistryTest {
 
     /// @dev Its wallet agrees only if the question that it puts to the registry meanwhile is turned down.
     function acceptWhereTurnedDown(bytes memory question) internal {
-        address wallet = address(new AskingWallet(address(registry), question));
+        address wallet = address(new AskingWallet(address(registry), question, IRegistry.WalletIsAsked.selector));
         walletAppend(wallet, "", "anything");
         vm.assertEq(nonceOf(wallet), 1, "taken, and the registry answers again");
     }

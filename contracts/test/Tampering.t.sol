@@ -161,7 +161,7 @@ contract TamperingTest is RegistryTest {
 
     /// @dev What follows the challenge is the authenticator's affair: nothing of it is needed to tell what was signed.
     function test_client_data_may_end_with_the_challenge() public {
-        address key = addressP256(KEY);
+        address key = addressPasskey(KEY);
         grantRoles(key, Roles.REVOKER);
         IRegistry.Write[] memory writes = list(1, anything());
         bytes32 digest = typed(appendMessage(key, realm, writes, 0, START + 60));

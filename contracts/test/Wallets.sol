@@ -123,18 +123,19 @@ contract WritingWallet {
     }
 }
 
-/// @dev A wallet that agrees where the registry turns its question down.
+/// @dev A wallet that agrees where the registry turns its question down with this error.
 contract AskingWallet {
     address private immutable REGISTRY;
+    bytes4 private immutable REFUSAL;
     bytes private question;
 
-    constructor(address registry, bytes memory given) {
-        (REGISTRY, question) = (registry, given);
+    constructor(address registry, bytes memory given, bytes4 refusal) {
+        (REGISTRY, question, REFUSAL) = (registry, given, refusal);
     }
 
     function isValidSignature(bytes32, bytes calldata) external view returns (bytes4) {
         (bool success, bytes memory answer) = REGISTRY.staticcall(question);
-        bool turnedDown = !success && bytes4(answer) == IRegistry.WalletIsAsked.selector;
+        bool turnedDown = !success && bytes4(answer) == REFUSAL;
         return turnedDown ? MAGIC : bytes4(0xffffffff);
     }
 }

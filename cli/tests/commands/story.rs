@@ -257,6 +257,14 @@ fn an_addition_that_needs_two_admins_waits_for_the_second() {
     let grant: Vec<&str> = ["role", "grant", &second, "admin"].into_iter().chain(roots).collect();
     bed.ok(&grant);
     bed.ok(&["realm", "propose", "two.toml", "--set", "directory-quorum=2"]);
+    // For a nonce that is still to come it would be good later, whatever the roots have written in between.
+    let text = std::fs::read_to_string(bed.path("two.toml")).unwrap();
+    let nonce = text.lines().find_map(|line| line.strip_prefix("nonce = ")?.parse::<u64>().ok()).unwrap();
+    let later = text.replace(&format!("nonce = {nonce}"), &format!("nonce = {}", nonce + 1));
+    std::fs::write(bed.path("later.toml"), later).unwrap();
+    let refused = bed.run(&["realm", "sign", "later.toml", "--root-key", "root1.json"]);
+    assert!(refused.stderr.contains("signatures in it become good later"), "{}", refused.stderr);
+    bed.ok(&["realm", "sign", "later.toml", "--root-key", "root1.json", "--offline"]);
     bed.ok(&["realm", "sign", "two.toml", "--root-key", "root1.json"]);
     bed.ok(&["realm", "sign", "two.toml", "--root-key", "root2.json"]);
     bed.ok(&["realm", "submit", "two.toml", "--wait", "final"]);
