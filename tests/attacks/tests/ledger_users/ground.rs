@@ -418,7 +418,7 @@ impl Host {
         self.publishes(ground).await;
         self.agent.as_mut().unwrap().flush();
         let directory = Directory::open(&self.files.path("state"), Owners::process()).unwrap();
-        let found = State::load(&directory, &self.identity, 0).unwrap();
+        let found = State::load(&directory, &self.identity, &[], 0).unwrap();
         let Found::State(mut state) = found else { panic!("{found:?}") };
         let published = state.published.expect("it has published").latest;
         state.replay.effective(published, &[]).unwrap()
