@@ -6,6 +6,8 @@
 //! A node's word that a contract is there, or is not, is never believed: the account is proved under a header that the source
 //! trusts, with its code hash, and other code than the artefact's is an error.
 
+use std::time::Duration;
+
 use alloy_consensus::{EMPTY_ROOT_HASH, SignableTransaction, TxEnvelope, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{
@@ -94,6 +96,20 @@ pub struct Plan {
     pub caps: FeeCaps,
 }
 
+impl Plan {
+    /// Why this is not what was asked for: it leads to an address of the account's own, which others do not look at, because nodes say
+    /// that there can be no factory. Nobody's word but the user's is enough for that.
+    #[must_use]
+    pub fn unasked(&self, plain: bool) -> Option<String> {
+        match &self.way {
+            Way::Plain { reason } if !plain => Some(format!(
+                "it would not be at the address that all share ({reason}); an address of the account's own has to be asked for"
+            )),
+            Way::Plain { .. } | Way::Factory | Way::PlaceFactory { .. } => None,
+        }
+    }
+}
+
 /// The contract, proved to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proved {
@@ -103,6 +119,8 @@ pub struct Proved {
     pub code_hash: B256,
     /// The block under whose header it was proved.
     pub block: u64,
+    /// That block's hash.
+    pub block_hash: B256,
 }
 
 /// A deployment that was carried out.
@@ -173,6 +191,24 @@ impl Deployment {
         }
     }
 
+    /// Looks again at what was proved under a block of which only the number is known to be final: a reorg may have put another in its
+    /// place. Ordinary nodes prove nothing under a rollup's final block, and need not where it is still the same one.
+    ///
+    /// # Errors
+    /// `Deployment` if the chain went on without the contract, or as [`Deployment::at`].
+    pub async fn confirm(&self, proved: &Proved) -> Result<Proved, ChainError> {
+        let Proved { contract, block, block_hash, .. } = *proved;
+        let header = self.source.at(block).await?;
+        if header.hash == block_hash {
+            return Ok(*proved);
+        }
+        let undone = || ChainError::Deployment {
+            contract,
+            detail: format!("block {block} is another one since a reorg, and does not have it: deploy again"),
+        };
+        self.proved(contract, &header).await?.ok_or_else(undone)
+    }
+
     /// What deploying would take.
     ///
     /// # Errors
@@ -186,7 +222,7 @@ impl Deployment {
         } else if self.has_factory(&header).await? {
             Way::Factory
         } else {
-            self.without_factory(caps.fee / 4).await?
+            self.without_factory(caps.fee / 4, &header).await?
         };
         let contract = match way {
             Way::Plain { .. } => account.create(sender.nonce("pending").await?),
@@ -245,25 +281,31 @@ impl Deployment {
                 let proved = self.await_contract(plan.contract, mined.block, sender.patience()).await?;
                 Ok(Deployed { proved, mined: Some(mined) })
             }
-            Err(error @ ChainError::Reverted { .. }) => match self.at(plan.contract).await {
-                Ok(proved) => Ok(Deployed { proved, mined: None }),
-                Err(ChainError::CodeHash { got: KECCAK256_EMPTY, .. }) => Err(self.refused(plan.contract, error)),
-                Err(error) => Err(error),
-            },
+            // Nodes know that another was faster before trusted headers show it.
+            Err(error @ ChainError::Reverted { .. }) => {
+                match self.shown(plan.contract, 0, sender.patience(), sender.patience().stuck).await? {
+                    Some(proved) => Ok(Deployed { proved, mined: None }),
+                    None => Err(self.refused(plan.contract, error)),
+                }
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// Finds the contract or deploys it, without asking anybody.
+    /// Finds the contract or deploys it, without asking anybody. Whether there can be a factory is what nodes say: an address of the
+    /// account's own is taken only if `plain` asks for it.
     ///
     /// # Errors
-    /// As [`Deployment::plan`] and [`Deployment::carry_out`].
-    pub async fn ensure(&self, sender: &Sender) -> Result<Deployed, ChainError> {
+    /// `Deployment` where it would go to another address than asked for, or as [`Deployment::plan`] and [`Deployment::carry_out`].
+    pub async fn ensure(&self, sender: &Sender, plain: bool) -> Result<Deployed, ChainError> {
         sender.settle().await?;
-        if let Some(proved) = self.find(Some(sender.address()), false).await? {
+        if let Some(proved) = self.find(Some(sender.address()), plain).await? {
             return Ok(Deployed { proved, mined: None });
         }
-        let plan = self.plan(sender, false).await?;
+        let plan = self.plan(sender, plain).await?;
+        if let Some(detail) = plan.unasked(plain) {
+            return Err(ChainError::Deployment { contract: plan.contract, detail });
+        }
         self.carry_out(sender, &plan, &mut |_| ()).await
     }
 
@@ -293,7 +335,9 @@ impl Deployment {
         let expected = self.artifact.code_hash;
         match proofs::code_hash(&self.endpoints, contract, header).await? {
             None => Ok(None),
-            Some(code_hash) if code_hash == expected => Ok(Some(Proved { contract, code_hash, block: header.number })),
+            Some(code_hash) if code_hash == expected => {
+                Ok(Some(Proved { contract, code_hash, block: header.number, block_hash: header.hash }))
+            }
             Some(got) => Err(ChainError::CodeHash { address: contract, got, expected }),
         }
     }
@@ -328,15 +372,12 @@ impl Deployment {
     }
 
     /// Whether the factory can be placed here, found out without sending anything that could ever be mined.
-    async fn without_factory(&self, gas_price: u128) -> Result<Way, ChainError> {
+    async fn without_factory(&self, gas_price: u128, header: &TrustedHeader) -> Result<Way, ChainError> {
         let plain = |reason: &str| Ok(Way::Plain { reason: format!("no factory, and none can be placed: {reason}") });
         if gas_price > FACTORY_GAS_PRICE {
             return plain("its transaction offers 100 gwei, which is too little here now");
         }
-        let method = "eth_getTransactionCount";
-        let used: U256 =
-            self.endpoints.first(method, |endpoint| endpoint.call(method, json!([FACTORY_PAYER, "latest"]))).await?;
-        if !used.is_zero() {
+        if !proofs::nonce(&self.endpoints, FACTORY_PAYER, header).await?.is_zero() {
             return plain("its transaction was used up in vain");
         }
         if let Some(reason) = self.declines_unprotected().await? {
@@ -352,7 +393,8 @@ impl Deployment {
     }
 
     /// Offers a transaction of the presigned one's form, by an account that was made for this and holds nothing: a node that takes such
-    /// transactions asks for coins, any other names its objection.
+    /// transactions asks for coins, any other names its objection. One that takes it is enough, whoever else objects; what a node that
+    /// fails would have said is not known.
     async fn declines_unprotected(&self) -> Result<Option<String>, ChainError> {
         let nobody = ActorKey::generate()?;
         let transaction = TxLegacy {
@@ -366,12 +408,19 @@ impl Deployment {
         };
         let signature = nobody.sign(&transaction.signature_hash())?;
         let raw: Bytes = TxEnvelope::from(transaction.into_signed(signature)).encoded_2718().into();
-        match self.endpoints.first("eth_sendRawTransaction", |endpoint| send::send(endpoint, &raw)).await {
-            Ok(()) => Ok(None),
-            Err(error) if send::says(&error, &["insufficient", "funds", "balance", "upfront cost"]) => Ok(None),
-            Err(error @ (ChainError::Rpc { .. } | ChainError::NoEndpoint { .. })) => Ok(Some(error.to_string())),
-            Err(error) => Err(error),
+        let answers = self.endpoints.iter().map(|endpoint| send::send(endpoint, &raw));
+        let (mut objection, mut failure) = (None, None);
+        for answer in futures::future::join_all(answers).await {
+            match answer {
+                Ok(()) => return Ok(None),
+                Err(error) if send::says(&error, &["insufficient", "funds", "balance", "upfront cost"]) => {
+                    return Ok(None);
+                }
+                Err(error @ ChainError::Rpc { .. }) => objection = Some(error.to_string()),
+                Err(error) => failure = Some(error),
+            }
         }
+        failure.map_or(Ok(objection), Err)
     }
 
     async fn place_factory(
@@ -413,21 +462,33 @@ impl Deployment {
 
     /// Waits until trusted headers come to the block of a receipt, and proves the contract there. A reorg may take it out for a while.
     async fn await_contract(&self, contract: Address, block: u64, patience: Patience) -> Result<Proved, ChainError> {
+        let waited = patience.give_up.as_secs();
+        let detail = format!("block {block} should have it, which no trusted header shows after {waited} s");
+        let proved = self.shown(contract, block, patience, patience.give_up).await?;
+        proved.ok_or(ChainError::Deployment { contract, detail })
+    }
+
+    /// The contract under the first trusted header from this block on that has it; `None` if none has it within that time.
+    async fn shown(
+        &self,
+        contract: Address,
+        block: u64,
+        patience: Patience,
+        within: Duration,
+    ) -> Result<Option<Proved>, ChainError> {
         let begun = Instant::now();
         loop {
             match self.source.latest().await {
                 Ok(latest) if latest.number >= block => {
                     if let Some(proved) = self.proved(contract, &latest).await? {
-                        return Ok(proved);
+                        return Ok(Some(proved));
                     }
                 }
                 Ok(_) | Err(ChainError::NoQuorum { .. }) => {}
                 Err(error) => return Err(error),
             }
-            let waited = begun.elapsed().as_secs();
-            if begun.elapsed() >= patience.give_up {
-                let detail = format!("block {block} should have it, which no trusted header shows after {waited} s");
-                return Err(ChainError::Deployment { contract, detail });
+            if begun.elapsed() >= within {
+                return Ok(None);
             }
             tokio::time::sleep(patience.poll).await;
         }

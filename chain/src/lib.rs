@@ -24,6 +24,7 @@ pub mod survey;
 pub mod sync;
 
 mod error;
+mod progress;
 mod suffix;
 mod transaction;
 

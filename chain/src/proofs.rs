@@ -117,6 +117,19 @@ pub async fn code_hash(
     patiently(endpoints, ask).await
 }
 
+/// How many transactions an account has sent, or how many contracts a contract has made.
+///
+/// # Errors
+/// As [`prove`].
+pub async fn nonce(endpoints: &Endpoints, address: Address, header: &TrustedHeader) -> Result<U256, ChainError> {
+    let ask = |endpoint| async move {
+        let answer = answer(endpoint, address, header, &[]).await?;
+        answer.verify_code(header.state_root, address).map_err(|error| unproved(endpoint, header, &error))?;
+        Ok(answer.nonce)
+    };
+    patiently(endpoints, ask).await
+}
+
 /// Asks every node, and a few times over where a proof was wrong: a node that is just taking the next block in, or one behind a load
 /// balancer, proves another block's state for a moment (anvil does).
 async fn patiently<'a, T, F>(endpoints: &'a Endpoints, ask: impl Fn(&'a Endpoint) -> F) -> Result<T, ChainError>

@@ -386,7 +386,9 @@ fn place(url: &Url) -> Option<Place> {
     Some(if is_local { Place::Loopback } else { Place::Address(address) })
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether a node is on this machine, as its URL says.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
     place(url) == Some(Place::Loopback)
 }
 

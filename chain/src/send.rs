@@ -4,17 +4,11 @@
 //!
 //! A receipt is one node's word. Who needs certainty looks the entry up in a verified [`Update`](crate::sync::Update).
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_sol_types::SolCall;
-use countersign_registry::{
-    head::LogEntry,
-    sign::{self, Write},
-};
+use countersign_registry::sign::{self, Write};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{sync::Mutex, time::Instant};
@@ -25,10 +19,10 @@ use crate::{
     error::ChainError,
     keys::ActorKey,
     logs::RawLog,
-    profile::{ChainProfile, ProfileName},
     transaction::{Draft, Price, call_object, quote, with_margin},
 };
 
+pub use crate::progress::{Mined, Patience, Progress, Report};
 pub use crate::transaction::FeeCaps;
 pub use IRegistry::RootProof;
 pub use countersign_registry::sign::RootSignature;
@@ -37,83 +31,6 @@ pub use countersign_registry::sign::RootSignature;
 const NONCE_TAKEN: usize = 5;
 /// Tries to find a free nonce, where nodes lag behind each other.
 const NONCE_TRIES: usize = 4;
-
-/// How long to wait for what.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Between two looks for the receipt.
-    pub poll: Duration,
-    /// Until a transaction is sent again with a higher fee.
-    pub stuck: Duration,
-    /// Until [`ChainError::NotMined`].
-    pub give_up: Duration,
-}
-
-impl Patience {
-    /// What suits a chain.
-    #[must_use]
-    pub fn of(profile: &ChainProfile) -> Self {
-        let dev = profile.name == ProfileName::Dev;
-        Self {
-            poll: if dev { Duration::from_millis(200) } else { Duration::from_secs(2) },
-            stuck: Duration::from_secs(profile.stuck_secs),
-            give_up: Duration::from_secs(profile.stuck_secs.saturating_mul(10)),
-        }
-    }
-}
-
-/// What happens to a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Signed, about to be sent: the hash to resume with.
-    Sending {
-        /// Transaction hash.
-        transaction: B256,
-        /// The account's nonce.
-        nonce: u64,
-        /// At most this many wei.
-        cost: U256,
-    },
-    /// A node has it.
-    Sent {
-        /// Transaction hash.
-        transaction: B256,
-    },
-    /// Not mined yet.
-    Waiting {
-        /// Transaction hash.
-        transaction: B256,
-        /// Since it was first sent.
-        seconds: u64,
-    },
-    /// Stuck, sent again under the same nonce with a higher fee.
-    Replaced {
-        /// The earlier hash; may still be the one that is mined.
-        old: B256,
-        /// The new one.
-        new: B256,
-    },
-    /// In a block.
-    Mined {
-        /// Transaction hash.
-        transaction: B256,
-        /// Block number.
-        block: u64,
-    },
-}
-
-/// A mined, successful transaction, as one node tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mined {
-    /// Transaction hash.
-    pub transaction: B256,
-    /// Block number.
-    pub block: u64,
-    /// Gas used by the whole transaction.
-    pub gas_used: u64,
-    /// The registry's entries in it, in order.
-    pub entries: Vec<LogEntry>,
-}
 
 /// Writes that an actor signed for anybody to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,9 +84,6 @@ struct Nonces {
     next: u64,
 }
 
-/// Where progress goes.
-pub type Report<'a> = &'a mut (dyn FnMut(Progress) + Send);
-
 impl Sender {
     /// A sender for one account on one chain. Use one per account and process: two do not know of each other's nonces.
     #[must_use]
@@ -206,9 +120,7 @@ impl Sender {
     ) -> Result<Mined, ChainError> {
         let Write { shard, kind, data } = write.clone();
         let call = IRegistry::appendCall { realm, shard, kind, data };
-        self.transact(TxKind::Call(contract), U256::ZERO, call.abi_encode().into(), report)
-            .await
-            .map(|(mined, _)| mined)
+        self.call(contract, U256::ZERO, call.abi_encode().into(), report).await
     }
 
     /// Appends several entries as this account, all or none.
@@ -223,9 +135,7 @@ impl Sender {
         report: Report<'_>,
     ) -> Result<Mined, ChainError> {
         let call = IRegistry::appendManyCall { realm, writes: abi_writes(writes) };
-        self.transact(TxKind::Call(contract), U256::ZERO, call.abi_encode().into(), report)
-            .await
-            .map(|(mined, _)| mined)
+        self.call(contract, U256::ZERO, call.abi_encode().into(), report).await
     }
 
     /// Sends what another actor signed.
@@ -238,7 +148,7 @@ impl Sender {
         signed: &SignedAppend,
         report: Report<'_>,
     ) -> Result<Mined, ChainError> {
-        self.transact(TxKind::Call(contract), U256::ZERO, signed.call(), report).await.map(|(mined, _)| mined)
+        self.call(contract, U256::ZERO, signed.call(), report).await
     }
 
     /// Sends what a threshold of roots signed.
@@ -260,9 +170,7 @@ impl Sender {
         let salt = if proof.nonce.is_zero() { proof.salt } else { B256::ZERO };
         let proof = RootProof { salt, ..proof };
         let call = IRegistry::appendByRootsCall { realm, proof, writes: abi_writes(writes), signatures };
-        self.transact(TxKind::Call(contract), U256::ZERO, call.abi_encode().into(), report)
-            .await
-            .map(|(mined, _)| mined)
+        self.call(contract, U256::ZERO, call.abi_encode().into(), report).await
     }
 
     /// Makes a contract of these creation bytes, at the address that the account and its nonce give.

@@ -4,13 +4,20 @@
 
 mod support;
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use countersign_chain::{
     ChainError,
     contract::Artifact,
-    deployment::{Deployment, FACTORY, SALT, Way, address_by_factory},
+    deployment::{Deployment, FACTORY, Proved, SALT, Way, address_by_factory},
     keys::ActorKey,
     profile::FeeModel,
     send::{FeeCaps, Patience, Progress, Sender},
@@ -23,6 +30,7 @@ use support::{
     proxy::{Act, Proxy},
     tool,
 };
+use url::Url;
 
 const NO_FACTORY: [&str; 1] = ["--disable-default-create2-deployer"];
 
@@ -87,7 +95,7 @@ async fn the_factorys_address_is_the_one_that_cast_computes_and_whoever_comes_se
     assert!(mined.gas_used <= plan.gas && before - first.balance().await.unwrap() <= plan.fee);
 
     let second = sender_on(&anvil, OTHER_KEY);
-    let found = place.ensure(&second).await.unwrap();
+    let found = place.ensure(&second, false).await.unwrap();
     assert_eq!((found.proved.contract, found.mined), (plan.contract, None));
     assert_eq!(nonce(&anvil, second.address()).await, "0x0", "nothing was sent");
 }
@@ -98,14 +106,40 @@ async fn a_missing_factory_is_placed_by_its_presigned_transaction_where_the_chai
     let place = deployment(&anvil, anvil.endpoints()).await;
     let sender = sender_on(&anvil, FUNDED_KEY);
     let plan = place.plan(&sender, false).await.unwrap();
-    assert_eq!(plan.way, Way::PlaceFactory { missing: U256::from(10_000_000_000_000_000u64) });
+    let placed = Way::PlaceFactory { missing: U256::from(10_000_000_000_000_000u64) };
+    assert_eq!(plan.way, placed);
     assert_eq!(nonce(&anvil, sender.address()).await, "0x0", "a plan sends nothing");
+    // Neither one node's objection nor its lie about the payer leads to an address that others do not look at.
+    let objects = Proxy::start(&anvil.url, |method, params| match method {
+        "eth_sendRawTransaction" => Act::Fail(-32000, "only replay-protected (EIP-155) transactions allowed over RPC"),
+        "eth_getTransactionCount" if params[0] == "0x3fab184622dc19b6109349b94811493bf2a45362" => {
+            Act::Say(json!("0x1"))
+        }
+        _ => Act::Pass,
+    })
+    .await;
+    let fails = Proxy::start(&anvil.url, |method, _| match method {
+        "eth_sendRawTransaction" => Act::HangUp,
+        _ => Act::Pass,
+    })
+    .await;
+    let way =
+        async |urls: &[&Url]| deployment(&anvil, endpoints(urls)).await.plan(&sender, false).await.map(|plan| plan.way);
+    for urls in [[&objects.url, &fails.url, &anvil.url], [&anvil.url, &fails.url, &objects.url]] {
+        assert_eq!(way(&urls).await.unwrap(), placed);
+    }
+    let reason = way(&[&objects.url]).await.unwrap();
+    assert!(matches!(&reason, Way::Plain { reason } if reason.contains("replay-protected")), "{reason:?}");
+    for urls in [&[&objects.url, &fails.url][..], &[&fails.url, &objects.url], &[&fails.url]] {
+        let error = way(urls).await.unwrap_err();
+        assert!(matches!(error, ChainError::Transport { .. }), "{error}");
+    }
     let before = sender.balance().await.unwrap();
     let deployed = place.carry_out(&sender, &plan, &mut |_| ()).await.unwrap();
     assert_eq!(deployed.proved.contract, address_by_factory(&artifact()), "the same as everywhere");
     let spent = before - sender.balance().await.unwrap();
     assert!(spent <= plan.fee, "{spent} of {plan:?}, {:?}", deployed.mined);
-    assert_eq!(place.ensure(&sender).await.unwrap().mined, None);
+    assert_eq!(place.ensure(&sender, false).await.unwrap().mined, None);
 }
 
 #[tokio::test]
@@ -116,9 +150,12 @@ async fn geth_takes_no_presigned_transaction_so_the_account_deploys_and_finds_it
     let plan = place.plan(&sender, false).await.unwrap();
     assert!(matches!(&plan.way, Way::Plain { reason } if reason.contains("replay-protected")), "{plan:?}");
     let mut report = |_| ();
+    let unasked = place.ensure(&sender, false).await.unwrap_err().to_string();
+    assert!(unasked.ends_with("; an address of the account's own has to be asked for"), "{unasked}");
+    assert_eq!(nonce(&geth, sender.address()).await, "0x0", "nothing was sent");
     let deployed = nudged(&geth, place.carry_out(&sender, &plan, &mut report)).await.unwrap();
     assert_eq!(deployed.proved.contract, plan.contract);
-    let again = place.ensure(&sender).await.unwrap();
+    let again = place.ensure(&sender, false).await.unwrap();
     assert_eq!((again.proved.contract, again.mined), (plan.contract, None));
     // The node's word alone is not enough: it says that the next account has one too.
     let code = geth.call("eth_getCode", json!([plan.contract, "latest"])).await;
@@ -140,9 +177,9 @@ async fn a_geth_that_takes_presigned_transactions_gets_the_factory_and_the_same_
     let sender = sender_on(&geth, FUNDED_KEY);
     let plan = place.plan(&sender, false).await.unwrap();
     assert!(matches!(plan.way, Way::PlaceFactory { .. }), "{plan:?}");
-    let deployed = nudged(&geth, place.ensure(&sender)).await.unwrap();
+    let deployed = nudged(&geth, place.ensure(&sender, false)).await.unwrap();
     assert_eq!(deployed.proved.contract, address_by_factory(&artifact()));
-    let again = place.ensure(&sender_on(&geth, OTHER_KEY)).await.unwrap();
+    let again = place.ensure(&sender_on(&geth, OTHER_KEY), false).await.unwrap();
     assert_eq!((again.proved.contract, again.mined), (deployed.proved.contract, None));
 }
 
@@ -169,7 +206,7 @@ async fn a_node_that_says_the_contract_is_there_or_is_not_is_not_believed() {
     assert_eq!(both.find(None, false).await.unwrap(), None);
 
     let sender = sender_on(&anvil, FUNDED_KEY);
-    deployment(&anvil, anvil.endpoints()).await.ensure(&sender).await.unwrap();
+    deployment(&anvil, anvil.endpoints()).await.ensure(&sender, false).await.unwrap();
     for hash in [B256::repeat_byte(1), KECCAK256_EMPTY] {
         let other = Proxy::start(&anvil.url, says(hash)).await;
         let error = through(&other, &anvil).await.find(None, false).await.unwrap_err();
@@ -203,7 +240,7 @@ async fn other_code_at_the_address_is_a_clear_error_and_coins_there_change_nothi
     let sender = sender_on(&anvil, FUNDED_KEY);
     for _ in 0..2 {
         // After the deployment, and before the next.
-        let error = place.ensure(&sender).await.unwrap_err();
+        let error = place.ensure(&sender, false).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("contract at {contract}: code hash is {}, expected {}", artifact().code_hash, B256::repeat_byte(1))
@@ -278,6 +315,55 @@ async fn whoever_deploys_it_first_does_no_harm() {
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!((one.proved.contract, two.proved.contract), (plan.contract, plan.contract));
     assert_eq!([one.mined, two.mined].iter().flatten().count(), 1, "one made it, the other found it");
+}
+
+#[tokio::test]
+async fn who_is_second_waits_for_trusted_headers_that_lag_and_finds_the_contract() {
+    let anvil = chain(&[]).await;
+    let lag = Arc::new(AtomicUsize::new(0));
+    let lagging = Proxy::start(&anvil.url, {
+        let lag = Arc::clone(&lag);
+        move |method, params| match method {
+            "eth_getBlockByNumber"
+                if params[0] == "latest"
+                    && lag.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() =>
+            {
+                Act::Ask(json!(["0x1", false]))
+            }
+            _ => Act::Pass,
+        }
+    })
+    .await;
+    let place = through(&lagging, &anvil).await;
+    let (slow, fast) = (sender_on(&anvil, FUNDED_KEY), sender_on(&anvil, OTHER_KEY));
+    let plan = place.plan(&slow, false).await.unwrap();
+    deployment(&anvil, anvil.endpoints()).await.ensure(&fast, false).await.unwrap();
+    lag.store(3, Ordering::SeqCst);
+    let deployed = place.carry_out(&slow, &plan, &mut |_| ()).await.unwrap();
+    assert_eq!((deployed.proved.contract, deployed.mined), (plan.contract, None));
+    assert_eq!((lag.load(Ordering::SeqCst), nonce(&anvil, slow.address()).await), (0, json!("0x0")));
+}
+
+#[tokio::test]
+async fn what_a_reorg_has_undone_is_not_confirmed_when_its_number_is_final() {
+    let anvil = chain(&[]).await;
+    let place = deployment(&anvil, anvil.endpoints()).await;
+    let sender = sender_on(&anvil, FUNDED_KEY);
+    let before = anvil.call("evm_snapshot", json!([])).await;
+    let first = place.ensure(&sender, false).await.unwrap().proved;
+    anvil.mine(3).await;
+    assert_eq!(place.confirm(&first).await.unwrap(), first);
+
+    anvil.call("evm_revert", json!([before])).await;
+    anvil.call("evm_increaseTime", json!([7])).await;
+    anvil.mine(4).await;
+    let error = place.confirm(&first).await.unwrap_err();
+    assert!(error.to_string().ends_with("does not have it: deploy again"), "{error}");
+
+    // Another block of that number that has it is as good, and is what is told.
+    let again = place.ensure(&sender, false).await.unwrap().proved;
+    let moved = Proved { block_hash: first.block_hash, ..again };
+    assert_eq!(place.confirm(&moved).await.unwrap(), again);
 }
 
 #[tokio::test]

@@ -223,6 +223,32 @@ async fn a_node_that_quotes_an_absurd_fee_cannot_burn_the_account() {
 }
 
 #[tokio::test]
+async fn a_node_that_leaves_out_the_base_fee_does_not_get_the_price_it_asks_for() {
+    let world = World::new().await;
+    let hungry = Proxy::start(&world.anvil.url, |method, _| match method {
+        "eth_getBlockByNumber" => Act::Alter(Box::new(|block| {
+            block.as_object_mut().unwrap().remove("baseFeePerGas");
+        })),
+        "eth_gasPrice" => Act::Say(json!("0xffffffffffffffffffff")),
+        _ => Act::Pass,
+    })
+    .await;
+    let alone = Sender::new(endpoints(&[&hungry.url]), key(FUNDED_KEY), 31337, patience(), FeeCaps::default());
+    let mut steps = Vec::new();
+    let error =
+        alone.append(world.pin.contract, world.pin.realm, &note("x"), &mut |step| steps.push(step)).await.unwrap_err();
+    assert!(error.to_string().contains("the block has no baseFeePerGas") && steps.is_empty(), "{error}, {steps:?}");
+
+    let nodes = endpoints(&[&hungry.url, &world.anvil.url]);
+    let sender = Sender::new(nodes, key(FUNDED_KEY), 31337, patience(), FeeCaps::default());
+    let mined = sender.append(world.pin.contract, world.pin.realm, &note("x"), &mut |_| ()).await.unwrap();
+    let transaction = world.anvil.call("eth_getTransactionByHash", json!([mined.transaction])).await;
+    assert_eq!(transaction["type"], "0x2", "{transaction}");
+    let tip: U256 = serde_json::from_value(transaction["maxPriorityFeePerGas"].clone()).unwrap();
+    assert!(tip <= U256::from(FeeCaps::default().tip), "{tip}");
+}
+
+#[tokio::test]
 async fn a_signed_write_is_sent_by_another_account_and_only_once() {
     let world = World::new().await;
     let actor = key(OTHER_KEY);

@@ -10,7 +10,7 @@ use countersign_chain::contract::Artifact;
 use countersign_chain::deployment::{Deployed, Deployment, Plan, Proved, Way, coins};
 use countersign_chain::endpoints::{Endpoints, Limits};
 use countersign_chain::profile::{ChainProfile, DEV_CHAIN_IDS, ProfileName};
-use countersign_chain::realm_file::{HeaderTrust, voices};
+use countersign_chain::realm_file::{HeaderTrust, is_loopback, voices};
 use countersign_chain::send::{FeeCaps, Patience, Progress, Sender};
 use countersign_chain::source::HeaderSource;
 use countersign_chain::survey::survey;
@@ -32,9 +32,25 @@ pub struct ChainArgs {
     /// The chain's profile [default: by the chain's id]
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// How many nodes must agree on a header; not on a development chain
+    /// How many nodes must agree on a header; not needed for a development chain on this machine
     #[arg(long, value_name = "COUNT")]
     quorum: Option<usize>,
+    /// Believe one node of a development chain, wherever it is
+    #[arg(long, conflicts_with = "quorum")]
+    dev: bool,
+}
+
+impl ChainArgs {
+    /// Whose headers count. That it is a development chain is what its node says, and is not enough to believe it: a node on this
+    /// machine, or a flag, has to say so too.
+    fn trust(&self, chain_id: u64) -> Result<HeaderTrust, CliError> {
+        let here = DEV_CHAIN_IDS.contains(&chain_id) && self.rpc.iter().all(is_loopback);
+        match self.quorum {
+            Some(count) => Ok(HeaderTrust::Quorum(count)),
+            None if self.dev || here => Ok(HeaderTrust::Dev),
+            None => Err(CliError::Missing { what: "how many nodes must agree", flag: "--quorum COUNT" }),
+        }
+    }
 }
 
 /// A deployment.
@@ -42,7 +58,7 @@ pub struct ChainArgs {
 pub struct DeployArgs {
     #[command(flatten)]
     chain: ChainArgs,
-    /// Do not ask
+    /// Do not ask; without the factory only if --plain is given too
     #[arg(long, conflicts_with = "plan")]
     yes: bool,
     /// Show what would be done, and send nothing
@@ -82,11 +98,7 @@ impl Ground {
         let found = survey(&endpoints).await?;
         let chain_id = found.chain_id;
         let profile = ChainProfile::new(profile_name(args.profile.as_deref(), chain_id)?, chain_id)?;
-        let trust = match args.quorum {
-            Some(count) => HeaderTrust::Quorum(count),
-            None if DEV_CHAIN_IDS.contains(&chain_id) => HeaderTrust::Dev,
-            None => return Err(CliError::Missing { what: "how many nodes must agree", flag: "--quorum COUNT" }),
-        };
+        let trust = args.trust(chain_id)?;
         voices(trust, chain_id, &args.rpc)?;
         Ok(Self { endpoints, chain_id, genesis_hash: found.genesis_hash, profile, trust, p256: found.p256 })
     }
@@ -269,7 +281,9 @@ pub async fn run(context: &Context, args: DeployArgs) -> Result<(), CliError> {
     if args.plan {
         return context.printer.result(&shown);
     }
-    if !args.yes {
+    if args.yes {
+        as_asked(&plan, args.plain)?;
+    } else {
         confirm(&shown)?;
     }
     let progress = context.printer.progress("deploying the registry contract");
@@ -279,12 +293,23 @@ pub async fn run(context: &Context, args: DeployArgs) -> Result<(), CliError> {
         }
         send::show(&progress, step);
     };
-    let deployed = deployment.carry_out(&sender, &plan, &mut report).await?;
+    let mut deployed = deployment.carry_out(&sender, &plan, &mut report).await?;
     drop(progress);
-    let block = deployed.block();
+    let block = deployed.proved.block;
     // Nothing can be proved about a contract that the final block does not have yet.
     send::wait_for(context.printer, &ground.source(), ground.profile.poll_secs, block, args.wait).await?;
+    if args.wait == Wait::Final {
+        deployed.proved = deployment.confirm(&deployed.proved).await?;
+    }
     context.printer.result(&shown.deployed(deployed))
+}
+
+/// Where nobody is asked, the way that was not asked for is not gone.
+fn as_asked(plan: &Plan, plain: bool) -> Result<(), CliError> {
+    match plan.unasked(plain) {
+        Some(why) => Err(CliError::Refused(format!("nothing was sent: {why}, with --plain"))),
+        None => Ok(()),
+    }
 }
 
 fn confirm(shown: &DeploymentShown) -> Result<(), CliError> {
@@ -313,5 +338,53 @@ fn profile_name(name: Option<&str>, chain_id: u64) -> Result<ProfileName, CliErr
         }),
         None => ProfileName::of_chain(chain_id)
             .ok_or(CliError::Missing { what: "the chain's profile", flag: "--profile NAME" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::U256;
+
+    use super::*;
+
+    fn args(urls: &[&str], quorum: Option<usize>, dev: bool) -> ChainArgs {
+        let rpc = urls.iter().map(|url| Url::parse(url).unwrap()).collect();
+        ChainArgs { rpc, profile: None, quorum, dev }
+    }
+
+    #[test]
+    fn a_node_elsewhere_does_not_decide_that_it_is_believed_without_a_quorum() {
+        let (here, there) = ("http://127.0.0.1:8545", "https://node.example");
+        for (urls, quorum, dev, expected) in [
+            (&[here][..], None, false, Some(HeaderTrust::Dev)),
+            (&["http://localhost:1", "http://[::1]:2"], None, false, Some(HeaderTrust::Dev)),
+            (&[there], None, false, None),
+            (&[here, there], None, false, None),
+            (&[there], None, true, Some(HeaderTrust::Dev)),
+            (&[here, there], Some(2), false, Some(HeaderTrust::Quorum(2))),
+        ] {
+            for chain_id in DEV_CHAIN_IDS {
+                assert_eq!(args(urls, quorum, dev).trust(chain_id).ok(), expected, "{urls:?}");
+            }
+        }
+        let error = args(&[here], None, false).trust(1).unwrap_err();
+        assert_eq!(error.to_string(), "how many nodes must agree is needed: expected --quorum COUNT");
+        // The flag is for development chains, as the realm file's key is.
+        let trust = args(&[there], None, true).trust(1).unwrap();
+        assert!(voices(trust, 1, &[Url::parse(there).unwrap()]).is_err());
+    }
+
+    #[test]
+    fn a_yes_is_no_yes_to_an_address_that_nobody_asked_for() {
+        let (account, way) = (Address::repeat_byte(1), Way::Plain { reason: "no factory".to_owned() });
+        let (balance, fee, caps) = (U256::MAX, U256::ZERO, FeeCaps::default());
+        let plan = Plan { account, balance, contract: account, way, gas: 1, fee, caps };
+        assert!(as_asked(&plan, true).is_ok());
+        assert_eq!(
+            as_asked(&plan, false).unwrap_err().to_string(),
+            "nothing was sent: it would not be at the address that all share (no factory); an address of the account's own has to be \
+             asked for, with --plain"
+        );
+        assert!(as_asked(&Plan { way: Way::Factory, ..plan }, false).is_ok());
     }
 }

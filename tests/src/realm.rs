@@ -288,7 +288,7 @@ async fn deploy(anvil: &Anvil, endpoints: &Endpoints) -> RealmPin {
     let artifact = Artifact::built_in().expect("the contract's artefact");
     let deployment = Deployment::new(endpoints.clone(), source, profile.fee_model, artifact);
     wait::until("a first block", || (anvil.block_number("latest") > 0).then_some(()));
-    let deployed = deployment.ensure(&sender).await.expect("deploying the contract");
+    let deployed = deployment.ensure(&sender, false).await.expect("deploying the contract");
     let contract = deployed.proved.contract;
     RealmPin {
         chain_id: CHAIN_ID,

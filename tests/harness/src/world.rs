@@ -113,7 +113,7 @@ impl World {
                 let plan = Plan { account, balance, contract, way: Way::Factory, gas: u64::MAX, fee, caps };
                 deployment.carry_out(&admin, &plan, &mut |_| ()).await.unwrap()
             }
-            Client::Geth => deployment.ensure(&admin).await.unwrap(),
+            Client::Geth => deployment.ensure(&admin, true).await.unwrap(),
         };
         let (contract, code_hash) = (deployed.proved.contract, deployed.proved.code_hash);
         let root = key(ROOT_KEY);
