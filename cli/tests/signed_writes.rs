@@ -531,3 +531,96 @@ fn signed_writes_of_a_p256_actor_are_verified_and_counted_as_such() {
     assert!(is_bad_signature(signed(&altered(&text, "nonce", "8"))));
     assert_eq!(inspected(&text)["signed"], serde_json::json!([room.token.address().to_string()]));
 }
+
+/// A realm that leaves a dead chain (`tests/vectors/migration.json`): its realm file, and its statement, which nobody has signed.
+fn dead_realm(folder: &Path) -> Value {
+    let text = std::fs::read_to_string(vectors_folder().join("migration.json")).unwrap();
+    let vectors: Value = serde_json::from_str(&text).unwrap();
+    let source = &vectors["source"];
+    let address = |value: &Value| value.as_str().unwrap().parse::<Address>().unwrap();
+    let pin = RealmPin {
+        chain_id: source["chainId"].as_u64().unwrap(),
+        contract: address(&source["contract"]),
+        code_hash: word(&source["codeHash"]),
+        realm: word(&source["realm"]),
+        threshold: source["threshold"].as_u64().unwrap(),
+        roots: source["roots"].as_array().unwrap().iter().map(address).collect(),
+        salt: word(&source["salt"]),
+        deployed_block: 0,
+        genesis_hash: word(&source["genesisHash"]),
+    };
+    let endpoint = "http://127.0.0.1:1".parse().unwrap();
+    let realm = RealmFile::new(pin, ProfileName::Dev, HeaderTrust::Dev, vec![endpoint]).unwrap();
+    realm.create(&folder.join("realm.toml")).unwrap();
+    let slots =
+        vectors["heads"].as_array().unwrap().iter().map(|head| (head["shard"].to_string(), head["slot"].clone()));
+    let target = &vectors["target"];
+    let statement = serde_json::json!({
+        "migration-statement": 1,
+        "source": source["realm"],
+        "nonce": vectors["statement"]["nonce"],
+        "threshold": source["threshold"],
+        "roots": source["roots"],
+        "target": {
+            "chain-id": target["chainId"],
+            "genesis-hash": target["genesisHash"],
+            "contract": target["registry"],
+            "code-hash": target["codeHash"],
+            "realm": target["realm"],
+        },
+        "heads": { "block": vectors["blockNumber"], "slots": slots.collect::<serde_json::Map<_, _>>() },
+        "signatures": [],
+    });
+    std::fs::write(folder.join("statement.json"), statement.to_string()).unwrap();
+    vectors["statement"].clone()
+}
+
+#[test]
+fn a_statement_takes_signatures_of_its_roots_keys_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let vector = dead_realm(folder.path());
+    let sign = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
+            .args(["--realm", "realm.toml", "--format", "json", "realm", "sign", "statement.json"])
+            .args(arguments)
+            .current_dir(folder.path())
+            .env_clear()
+            .env("HOME", folder.path())
+            .output()
+            .unwrap();
+        match output.status.success() {
+            true => Ok(serde_json::from_slice::<Value>(&output.stdout).unwrap()),
+            false => Err(String::from_utf8(output.stderr).unwrap()),
+        }
+    };
+    let signature = |root: usize| vector["signatures"][root]["signature"].as_str().unwrap().to_owned();
+    // A P-256 key: r and s, and the key itself.
+    let token = signature(2);
+    let (numbers, point) = (&token[..2 + 128], format!("04{}", &token[2 + 128..]));
+    std::fs::write(folder.path().join("public"), point).unwrap();
+    let wrong = numbers.replace(&numbers[10..12], "00");
+    let error = sign(&["--signature", &wrong, "--public-key", "public"]).unwrap_err();
+    assert!(error.contains("not by this key over this content"), "{error}");
+    let shown = sign(&["--signature", numbers, "--public-key", "public"]).unwrap();
+    assert_eq!(shown["signed"].as_array().unwrap().len(), 1, "{shown}");
+    let error = sign(&["--signature", numbers, "--public-key", "public"]).unwrap_err();
+    assert!(error.contains("has signed already"), "{error}");
+    // An account's, made elsewhere; over something else it is somebody else's.
+    let shown = sign(&["--signature", &signature(0)]).unwrap();
+    assert_eq!(shown["signed"].as_array().unwrap().len(), 2, "{shown}");
+    let other = key("root2").sign(&word(&vector["digest"])).unwrap().to_string();
+    let error = sign(&["--signature", &other]).unwrap_err();
+    assert!(error.contains("is not one of its roots"), "{error}");
+    let error = sign(&["--typed-data"]).unwrap_err();
+    assert!(error.contains("a statement is signed by keys"), "{error}");
+    // What stands in the file is what hosts take.
+    let text = std::fs::read_to_string(folder.path().join("statement.json")).unwrap();
+    let written: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        written["signatures"],
+        serde_json::json!([
+            { "root": 2, "signature": token },
+            { "root": 0, "signature": signature(0) },
+        ])
+    );
+}
