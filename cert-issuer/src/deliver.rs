@@ -7,6 +7,7 @@
 use countersign_certificate::Id;
 use countersign_delivery::{Contents, Context, Payload, PublicKey, SecretKey, Stores, seal};
 use countersign_registry::entries::{Entry, Kind, payload};
+use countersign_registry::realm::State;
 use countersign_registry::{Address, B256, Effective, sign};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
 use zeroize::Zeroizing;
@@ -60,7 +61,7 @@ pub async fn post(
         return in_envelope(effective, parcel, stores, outbox, now).await;
     }
     check_sender(effective, parcel.sender, parcel.sender_key)?;
-    let recipient = sealing_key(effective, parcel.recipient, "recipient")?;
+    let recipient = recipient_key(effective, parcel.recipient)?;
     let r: [u8; 16] = random()?;
     let id = sign::record_id(Kind::DELIVERY, parcel.sender, r);
     let kind = parcel.payload.contents().kind();
@@ -88,7 +89,7 @@ pub async fn post(
 /// # Errors
 /// [`IssueError::Recipient`], [`IssueError::Delivery`].
 pub fn check_recipient(effective: &Effective, recipient: Address) -> Result<(), IssueError> {
-    sealing_key(effective, recipient, "recipient").map(|_| ())
+    recipient_key(effective, recipient).map(|_| ())
 }
 
 /// The same in an envelope for one: what is sealed to a prekey travels so. The note is for the caller; the books have the envelope's.
@@ -135,9 +136,41 @@ pub(crate) fn sealing_key(effective: &Effective, address: Address, role: &str) -
     Ok(PublicKey::from_bytes(bytes.0)?)
 }
 
-/// The ledger keys with a sealing key that are bound to a user or host: whom a payload for it can be sealed to.
+/// The sealing key of somebody to whom something may be sent: a binding outlives a lock, so what it is bound to is looked at too.
+pub(crate) fn recipient_key(effective: &Effective, address: Address) -> Result<PublicKey, IssueError> {
+    let key = sealing_key(effective, address, "recipient")?;
+    let actor = effective.actors.get(&address);
+    if actor.is_some_and(|actor| actor.locked) {
+        return Err(IssueError::Recipient(format!("recipient {address} is locked; nothing is sent to it")));
+    }
+    let bound = actor.and_then(|actor| actor.subject);
+    match bound.and_then(|subject| obstacle(effective, subject).map(|why| (subject, why))) {
+        Some((subject, why)) => Err(IssueError::Recipient(format!(
+            "recipient {address} speaks for {subject}, which is {why}; nothing is sent to it"
+        ))),
+        None => Ok(key),
+    }
+}
+
+/// Why a user or host gets nothing, if so: `locked`, `revoked` or `not on the ledger`.
+#[must_use]
+pub fn obstacle(effective: &Effective, subject: Id) -> Option<&'static str> {
+    let host = effective.hosts.get(&subject).map(|host| host.state);
+    match host.or_else(|| effective.users.get(&subject).map(|user| user.state)) {
+        Some(State::Active) => None,
+        Some(State::Locked) => Some("locked"),
+        Some(State::Revoked) => Some("revoked"),
+        None => Some("not on the ledger"),
+    }
+}
+
+/// The ledger keys with a sealing key that are bound to a user or host: whom a payload for it can be sealed to. None for a user or host
+/// that is locked or revoked: its binding stays, and whoever stole it holds its keys.
 #[must_use]
 pub fn recipients(effective: &Effective, subject: Id) -> Vec<Address> {
+    if obstacle(effective, subject).is_some() {
+        return Vec::new();
+    }
     let of_subject = effective.actors.iter().filter(|(_, actor)| actor.subject == Some(subject) && !actor.locked);
     of_subject.filter(|(_, actor)| actor.x25519.is_some()).map(|(address, _)| *address).collect()
 }

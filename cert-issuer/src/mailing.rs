@@ -17,7 +17,7 @@ use countersign_registry::realm::Prekey;
 use countersign_registry::{Address, B256, Effective, shard, sign};
 use serde::Deserialize;
 
-use crate::deliver::{check_sender, sealing_key};
+use crate::deliver::{check_sender, recipient_key};
 use crate::error::IssueError;
 use crate::issue::random;
 use crate::outbox::{Book, BookPayload, BookRecipient, Due, Outbox};
@@ -111,7 +111,7 @@ pub async fn mail(
     let mut used = used_prekeys(outbox)?;
     let mut chosen = Vec::with_capacity(mailing.recipients.len());
     for (address, payload) in &mailing.recipients {
-        let key = sealing_key(effective, *address, "recipient")?;
+        let key = recipient_key(effective, *address)?;
         let prekey = choose(effective, *address, mailing.prekeys, &mut used)?;
         chosen.push((*address, *payload, key, prekey));
     }
@@ -217,18 +217,38 @@ fn used_prekeys(outbox: &Outbox) -> Result<BTreeSet<PrekeyId>, IssueError> {
     Ok(books.iter().flat_map(|(_, book)| &book.recipients).filter_map(|recipient| recipient.prekey).collect())
 }
 
-/// Draws a prekey of `recipient`'s that is not used, and marks it as used.
-fn choose(
+/// Which of `recipients` nothing can be sealed to now, each judged alone, and why; to be asked before anything is made for them.
+///
+/// # Errors
+/// [`IssueError::Outbox`].
+pub fn unfit(
     effective: &Effective,
-    recipient: Address,
+    recipients: impl Iterator<Item = Address>,
     policy: PrekeyPolicy,
-    used: &mut BTreeSet<PrekeyId>,
-) -> Result<Option<(PrekeyId, PublicKey)>, IssueError> {
-    if !wants_prekey(effective, recipient, policy) {
-        return Ok(None);
+    outbox: &Outbox,
+) -> Result<BTreeMap<Address, IssueError>, IssueError> {
+    let mut used = None;
+    let mut unfit = BTreeMap::new();
+    for address in recipients {
+        if let Err(error) = recipient_key(effective, address) {
+            unfit.insert(address, error);
+        } else if policy != PrekeyPolicy::FallBack && wants_prekey(effective, address, policy) {
+            let used = match &mut used {
+                Some(used) => used,
+                none => none.insert(used_prekeys(outbox)?),
+            };
+            if unused(effective, address, used).is_empty() {
+                unfit.insert(address, IssueError::Prekey { recipient: address });
+            }
+        }
     }
+    Ok(unfit)
+}
+
+/// The prekeys of `recipient`'s that may be drawn.
+fn unused(effective: &Effective, recipient: Address, used: &BTreeSet<PrekeyId>) -> BTreeMap<PrekeyId, PublicKey> {
     let now = effective.latest_block.time;
-    let left: BTreeMap<PrekeyId, PublicKey> = effective
+    effective
         .prekeys
         .get(&recipient)
         .into_iter()
@@ -239,7 +259,20 @@ fn choose(
         .filter_map(|prekey| PublicKey::from_bytes(prekey.key.0).ok())
         .map(|key| (PrekeyId::of(&effective.realm.0, &recipient.into_array(), &key), key))
         .filter(|(id, _)| !used.contains(id))
-        .collect();
+        .collect()
+}
+
+/// Draws a prekey of `recipient`'s that is not used, and marks it as used.
+fn choose(
+    effective: &Effective,
+    recipient: Address,
+    policy: PrekeyPolicy,
+    used: &mut BTreeSet<PrekeyId>,
+) -> Result<Option<(PrekeyId, PublicKey)>, IssueError> {
+    if !wants_prekey(effective, recipient, policy) {
+        return Ok(None);
+    }
+    let left = unused(effective, recipient, used);
     let drawn = u64::from_be_bytes(random()?);
     let place = drawn.checked_rem(u64::try_from(left.len()).unwrap_or(u64::MAX)).unwrap_or_default();
     let one = left.into_iter().nth(usize::try_from(place).unwrap_or_default());

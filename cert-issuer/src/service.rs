@@ -218,6 +218,21 @@ impl Issuer {
         Ok(Signer { id: self.ca, record, issuer: self.address() })
     }
 
+    /// What [`Self::issue`] would refuse of `orders` before it logs anything; one verdict per order, in their order.
+    ///
+    /// # Errors
+    /// [`IssueError`] for what concerns all of them.
+    pub fn rehearse(
+        &self,
+        view: &View,
+        orders: Vec<Order>,
+        now: u64,
+    ) -> Result<Vec<Result<(), IssueError>>, IssueError> {
+        view.check_not_left()?;
+        let (_, results) = assemble(&view.effective, self.signer(view)?, orders, now)?;
+        Ok(results.into_iter().map(|result| result.map_or(Ok(()), |result| result.map(|_| ()))).collect())
+    }
+
     /// Issues certificates for `orders` at Unix time `now`, in one batch. One result per order, in their order; a refusal of one does
     /// not keep the others from being issued. Nothing is logged when all are refused. Where watchdogs look at the batch, what does not
     /// fit into one sealed block is given back with [`IssueError::BatchFull`].

@@ -212,6 +212,20 @@ impl View {
         self.entries.iter().filter(move |placed| migration::leg_of(placed.at.block) == leg)
     }
 
+    /// A ledger that nobody wrote, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_test(realm: RealmFile, effective: Effective) -> Self {
+        let header = serde_json::json!({
+            "number": effective.latest_block.number, "hash": B256::ZERO, "parent-hash": B256::ZERO,
+            "state-root": B256::ZERO, "time": effective.latest_block.time,
+        });
+        let header = || serde_json::from_value::<TrustedHeader>(header.clone()).unwrap();
+        let before = Before { entries: Vec::new(), silent: Vec::new(), replay: Replay::new(realm.pin.realm) };
+        let heads = Heads { final_header: header(), latest: header() };
+        let (shards, entries, ahead) = (Vec::new(), Vec::new(), effective.clone());
+        Self { realm, heads, shards, entries, effective, ahead, before, migrated: None }
+    }
+
     /// What would be ignored if these entries were logged next, with the reasons.
     ///
     /// # Errors

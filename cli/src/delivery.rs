@@ -491,6 +491,17 @@ async fn resend(
     if waiting.is_empty() {
         return Err(CliError::Refused(format!("delivery {id}: everybody has it")));
     }
+    // Who was locked since then does not keep the others from getting it.
+    let (waiting, gone): (Vec<Address>, Vec<Address>) =
+        waiting.into_iter().partition(|address| deliver::check_recipient(&view.effective, *address).is_ok());
+    for address in gone {
+        if let Err(error) = deliver::check_recipient(&view.effective, address) {
+            context.printer.note(&format!("left out: {error}"));
+        }
+    }
+    if waiting.is_empty() {
+        return Err(CliError::Refused(format!("delivery {id}: nobody who has not acknowledged it may be sent to")));
+    }
     let place = |address: &Address| {
         book.recipients.iter().find(|recipient| recipient.address == *address).map_or(0, |recipient| recipient.payload)
     };

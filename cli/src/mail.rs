@@ -119,6 +119,9 @@ impl Targets {
                 Some(("host", host)) => resolve::host(view, host).map(|(id, host)| (id, host.name.clone()))?,
                 _ => resolve::host(view, who).map(|(id, host)| (id, host.name.clone()))?,
             };
+            if let Some(problem) = deliver::obstacle(view, subject) {
+                return Err(CliError::Refused(format!("{who} is {problem}; nothing is sent to it")));
+            }
             if !targets.add(view, subject, &name) {
                 let text = format!("{who} has no ledger key with a delivery key (`countersign member set`)");
                 return Err(CliError::Refused(text));

@@ -272,6 +272,22 @@ fn a_delivered_certificate_is_written_beside_the_devices_own_key() {
     assert_eq!(std::fs::metadata(bed.path("keys/deploy-cert.pub")).unwrap().mode() & 0o7777, 0o600);
 }
 
+#[test]
+fn a_public_key_whose_private_one_is_gone_is_told_and_never_certified_or_replaced() {
+    let bed = Bed::new();
+    let rule = OutputRule { path: bed.path("keys/made"), ..bed.rule() };
+    assert!(rule.make_own_key("made").unwrap());
+    assert!(!rule.make_own_key("made").unwrap());
+    let public = bed.read("keys/made.pub");
+    std::fs::remove_file(bed.path("keys/made")).unwrap();
+    let gone = rule.make_own_key("made").unwrap_err().to_string();
+    assert!(gone.contains("its public half is there and it is not"), "{gone}");
+    assert!(!bed.path("keys/made").exists());
+    assert_eq!(bed.read("keys/made.pub"), public);
+    std::fs::remove_file(bed.path("keys/made.pub")).unwrap();
+    assert!(rule.make_own_key("made").unwrap());
+}
+
 // row: D8 D26
 #[test]
 fn a_delivered_key_pair_is_written_0600_as_openssh_reads_it() {

@@ -73,10 +73,12 @@ pub struct Current {
     pub recipients: BTreeMap<Address, Id>,
     /// Those of them who have acknowledged it finally.
     pub acknowledged: BTreeSet<Address>,
-    /// Its public halves.
-    pub public: Vec<String>,
-    /// The public halves of the one before are still published beside its own.
-    pub overlaps: bool,
+    /// Its public halves, as far as they are published, where any are.
+    pub public: Vec<Half>,
+    /// The public halves of the one before that are still published beside its own.
+    pub old: Vec<Half>,
+    /// Who was meant and got nothing, and why.
+    pub left_out: BTreeMap<Id, String>,
     /// When it was last sent.
     pub sent: u64,
     /// How often it was sent again.
@@ -100,7 +102,21 @@ pub struct Next {
     /// As in [`Current`].
     pub recipients: BTreeMap<Address, Id>,
     /// As in [`Current`].
-    pub public: Vec<String>,
+    pub public: Vec<Half>,
+    /// As in [`Current`].
+    pub old: Vec<Half>,
+    /// As in [`Current`].
+    pub left_out: BTreeMap<Id, String>,
+}
+
+/// A public half that is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Half {
+    /// The host or user whose pair it is of; none where all have the same.
+    pub subject: Option<Id>,
+    /// One line, or PEM.
+    pub text: String,
 }
 
 /// An entry that is to be logged once.
@@ -262,7 +278,9 @@ mod tests {
             made: 5,
             expires: Some(90),
             recipients: BTreeMap::from([(Address::repeat_byte(3), Id([4; 16]))]),
-            public: vec!["ssh-ed25519 AAAA".to_owned()],
+            public: vec![Half { subject: Some(Id([4; 16])), text: "ssh-ed25519 AAAA".to_owned() }],
+            old: Vec::new(),
+            left_out: BTreeMap::from([(Id([5; 16]), "locked".to_owned())]),
         };
         Page { format: FORMAT, next: Some(next), ..Page::default() }
     }

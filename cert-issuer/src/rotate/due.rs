@@ -1,14 +1,17 @@
 //! When a rotation is due: by its interval since this service's last delivery, or before what is there ends.
 
-use countersign_registry::{Address, Effective};
+use countersign_registry::{Address, Effective, Id};
 
 use super::NEWCOMER_SECS;
 use super::book::Page;
 use super::make::Targets;
 use super::setting::Rotation;
 
+/// The least time between one and the next that is made because it would end, seconds: what ends at once must not cost a transaction at once.
+const FLOOR_SECS: u64 = 300;
+
 /// From when on the next one is to be made. What others delivered under the name does not count: who may send must not be able to put off
-/// what this service is to do.
+/// what this service is to do. Nothing is made ahead of its time by more than half of its life.
 pub(super) fn due(effective: &Effective, own: Address, rule: &Rotation, page: &Page, targets: &Targets) -> u64 {
     let every = rule.every.map(crate::config::Span::secs);
     let before = rule.before.map(crate::config::Span::secs);
@@ -18,28 +21,33 @@ pub(super) fn due(effective: &Effective, own: Address, rule: &Rotation, page: &P
         let envelopes = effective.envelopes.values().filter(|one| one.actor == own && one.payload_name == name);
         let public = effective.public_data.values().filter(|one| one.actor == own && one.name == name);
         let last = envelopes.map(|one| one.at.time).chain(public.map(|one| one.at.time)).max();
-        let end = last.zip(every).map(|(last, every)| last.saturating_add(every));
-        return end.map_or(0, |end| end.saturating_sub(before.unwrap_or_default()));
+        let end = last
+            .zip(every)
+            .map(|(last, every)| last.saturating_add(every).saturating_sub(before.unwrap_or_default().min(every / 2)));
+        return end.unwrap_or_default();
     };
-    let newcomer = rule.is_each() && targets.addresses.keys().any(|address| !current.recipients.contains_key(address));
-    if newcomer {
-        return current.logged.saturating_add(NEWCOMER_SECS);
-    }
+    let newcomer = |(address, id): (&Address, &Id)| {
+        let wait = if current.left_out.contains_key(id) { rule.resend.secs() } else { NEWCOMER_SECS };
+        (!current.recipients.contains_key(address)).then(|| current.logged.saturating_add(wait))
+    };
+    let fit = targets.addresses.iter().filter(|(address, _)| !targets.unfit.contains_key(*address));
+    let by_newcomer = if rule.is_each() { fit.filter_map(newcomer).min() } else { None };
     let by_interval = every.map(|every| {
-        let ahead = if rule.ends_by_itself() { 0 } else { before.unwrap_or_default() };
+        let ahead = if rule.ends_by_itself() { 0 } else { before.unwrap_or_default().min(every / 2) };
         current.logged.saturating_add(every).saturating_sub(ahead)
     });
     let by_end = current.expires.map(|end| {
-        let third = end.saturating_sub(current.made) / 3;
-        end.saturating_sub(before.unwrap_or(third))
+        let life = end.saturating_sub(current.made);
+        let ahead = before.unwrap_or(life / 3).min(life / 2);
+        end.saturating_sub(ahead).max(current.logged.saturating_add(FLOOR_SECS))
     });
-    by_interval.into_iter().chain(by_end).min().unwrap_or_default()
+    by_newcomer.into_iter().chain(by_interval).chain(by_end).min().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use countersign_registry::realm::{Envelope, PublicData};
-    use countersign_registry::{B256, BlockRef, EntryRef, Id, Replay};
+    use countersign_registry::{B256, BlockRef, EntryRef, Replay};
 
     use super::due as due_of;
     use crate::rotate::book::Current;
@@ -76,7 +84,8 @@ mod tests {
             recipients: BTreeMap::from([(OTHER, Id([2; 16]))]),
             acknowledged: BTreeSet::new(),
             public: Vec::new(),
-            overlaps: false,
+            old: Vec::new(),
+            left_out: BTreeMap::new(),
             sent: logged,
             resends: 0,
             letter: None,
@@ -125,5 +134,27 @@ mod tests {
         assert_eq!(due(&targets), 10 + 30 * 86_400);
         targets.addresses.insert(OWN, Id([3; 16]));
         assert_eq!(due(&targets), 10 + NEWCOMER_SECS);
+        // Who cannot be sealed to brings nothing on, or everybody would be given new keys for ever.
+        targets.unfit.insert(OWN, "no prekey".to_owned());
+        assert_eq!(due(&targets), 10 + 30 * 86_400);
+        targets.unfit.clear();
+        let mut page = current(5, 10, None);
+        page.current.as_mut().unwrap().left_out.insert(Id([3; 16]), "refused".to_owned());
+        assert_eq!(due_of(&effective(), OWN, &rule, &page, &targets), 10 + 86_400, "left out once, tried again later");
+    }
+
+    #[test]
+    fn a_life_shorter_than_what_it_is_made_ahead_by_does_not_rotate_for_ever() {
+        let pair = rule(
+            "make = \"command\"\nkind = \"x509-key-pair\"\ncommand = [\"/bin/x\"]\nto = [\"a\"]\nbefore = \"10d\"",
+        );
+        let due = |rule: &Rotation, logged, end| {
+            due_of(&effective(), OWN, rule, &current(1_000, logged, Some(end)), &Targets::default())
+        };
+        assert_eq!(due(&pair, 1_030, 1_000 + 864_000), 1_000 + 432_000, "half of its life is left");
+        assert_eq!(due(&pair, 1_030, 1_100), 1_330, "nor more often than every five minutes");
+        assert_eq!(due(&pair, 1_030, 900), 1_330, "nor where it has ended already");
+        let often = rule("make = \"secret\"\nbytes = 32\nto = [\"a\"]\nevery = \"300s\"\nbefore = \"299s\"");
+        assert_eq!(due_of(&effective(), OWN, &often, &current(5, 10, None), &Targets::default()), 160);
     }
 }

@@ -9,6 +9,7 @@ pub mod book;
 pub mod command;
 mod due;
 pub mod make;
+mod publish;
 pub mod setting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,28 +17,28 @@ use std::path::Path;
 
 use countersign_chain::ChainError;
 use countersign_delivery::{Payload, SecretKey, Stores};
-use countersign_registry::entries::{Entry, Kind, payload};
-use countersign_registry::{Address, Effective, Id, sign};
+use countersign_registry::{Address, Effective, Id};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use self::book::{BookError, Current, Letter, Next, Page, Pages, Place};
+use self::book::{BookError, Current, Half, Letter, Next, Page, Pages, Place};
 use self::due::due;
-use self::make::{Made, Printed, Targets};
+use self::make::{Made, Makings, Printed, Targets};
+use self::publish::{announcement, counting, listed, public_data};
 use self::setting::{CommandKind, Make, Rotation};
 use crate::ca_key::CaKey;
+use crate::deliver;
 use crate::error::IssueError;
-use crate::issue::random;
 use crate::mailing::{self, Mailing, PrekeyPolicy};
 use crate::outbox::{Heard, Outbox};
 use crate::service::Issuer;
 use crate::view::View;
 
-/// What one entry of public data may hold, less the rest of its payload, in bytes.
-const MOST_PUBLIC: usize = 24 * 1024 - 512;
-
 /// How long after a rotation a newcomer may bring on the next one, seconds.
 const NEWCOMER_SECS: u64 = 300;
+
+/// How often a command that fails for some is tried again before the others get theirs.
+const PATIENCE: u32 = 3;
 
 /// How many names the status lists.
 const SHOWN: usize = 32;
@@ -83,6 +84,9 @@ pub struct RotationStatus {
     pub waiting: Vec<String>,
     /// Hosts and users who are meant and have no ledger key with a delivery key; up to 32.
     pub without_key: Vec<String>,
+    /// Hosts and users who are meant and get nothing, each with why; up to 32.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// How often it was sent again.
     pub resends: u32,
     /// How often in a row making or sending failed.
@@ -98,7 +102,7 @@ pub struct Rotations {
     pages: Pages,
     host_cas: BTreeMap<String, (Id, CaKey)>,
     /// Commands at work, by payload name.
-    making: BTreeMap<String, JoinHandle<Result<Printed, String>>>,
+    making: BTreeMap<String, JoinHandle<Printed>>,
     /// Before this time of the ledger's there is nothing to do, unless something else happens.
     wake: u64,
     status: BTreeMap<String, RotationStatus>,
@@ -150,6 +154,11 @@ impl Rotations {
             let before = page.problem.clone();
             let wake = match self.tend_one(hands, &rule, &mut page, now, say).await {
                 Ok(wake) => wake,
+                // What fails whether anything is tried or not does not make the wait longer.
+                Err(problem) if now < page.retry => {
+                    page.problem = Some(problem);
+                    page.retry
+                }
                 Err(problem) => {
                     page.failed(now, problem);
                     if let Err(error) = self.pages.write(name, &page) {
@@ -183,7 +192,10 @@ impl Rotations {
     ) -> Result<u64, String> {
         let effective = &hands.view.effective;
         let name = rule.name.as_str();
-        let targets = Targets::of(effective, rule)?;
+        let mut targets = Targets::of(effective, rule);
+        let unfit = mailing::unfit(effective, targets.addresses.keys().copied(), hands.prekeys, hands.outbox);
+        let unfit = unfit.map_err(|error| error.to_string())?;
+        targets.unfit = unfit.into_iter().map(|(address, error)| (address, error.to_string())).collect();
         self.learn(hands, page, name)?;
         let due = due(effective, hands.issuer.address(), rule, page, &targets);
         self.show(effective, page, &targets, name, due);
@@ -192,6 +204,9 @@ impl Rotations {
         }
         if let Some(letter) = page.current.as_ref().and_then(|current| current.letter.clone()) {
             let settled = letter.on(effective).is_some_and(|at| at.block <= effective.final_block.number);
+            if !settled && now < page.retry {
+                return Ok(page.retry);
+            }
             if !settled {
                 return self.log(hands, page, name, Place::Current).await.map(|()| 0);
             }
@@ -201,18 +216,27 @@ impl Rotations {
                 }
             })?;
         }
+        if self.tidy(hands, rule, page, &targets)? {
+            return Ok(0);
+        }
         if now < page.retry {
             return Ok(page.retry);
         }
         if now < due && !self.making.contains_key(name) {
             return self.follow_up(hands, rule, page, &targets, now, say).await.map(|wake| wake.min(due));
         }
-        if targets.addresses.is_empty() && rule.kind != Some(CommandKind::PublicData) {
-            return Err("nobody whom it is for has a ledger key with a delivery key".to_owned());
+        let targets = targets.fit();
+        if rule.kind != Some(CommandKind::PublicData) {
+            if targets.addresses.is_empty() {
+                let why = targets.unfit.values().chain(&targets.left_out).next().cloned();
+                return Err(why.unwrap_or_else(|| "nobody whom it is for has a ledger key with a delivery key".into()));
+            }
+            let checked = deliver::check_sender(effective, hands.issuer.address(), hands.sealing);
+            checked.map_err(|error| error.to_string())?;
         }
-        match self.make(hands, rule, &targets).await? {
-            Some(made) => {
-                self.seal(hands, rule, page, &targets, made).await?;
+        match self.make(hands, rule, page, &targets).await? {
+            Some(makings) => {
+                self.seal(hands, rule, page, &targets, makings).await?;
                 say(&format!("event=rotation-made payload={name}"));
                 self.send_next(hands, rule, page, now, say).await
             }
@@ -257,12 +281,15 @@ impl Rotations {
         &mut self,
         hands: Hands<'_>,
         rule: &Rotation,
+        page: &Page,
         targets: &Targets,
-    ) -> Result<Option<Vec<Made>>, String> {
+    ) -> Result<Option<Makings>, String> {
         let (effective, name) = (&hands.view.effective, rule.name.as_str());
         if rule.make != Make::Command {
             let host_ca = self.host_cas.get(name);
-            return make::of_own(hands.view, hands.issuer, rule, targets, host_ca).await.map(Some);
+            let own = hands.issuer.address();
+            let publishable = |public: &[Half]| announcement(effective, own, rule, page, public).map(|_| ());
+            return make::of_own(hands.view, hands.issuer, rule, targets, host_ca, publishable).await.map(Some);
         }
         match self.making.get(name).map(JoinHandle::is_finished) {
             None => {
@@ -273,8 +300,12 @@ impl Rotations {
             Some(false) => Ok(None),
             Some(true) => {
                 let Some(work) = self.making.remove(name) else { return Ok(None) };
-                let printed = work.await.map_err(|error| error.to_string())??;
-                make::of_printed(effective, rule, printed).map(Some)
+                let printed = work.await.map_err(|error| error.to_string())?;
+                let makings = make::of_printed(effective, rule, printed)?;
+                match makings.left_out.values().next() {
+                    Some(problem) if page.failures < PATIENCE => Err(problem.clone()),
+                    _ => Ok(Some(makings)),
+                }
             }
         }
     }
@@ -286,20 +317,15 @@ impl Rotations {
         rule: &Rotation,
         page: &mut Page,
         targets: &Targets,
-        made: Vec<Made>,
+        Makings { made, left_out }: Makings,
     ) -> Result<(), String> {
         let (effective, name) = (&hands.view.effective, rule.name.as_str());
         let now = effective.latest_block.time;
         let expires = made.iter().filter_map(|one| one.expires).min();
-        let public: Vec<String> = made.iter().filter_map(|one| one.public.clone()).collect();
-        let announcement = match &rule.publish {
-            Some(publish) => {
-                let old = page.current.iter().flat_map(|current| &current.public);
-                let text: String = public.iter().chain(old.filter(|old| !public.contains(old))).cloned().collect();
-                Some(public_data(hands.issuer.address(), publish.as_str(), text.into_bytes())?)
-            }
-            None => None,
-        };
+        let half = |one: &Made| Some(Half { subject: one.subject, text: one.public.clone()? });
+        let public: Vec<Half> = made.iter().filter_map(half).collect();
+        let (announcement, old) = announcement(effective, hands.issuer.address(), rule, page, &public)?.unzip();
+        let old = old.unwrap_or_default();
         let (letter, recipients) = if rule.kind == Some(CommandKind::PublicData) {
             let bytes = made.into_iter().next().map(|one| public_bytes(&one.payload)).unwrap_or_default();
             (public_data(hands.issuer.address(), name, bytes)?, BTreeMap::new())
@@ -316,7 +342,7 @@ impl Rotations {
             let payloads = made.into_iter().map(|one| one.payload).collect();
             (self.mail(hands, payloads, recipients, None).await?, known)
         };
-        let next = Next { announcement, letter, made: now, expires, recipients, public };
+        let next = Next { announcement, letter, made: now, expires, recipients, public, old, left_out };
         self.change(page, name, |page| page.next = Some(next))
     }
 
@@ -352,6 +378,18 @@ impl Rotations {
                 self.change(page, name, |page| page.next = None)?;
                 return Err("what was made ended before it could be logged; it is made again".to_owned());
             }
+            let gone = |id: &Id| matches!(deliver::obstacle(effective, *id), Some("locked" | "revoked"));
+            if next.recipients.values().any(gone) && next.letter.may_send(now, hands.holds) {
+                // It was sealed to somebody who is to have it no more; what was announced of it goes with what is there.
+                return self
+                    .change(page, name, |page| {
+                        page.next = None;
+                        if let (Some(current), true) = (&mut page.current, next.announcement.is_some()) {
+                            current.old.extend(next.public);
+                        }
+                    })
+                    .map(|()| 0);
+            }
             if now < page.retry {
                 return Ok(page.retry);
             }
@@ -371,8 +409,6 @@ impl Rotations {
         }
         let Some(at) = logged.filter(|at| at.block <= effective.final_block.number) else { return Ok(0) };
         let id = next.letter.id;
-        let overlaps = next.announcement.is_some()
-            && page.current.as_ref().is_some_and(|old| old.public.iter().any(|key| !next.public.contains(key)));
         let current = Current {
             ids: vec![id],
             logged: at.time,
@@ -381,7 +417,8 @@ impl Rotations {
             recipients: next.recipients,
             acknowledged: BTreeSet::new(),
             public: next.public,
-            overlaps,
+            old: next.old,
+            left_out: next.left_out,
             sent: at.time,
             resends: 0,
             letter: None,
@@ -395,7 +432,31 @@ impl Rotations {
         Ok(0)
     }
 
-    /// Takes the old public halves away once everybody has the new ones, and sends again to those who have not.
+    /// Takes the old public halves away once everybody has the new ones, and those of locked and revoked owners at once. Returns whether
+    /// there was any.
+    fn tidy(&self, hands: Hands<'_>, rule: &Rotation, page: &mut Page, targets: &Targets) -> Result<bool, String> {
+        let effective = &hands.view.effective;
+        let (Some(current), Some(publish)) = (&page.current, &rule.publish) else { return Ok(false) };
+        let everybody = targets.addresses.keys().all(|address| current.acknowledged.contains(address));
+        let public = counting(effective, &current.public);
+        let old = if everybody { Vec::new() } else { counting(effective, &current.old) };
+        if public.len() == current.public.len() && old.len() == current.old.len() {
+            return Ok(false);
+        }
+        let letter = public_data(hands.issuer.address(), publish.as_str(), listed(&public, &old))?;
+        self.change(page, rule.name.as_str(), |page| {
+            if let Some(current) = &mut page.current {
+                (current.public, current.old, current.letter) = (public, old, Some(letter));
+                // Who is let in again is a newcomer.
+                current.recipients.retain(|_, id| deliver::obstacle(effective, *id).is_none());
+                let recipients = &current.recipients;
+                current.acknowledged.retain(|address| recipients.contains_key(address));
+            }
+        })?;
+        Ok(true)
+    }
+
+    /// Sends again to those who have not acknowledged.
     async fn follow_up(
         &mut self,
         hands: Hands<'_>,
@@ -407,20 +468,9 @@ impl Rotations {
     ) -> Result<u64, String> {
         let name = rule.name.as_str();
         let Some(current) = page.current.clone() else { return Ok(u64::MAX) };
-        let missing: Vec<Address> =
-            targets.addresses.keys().filter(|address| !current.acknowledged.contains(*address)).copied().collect();
+        let fit = targets.addresses.keys().filter(|address| !targets.unfit.contains_key(*address));
+        let missing: Vec<Address> = fit.filter(|address| !current.acknowledged.contains(*address)).copied().collect();
         if missing.is_empty() {
-            if let (true, Some(publish)) = (current.overlaps, &rule.publish) {
-                let letter =
-                    public_data(hands.issuer.address(), publish.as_str(), current.public.concat().into_bytes())?;
-                self.change(page, name, |page| {
-                    if let Some(current) = &mut page.current {
-                        current.overlaps = false;
-                        current.letter = Some(letter);
-                    }
-                })?;
-                return Ok(0);
-            }
             return Ok(u64::MAX);
         }
         let Some(first) = current.ids.first() else { return Ok(u64::MAX) };
@@ -508,6 +558,11 @@ impl Rotations {
             (Some(_), false) => "delivered",
             (Some(_), true) => "acknowledged",
         };
+        let call = |id: &Id| targets.subjects.get(id).cloned().unwrap_or_else(|| id.to_string());
+        let unfit = targets.unfit.iter().filter_map(|(address, why)| Some((targets.addresses.get(address)?, why)));
+        let refused = current.into_iter().flat_map(|current| &current.left_out);
+        let refused = unfit.chain(refused).map(|(id, why)| format!("{}: {why}", call(id)));
+        let left_out: BTreeSet<String> = targets.left_out.iter().cloned().chain(refused).collect();
         let status = RotationStatus {
             stage: stage.to_owned(),
             delivery: current.and_then(|current| current.ids.last().copied()),
@@ -518,21 +573,13 @@ impl Rotations {
             acknowledged: targets.addresses.keys().filter(|address| acknowledged(address)).count(),
             waiting: waiting.into_iter().take(SHOWN).collect(),
             without_key: targets.without_key.iter().take(SHOWN).cloned().collect(),
+            left_out: left_out.into_iter().take(SHOWN).collect(),
             resends: current.map_or(0, |current| current.resends),
             failures: page.failures,
             problem: page.problem.clone(),
         };
         self.status.insert(name.to_owned(), status);
     }
-}
-
-fn public_data(own: Address, name: &str, data: Vec<u8>) -> Result<Letter, String> {
-    if data.is_empty() || data.len() > MOST_PUBLIC {
-        return Err(format!("public data {name}: {} bytes, expected 1 to {MOST_PUBLIC}", data.len()));
-    }
-    let r: [u8; 16] = random().map_err(|error| error.to_string())?;
-    let entry = payload::PublicData { r: r.into(), name: name.to_owned(), data: data.into() };
-    Ok(Letter::new(sign::record_id(Kind::PUBLIC_DATA, own, r), &Entry::PublicData(entry)))
 }
 
 fn public_bytes(payload: &Payload) -> Vec<u8> {
@@ -543,17 +590,4 @@ fn public_bytes(payload: &Payload) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn public_data_that_no_entry_holds_is_refused_before_anything_is_sent() {
-        assert_eq!(
-            public_data(Address::repeat_byte(1), "x", Vec::new()).unwrap_err(),
-            "public data x: 0 bytes, expected 1 to 24064"
-        );
-        public_data(Address::repeat_byte(1), "x", vec![0; MOST_PUBLIC + 1]).unwrap_err();
-        let letter = public_data(Address::repeat_byte(1), "x", vec![0; MOST_PUBLIC]).unwrap();
-        assert!(matches!(letter.entry(), Some(Entry::PublicData(data)) if data.data.len() == MOST_PUBLIC));
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_agent::config::{Command, PayloadName};
 use countersign_registry::Id;
+use countersign_registry::realm::State;
 use serde::Deserialize;
 
 use crate::config::Span;
@@ -274,17 +275,22 @@ impl<'a> Named<'a> {
     /// # Errors
     /// Nobody, or several.
     pub fn find(&self, effective: &countersign_registry::Effective) -> Result<(Id, String), String> {
-        let (text, known): (&str, Vec<(Id, &str)>) = match self {
-            Self::Host(text) => (text, effective.hosts.iter().map(|(id, host)| (*id, host.name.as_str())).collect()),
-            Self::User(text) => (text, effective.users.iter().map(|(id, user)| (*id, user.login.as_str())).collect()),
+        let (text, known): (&str, Vec<(Id, &str, State)>) = match self {
+            Self::Host(text) => {
+                (text, effective.hosts.iter().map(|(id, host)| (*id, host.name.as_str(), host.state)).collect())
+            }
+            Self::User(text) => {
+                (text, effective.users.iter().map(|(id, user)| (*id, user.login.as_str(), user.state)).collect())
+            }
         };
         let by_id = text.parse::<Id>().ok();
-        if let Some((id, name)) = known.iter().find(|(id, _)| Some(*id) == by_id) {
+        if let Some((id, name, _)) = known.iter().find(|(id, ..)| Some(*id) == by_id) {
             return Ok((*id, (*name).to_owned()));
         }
-        let mut named = known.iter().filter(|(_, name)| name == &text);
-        match (named.next(), named.next()) {
-            (Some((id, name)), None) => Ok((*id, (*name).to_owned())),
+        let named = || known.iter().filter(|(_, name, _)| name == &text);
+        let mut live = named().filter(|(.., state)| *state != State::Revoked);
+        match (live.next().or_else(|| named().next()), live.next()) {
+            (Some((id, name, _)), None) => Ok((*id, (*name).to_owned())),
             (Some(_), Some(_)) => Err(format!("{text}: several have this name; expected an id")),
             (None, _) => Err(format!("{text}: not on the ledger")),
         }

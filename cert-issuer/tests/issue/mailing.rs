@@ -3,6 +3,9 @@
 use countersign_delivery::{Contents, DirectoryStore, Payload, Prekeys, SecretKey, Stores};
 use countersign_issuer::mailing::{self, Mailing, PrekeyPolicy};
 use countersign_issuer::outbox::Heard;
+use countersign_issuer::rotate::make::Targets;
+use countersign_issuer::rotate::setting::Rotation;
+use countersign_registry::realm::State;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -174,4 +177,115 @@ fn a_recipient_named_twice_or_unknown_is_refused_before_anything_is_noted() {
     assert!(unknown.unwrap_err().to_string().contains("has no sealing key on the ledger"));
     assert_eq!(mail.outbox.books().unwrap(), []);
     assert_eq!(mail.store.list().unwrap(), []);
+}
+
+fn rule(text: &str) -> Rotation {
+    toml::from_str(&format!("name = \"token\"\n{text}")).unwrap()
+}
+
+const SECRET: &str = "make = \"secret\"\nbytes = 32\nevery = \"1h\"";
+
+#[test]
+fn a_locked_or_revoked_host_or_user_gets_nothing_by_whatever_name_it_is_called() {
+    let mut mail = Mail::new();
+    let (member, x25519) = (true, B256::from(SecretKey::generate().unwrap().public().to_bytes()));
+    let (actor, subject) = (DEVICES[2], mail.world.alice.0.into());
+    mail.world.ledger.log(ADMIN, Entry::MemberSet(payload::MemberSet { actor, member, subject, x25519 }));
+    let (web, alice) = (mail.world.web, mail.world.alice);
+    let mut effective = mail.world.ledger.effective();
+    let by_name = rule(&format!("{SECRET}\nto = [\"web\", \"user:alice\", \"nobody\"]"));
+    let by_label = rule(&format!("{SECRET}\nlabel = [\"prod\"]"));
+    effective.hosts.get_mut(&web).unwrap().labels.insert("prod".to_owned());
+    let targets = Targets::of(&effective, &by_name);
+    assert_eq!(targets.addresses.keys().copied().collect::<Vec<_>>(), DEVICES);
+    assert_eq!(targets.left_out.into_iter().collect::<Vec<_>>(), ["nobody: not on the ledger"]);
+
+    for (state, word) in [(State::Locked, "locked"), (State::Revoked, "revoked")] {
+        effective.hosts.get_mut(&web).unwrap().state = state;
+        let targets = Targets::of(&effective, &by_name);
+        assert_eq!(targets.addresses, [(DEVICES[2], alice)].into(), "the others get theirs");
+        let left_out: Vec<String> = targets.left_out.into_iter().collect();
+        assert_eq!(left_out, ["nobody: not on the ledger".to_owned(), format!("web: {word}")]);
+        assert!(Targets::of(&effective, &by_label).addresses.is_empty());
+        assert!(deliver::recipients(&effective, web).is_empty());
+        deliver::check_recipient(&effective, DEVICES[2]).unwrap();
+        // Nor by its address, as `send` and `resend` have it, in an envelope or alone.
+        let mailing = |prekeys| Mailing {
+            sender: ISSUER,
+            sender_key: &mail.sender,
+            payloads: vec![token("x")],
+            recipients: vec![(DEVICES[0], 0)],
+            prekeys,
+            resends: None,
+        };
+        let mut report = |_| {};
+        let envelope =
+            mailing::mail(&effective, mailing(PrekeyPolicy::Off), &mail.stores, &mail.outbox, now(), &mut report);
+        let parcel = Parcel {
+            sender: ISSUER,
+            sender_key: &mail.sender,
+            recipient: DEVICES[0],
+            payload: token("x"),
+            prekeys: PrekeyPolicy::Off,
+        };
+        let alone = deliver::post(&effective, parcel, &mail.stores, &mail.outbox, now());
+        for refused in [blocking(envelope).unwrap_err(), blocking(alone).unwrap_err()] {
+            assert!(refused.to_string().ends_with(&format!("which is {word}; nothing is sent to it")), "{refused}");
+        }
+        assert_eq!((mail.store.list().unwrap().len(), mail.outbox.books().unwrap().len()), (0, 0));
+        effective.users.get_mut(&alice).unwrap().state = state;
+        assert!(Targets::of(&effective, &by_name).addresses.is_empty());
+        effective.users.get_mut(&alice).unwrap().state = State::Active;
+    }
+}
+
+#[test]
+fn a_recipient_without_a_prekey_left_is_left_out_alone() {
+    let mail = Mail::new();
+    mail.mail(&[0], PrekeyPolicy::Refuse, None, vec![token("x")]).unwrap();
+    let effective = mail.world.ledger.effective();
+    let mut targets = Targets::of(&effective, &rule(&format!("{SECRET}\nto = [\"web\"]")));
+    let judge = |policy| mailing::unfit(&effective, DEVICES.into_iter(), policy, &mail.outbox).unwrap();
+    assert!(judge(PrekeyPolicy::FallBack).is_empty() && judge(PrekeyPolicy::Off).is_empty());
+    assert_eq!(judge(PrekeyPolicy::Require).into_keys().collect::<Vec<_>>(), [DEVICES[0], DEVICES[2]]);
+    let unfit = judge(PrekeyPolicy::Refuse);
+    assert!(matches!(unfit[&DEVICES[0]], IssueError::Prekey { recipient } if recipient == DEVICES[0]));
+    targets.unfit = unfit.iter().map(|(address, error)| (*address, error.to_string())).collect();
+    assert_eq!(targets.fit().addresses.into_keys().collect::<Vec<_>>(), DEVICES[1..]);
+    assert_eq!(targets.fit().subjects, targets.subjects);
+}
+
+#[test]
+fn a_name_that_several_live_hosts_have_gets_neither_certificate_nor_pair_of_its_own() {
+    let mail = Mail::new();
+    let mut effective = mail.world.ledger.effective();
+    let host = effective.hosts.get_mut(&mail.world.web).unwrap();
+    host.labels.insert("prod".to_owned());
+    host.host_key = mail.world.subject.clone().into();
+    let mut second = host.clone();
+    let certificate = "make = \"host-certificate\"\nhost-ca = { ca = \"hosts\", ca-key = \"k\", ttl = \"1d\" }";
+    let pairs = "make = \"command\"\nkind = \"x509-key-pair\"\ncommand = [\"/bin/x\"]\neach = true";
+    let meant = |effective: &Effective, text: &str, whom: &str| {
+        let targets = Targets::of(effective, &rule(&format!("{whom}\n{text}")));
+        (targets.subjects.len(), targets.left_out.into_iter().collect::<Vec<_>>())
+    };
+    let by_label = "label = [\"prod\"]";
+    let by_id = format!("to = [\"{}\"]", mail.world.web);
+    for (state, several) in [(State::Active, true), (State::Locked, true), (State::Revoked, false)] {
+        second.state = state;
+        effective.hosts.insert(mail.world.database, second.clone());
+        for text in [certificate, pairs] {
+            for whom in [by_label, by_id.as_str()] {
+                let (subjects, left_out) = meant(&effective, text, whom);
+                assert_eq!(subjects, usize::from(!several), "{state:?} {whom} {left_out:?}");
+                let told = left_out.iter().any(|line| line.starts_with("web: several hosts have this name"));
+                assert_eq!(told, several, "{left_out:?}");
+            }
+        }
+        let (subjects, left_out) = meant(&effective, SECRET, "to = [\"web\"]");
+        assert_eq!((subjects, left_out.len()), if several { (0, 1) } else { (1, 0) }, "{left_out:?}");
+    }
+    effective.hosts.get_mut(&mail.world.web).unwrap().host_key = Default::default();
+    let (subjects, left_out) = meant(&effective, certificate, by_label);
+    assert_eq!((subjects, left_out), (0, vec!["web: no host key on the ledger".to_owned()]));
 }

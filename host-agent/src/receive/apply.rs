@@ -60,13 +60,18 @@ impl OutputRule {
     /// is: writing may have been cut off between the two. Returns whether anything was written; what is there is never replaced.
     ///
     /// # Errors
-    /// [`ReceiveError::Write`]; [`ReceiveError::Malformed`] for a private key that does not read.
+    /// [`ReceiveError::Write`]; [`ReceiveError::Malformed`] for a private key that does not read; [`ReceiveError::KeyPair`] for a public key
+    /// without its private one: nobody could use a certificate for it.
     pub fn make_own_key(&self, comment: &str) -> Result<bool, ReceiveError> {
         let malformed =
             |error: ssh_key::Error| ReceiveError::Malformed { part: "private key", problem: error.to_string() };
         let (directory, name) = self.directory()?;
         if directory.contains(&beside(&name, ".pub"))? {
-            return Ok(false);
+            if directory.contains(&name)? {
+                return Ok(false);
+            }
+            let problem = "its public half is there and it is not; put it back, or take the public half away to have a new one made";
+            return Err(ReceiveError::KeyPair { path: self.path.clone(), problem });
         }
         let key = if directory.contains(&name)? {
             let bytes = directory.read(&name, Secrecy::Public, PUBLIC_KEY_LIMIT)?;
