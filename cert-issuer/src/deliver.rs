@@ -171,6 +171,12 @@ pub fn recipients(effective: &Effective, subject: Id) -> Vec<Address> {
     if obstacle(effective, subject).is_some() {
         return Vec::new();
     }
+    ledger_keys(effective, subject)
+}
+
+/// The ledger keys with a sealing key that are bound to a user or host, whatever became of it: whom something was sealed to.
+#[must_use]
+pub fn ledger_keys(effective: &Effective, subject: Id) -> Vec<Address> {
     let of_subject = effective.actors.iter().filter(|(_, actor)| actor.subject == Some(subject) && !actor.locked);
     of_subject.filter(|(_, actor)| actor.x25519.is_some()).map(|(address, _)| *address).collect()
 }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::files;
-use crate::issue::{PostArgs, duration, recipient};
+use crate::issue::{PostArgs, duration, ledger_key, recipient};
 use crate::mail::name_of;
 use crate::output::{Show, fields, now, time};
 use crate::page::{Page, PageArgs, Row};
@@ -190,7 +190,7 @@ pub async fn run(context: &Context, command: DeliveryCommand) -> Result<(), CliE
         DeliveryCommand::List { to, days, page } => {
             let view = context.view_back(days).await?;
             let effective = &view.effective;
-            let to = to.map(|text| recipient(effective, &text)).transpose()?;
+            let to = to.map(|text| ledger_key(effective, &text)).transpose()?;
             let sealed =
                 effective.deliveries.iter().filter(|(_, delivery)| to.is_none_or(|to| delivery.recipient == to)).map(
                     |(id, delivery)| DeliveryRow {

@@ -386,17 +386,27 @@ pub fn duration(argument: &'static str, text: &str) -> Result<NonZeroU64, CliErr
     NonZeroU64::new(secs).ok_or_else(|| error("expected more than nothing".to_owned()))
 }
 
-/// The ledger key to seal to.
+/// The ledger key to seal to; refused where nothing may be sent to it.
 ///
 /// # Errors
 /// [`CliError`].
 pub fn recipient(view: &Effective, text: &str) -> Result<Address, CliError> {
+    let address = ledger_key(view, text)?;
+    deliver::check_recipient(view, address)?;
+    Ok(address)
+}
+
+/// The ledger key that something was or is to be sealed to.
+///
+/// # Errors
+/// [`CliError`].
+pub fn ledger_key(view: &Effective, text: &str) -> Result<Address, CliError> {
     let subject = match text.split_once(':') {
         Some(("user", user)) => resolve::user(view, user)?.0,
         Some(("host", host)) => resolve::host(view, host)?.0,
         _ => return resolve::address("WHO", text),
     };
-    match deliver::recipients(view, subject).as_slice() {
+    match deliver::ledger_keys(view, subject).as_slice() {
         [one] => Ok(*one),
         [] => {
             Err(CliError::Refused(format!("{text} has no ledger key with a delivery key (`countersign member set`)")))

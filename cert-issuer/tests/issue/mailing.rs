@@ -208,6 +208,7 @@ fn a_locked_or_revoked_host_or_user_gets_nothing_by_whatever_name_it_is_called()
         assert_eq!(left_out, ["nobody: not on the ledger".to_owned(), format!("web: {word}")]);
         assert!(Targets::of(&effective, &by_label).addresses.is_empty());
         assert!(deliver::recipients(&effective, web).is_empty());
+        assert_eq!(deliver::ledger_keys(&effective, web), DEVICES[..2], "what was sent to it before is still listed");
         deliver::check_recipient(&effective, DEVICES[2]).unwrap();
         // Nor by its address, as `send` and `resend` have it, in an envelope or alone.
         let mailing = |prekeys| Mailing {
