@@ -276,3 +276,28 @@ async fn what_fails_before_anything_is_tried_does_not_make_the_wait_longer() {
     assert!(bed.status().problem.as_ref().unwrap().starts_with("outbox "), "{:?}", bed.status());
     assert_eq!(bed.status().failures, 1);
 }
+
+#[tokio::test]
+async fn a_command_that_goes_on_failing_for_one_gives_the_others_theirs_after_the_fourth_time() {
+    let command = r#"command = ["/bin/sh", "-c", "[ $COUNTERSIGN_RECIPIENT = web1 ] && echo 0123456789abcdef"]"#;
+    let to = r#"to = ["web0", "web1"]"#;
+    let mut bed = Bed::new(&format!(
+        "make = \"command\"\nkind = \"opaque-secret\"\neach = true\n{to}\nevery = \"1h\"\n{command}"
+    ));
+    for failures in 1..=4 {
+        assert_eq!(bed.tend().await.next, None);
+        for _ in 0..200 {
+            if bed.rotations.has_work(0) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let page = bed.tend().await;
+        assert_eq!((page.failures, page.next.is_some()), (failures, failures == 4), "{:?}", page.problem);
+        bed.set(|page| page.retry = 0);
+    }
+    let next = bed.page().next.unwrap();
+    assert_eq!(next.recipients, BTreeMap::from([(WEB[1].1, WEB[1].0)]));
+    assert_eq!(next.left_out.keys().copied().collect::<Vec<_>>(), [WEB[0].0]);
+    assert!(next.left_out[&WEB[0].0].starts_with("for web0: "), "{next:?}");
+}
