@@ -151,7 +151,7 @@ pub const REALM_FILE: &[Mistake] = &[
         "an unknown key",
         |folder| folder.edit("realm.toml", "threshold = 2", "threshold = 2\nthreshhold = 2"),
         "ROOT/realm.toml:8: unknown field `threshhold`, expected one of `version`",
-        "docs/spec/realm-file.md lists the keys, all of which are needed but quorum",
+        "docs/spec/realm-file.md lists the keys, and which of them are needed",
     ),
     (
         "another version",
