@@ -29,6 +29,7 @@ use self::setting::{CommandKind, Make, Rotation};
 use crate::ca_key::CaKey;
 use crate::deliver;
 use crate::error::IssueError;
+use crate::issue::random;
 use crate::mailing::{self, Mailing, PrekeyPolicy};
 use crate::outbox::{Heard, Outbox};
 use crate::service::Issuer;
@@ -287,6 +288,12 @@ impl Rotations {
         let (effective, name) = (&hands.view.effective, rule.name.as_str());
         if rule.make != Make::Command {
             let host_ca = self.host_cas.get(name);
+            if rule.certificate.is_some() {
+                // A batch is paid for next: stores that take nothing are found out before.
+                let trial: [u8; 32] = random().map_err(|error| error.to_string())?;
+                let placed = hands.stores.put(&trial).await.map_err(|error| error.to_string())?;
+                hands.stores.unpin(&placed.cid).await.map_err(|error| error.to_string())?;
+            }
             let own = hands.issuer.address();
             let publishable = |public: &[Half]| announcement(effective, own, rule, page, public).map(|_| ());
             return make::of_own(hands.view, hands.issuer, rule, targets, host_ca, publishable).await.map(Some);

@@ -255,6 +255,11 @@ async fn what_can_be_known_beforehand_is_known_before_a_batch_is_paid_for() {
     let problem = bed.tend().await.problem.unwrap();
     assert!(problem.contains("ca-unknown"), "{problem}");
     bed.set(forget);
+    let blocks = bed.directory.path().join("blocks");
+    std::fs::rename(&blocks, bed.directory.path().join("away")).unwrap();
+    let problem = bed.tend().await.problem.unwrap();
+    assert!(problem.contains("not stored"), "{problem}");
+    bed.set(forget);
     bed.sealing = SecretKey::generate().unwrap();
     let problem = bed.tend().await.problem.unwrap();
     assert!(problem.contains("another sealing key for sender"), "{problem}");
