@@ -402,6 +402,10 @@ impl Roots {
         cli::success(Some(&self.keys[root]), &["realm", "sign", file])
     }
 
+    fn sign_offline(&self, file: &str, root: usize) -> Value {
+        cli::success(Some(&self.keys[root]), &["realm", "sign", file, "--offline"])
+    }
+
     fn submit(story: &Story, file: &str) -> Value {
         cli::success(Some(&story.realm.device), &["realm", "submit", file])
     }
@@ -450,8 +454,11 @@ fn a_stolen_root_and_a_stolen_ca_are_replaced_while_logins_go_on() {
         published(block);
         opens(&mut story, "deploy", &credential);
 
-        // His half-signed proposal is dead, even should another root be tricked into signing it now; and so is his key.
-        roots.sign(&stolen, 1);
+        // His half-signed proposal is dead, even should another root be tricked into signing it on a machine that does not look at the
+        // ledger; and so is his key.
+        let message = cli::refusal(Some(&roots.keys[1]), &["realm", "sign", &stolen]);
+        assert!(message.contains("has root nonce 2, the ledger's is 3: make the proposal anew"), "{message}");
+        roots.sign_offline(&stolen, 1);
         Roots::refused(&story, &stolen, "has root nonce 2, the ledger's is 3: make the proposal anew");
         let anew = roots.propose(&story, "anew.toml", &["role", "grant", &thief, "admin,issuer"]);
         let message = cli::refusal(Some(&roots.keys[0]), &["realm", "sign", &anew]);
@@ -460,8 +467,10 @@ fn a_stolen_root_and_a_stolen_ca_are_replaced_while_logins_go_on() {
         let forged = good.replace(&address(3).to_lowercase(), &address(0));
         assert_ne!(forged, good);
         fs::write(&anew, forged).unwrap();
-        roots.sign(&anew, 0);
-        roots.sign(&anew, 1);
+        let message = cli::refusal(Some(&roots.keys[1]), &["realm", "sign", &anew]);
+        assert!(message.contains("names other roots than those in force"), "{message}");
+        roots.sign_offline(&anew, 0);
+        roots.sign_offline(&anew, 1);
         Roots::refused(&story, &anew, "names other roots than those in force");
 
         // A lost root is replaced by the rest; then all three must sign, and two do not suffice.
