@@ -321,6 +321,16 @@ mod tests {
         const ONE: &str = "0x1111111111111111111111111111111111111111";
         const TWO: &str = "0x2222222222222222222222222222222222222222";
         const THREE: &str = "33333333333333333333333333333333";
+        const MOVE: [&str; 8] = [
+            "chain-id=5",
+            "genesis-hash=1111",
+            ONE,
+            "code-hash=2222",
+            "realm=3333",
+            "block=7",
+            "0x200000000=0x",
+            "08]",
+        ];
         const FOUR: &str = "44444444444444444444444444444444";
         let limits =
             || payload::CaLimits { ca: b128(0x33), maxTtl: 77, logins: vec!["deploy".into()], issuers: vec![one] };
@@ -356,32 +366,8 @@ mod tests {
                 Entry::Restore(payload::Restore { kind: 0x0101, id: b128(0x33), name: "alice".into(), uid: 77 }),
                 vec!["kind=0x0101", THREE, "name=alice", "uid=77"],
             ),
-            (
-                Entry::Migrate(payload::Migrate::new(&place(), &heads())),
-                vec![
-                    "chain-id=5",
-                    "genesis-hash=1111",
-                    ONE,
-                    "code-hash=2222",
-                    "realm=3333",
-                    "block=7",
-                    "0x200000000=0x",
-                    "08]",
-                ],
-            ),
-            (
-                Entry::Migrated(payload::Migrated::new(&place(), &heads())),
-                vec![
-                    "chain-id=5",
-                    "genesis-hash=1111",
-                    ONE,
-                    "code-hash=2222",
-                    "realm=3333",
-                    "block=7",
-                    "0x200000000=0x",
-                    "08]",
-                ],
-            ),
+            (Entry::Migrate(payload::Migrate::new(&place(), &heads())), MOVE.to_vec()),
+            (Entry::Migrated(payload::Migrated::new(&place(), &heads())), MOVE.to_vec()),
             (Entry::Settings(setting()), vec!["countersign-quorum=2"]),
             (Entry::SettingsTighten(setting()), vec!["countersign-quorum=2"]),
             (

@@ -20,15 +20,14 @@ use countersign_agent::receive::public_key_blob;
 use countersign_agent::run;
 use countersign_certificate::Id;
 use countersign_chain::keys::ActorKey;
-use countersign_chain::sync::{Cursor, Ledger};
 use countersign_delivery::{
     Addressee, Binding, Contents, Context, DirectoryStore, Payload, PayloadKind, PublicKey, SecretKey, seal,
     seal_envelope, seal_payload,
 };
 use countersign_registry::entries::{Entry, Kind, payload};
 use countersign_registry::realm::Acknowledgement;
-use countersign_registry::{BlockRef, Replay, shard, sign};
-use support::{DEVICE_KEY, HostFiles, World, device_address};
+use countersign_registry::{shard, sign};
+use support::{DEVICE_KEY, HostFiles, World, device_address, effective};
 use zeroize::Zeroizing;
 
 const DEVICE: &str = "\
@@ -136,7 +135,7 @@ impl Bed {
 
     /// What the ledger says about acknowledgements, read by somebody else.
     async fn acknowledgement(&self, id: Id) -> Option<Acknowledgement> {
-        self.effective().await.acknowledgements.get(&id).cloned()
+        effective(&self.world, 3600).await.acknowledgements.get(&id).cloned()
     }
 
     fn open(&self) -> Agent {
@@ -532,22 +531,6 @@ mode = \"0644\"
 ";
 
 impl Bed {
-    /// What the ledger says, read by somebody else.
-    async fn effective(&self) -> countersign_registry::Effective {
-        let mut ledger = Ledger::new(&self.world.realm_file(), Default::default()).unwrap();
-        let heads = ledger.heads().await.unwrap();
-        let mut shards = shard::access_shards(heads.latest.time, 3600);
-        shards.extend(shard::delivery_shards(heads.latest.time, heads.latest.time));
-        let update = ledger.update(&Cursor::default(), &heads, &shards).await.unwrap();
-        let mut replay = Replay::new(self.world.pin.realm);
-        let flat =
-            |entries: std::collections::BTreeMap<u64, Vec<_>>| entries.into_values().flatten().collect::<Vec<_>>();
-        let block = BlockRef { number: update.final_header.number, time: update.final_header.time };
-        replay.advance(block, &flat(update.final_entries)).unwrap();
-        let latest = BlockRef { number: update.latest.number, time: update.latest.time };
-        replay.effective(latest, &flat(update.latest_entries)).unwrap()
-    }
-
     /// Logs an envelope with a secret for the device, or for somebody else, sealed to `prekey` as well.
     async fn mail(&mut self, prekey: Option<PublicKey>, text: &str, for_us: bool) -> (Id, Vec<Vec<u8>>) {
         self.sent += 1;
@@ -600,7 +583,7 @@ async fn prekeys_are_published_used_once_replenished_and_dropped_after_a_restore
     once(&bed).await;
     assert_eq!(std::fs::read_to_string(bed.host.path("keys/motd")).unwrap(), "hello");
     assert_eq!(std::fs::metadata(bed.host.path("keys/motd")).unwrap().mode() & 0o777, 0o644);
-    let published = bed.usable_prekeys(&bed.effective().await);
+    let published = bed.usable_prekeys(&effective(&bed.world, 3600).await);
     assert_eq!(published.len(), 4);
 
     // A crash that left a prekey half made holds nothing up.
@@ -625,13 +608,13 @@ async fn prekeys_are_published_used_once_replenished_and_dropped_after_a_restore
         let (id, _) = bed.mail(Some(*prekey), &format!("secret {number}"), true).await;
         once(&bed).await;
         assert_eq!(std::fs::read_to_string(bed.host.path("keys/token")).unwrap(), format!("secret {number}"));
-        let effective = bed.effective().await;
+        let effective = effective(&bed.world, 3600).await;
         assert!(effective.envelope_acknowledgements[&id].contains_key(&device_address()));
     }
     assert!(bed.host.path("reloaded").exists());
     assert_eq!(bed.prekey_files().iter().filter(|name| name.ends_with(".used")).count(), 3);
     // One was left, which is fewer than half of four: three more are on the ledger.
-    assert_eq!(bed.usable_prekeys(&bed.effective().await).len(), 4 + 3);
+    assert_eq!(bed.usable_prekeys(&effective(&bed.world, 3600).await).len(), 4 + 3);
     assert_eq!(bed.prekey_files().iter().filter(|name| !name.ends_with(".used")).count(), 4);
 
     // Used again: refused as such, and the file stays as it is.
@@ -652,7 +635,7 @@ async fn prekeys_are_published_used_once_replenished_and_dropped_after_a_restore
     agent.cycle().await;
     drop(agent);
     assert_eq!(bed.host.log.text().matches("event=prekeys-dropped").count(), 1, "{}", bed.host.log.text());
-    let now = bed.usable_prekeys(&bed.effective().await);
+    let now = bed.usable_prekeys(&effective(&bed.world, 3600).await);
     assert_eq!(now.len(), 4);
     assert!(now.iter().all(|prekey| !published.contains(prekey)), "none of the old ones is offered");
 }
@@ -661,7 +644,7 @@ async fn prekeys_are_published_used_once_replenished_and_dropped_after_a_restore
 async fn an_envelope_that_is_refused_for_good_ends_its_prekey_and_is_not_acknowledged_after_all() {
     let mut bed = Bed::with(FLEET).await;
     run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
-    let published = bed.usable_prekeys(&bed.effective().await);
+    let published = bed.usable_prekeys(&effective(&bed.world, 3600).await);
     let (older, blocks) = bed.mail(Some(published[0]), "older", true).await;
     for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
@@ -687,14 +670,18 @@ async fn an_envelope_that_is_refused_for_good_ends_its_prekey_and_is_not_acknowl
     agent.cycle().await;
     agent.finish_acknowledging().await;
     assert_eq!(std::fs::read_to_string(bed.host.path("keys/token")).unwrap(), "newer");
-    assert!(!bed.effective().await.envelope_acknowledgements.contains_key(&older), "{}", bed.host.log.text());
+    assert!(
+        !effective(&bed.world, 3600).await.envelope_acknowledgements.contains_key(&older),
+        "{}",
+        bed.host.log.text()
+    );
 }
 
 #[tokio::test]
 async fn an_envelope_whose_prekey_is_gone_counts_as_applied_before_an_older_one_is_tried() {
     let mut bed = Bed::with(FLEET).await;
     run::once(bed.host.config(), bed.host.log.log(), bed.host.shift.clocks()).await.unwrap();
-    let published = bed.usable_prekeys(&bed.effective().await);
+    let published = bed.usable_prekeys(&effective(&bed.world, 3600).await);
     let (_, blocks) = bed.mail(None, "older", true).await;
     for file in std::fs::read_dir(bed.host.path("blocks")).unwrap() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
@@ -704,7 +691,7 @@ async fn an_envelope_whose_prekey_is_gone_counts_as_applied_before_an_older_one_
     let mut agent = bed.open();
     agent.cycle().await;
     drop(agent);
-    assert!(!bed.effective().await.envelope_acknowledgements.contains_key(&newer));
+    assert!(!effective(&bed.world, 3600).await.envelope_acknowledgements.contains_key(&newer));
     std::fs::remove_file(bed.host.path("state/state")).unwrap();
     for block in blocks {
         bed.store.put(&block).unwrap();
@@ -714,5 +701,5 @@ async fn an_envelope_whose_prekey_is_gone_counts_as_applied_before_an_older_one_
     agent.finish_acknowledging().await;
     assert_eq!(std::fs::read_to_string(bed.host.path("keys/token")).unwrap(), "newer", "{}", bed.host.log.text());
     assert!(bed.host.log.text().contains("reason=delivery-superseded"), "{}", bed.host.log.text());
-    assert!(bed.effective().await.envelope_acknowledgements[&newer].contains_key(&device_address()));
+    assert!(effective(&bed.world, 3600).await.envelope_acknowledgements[&newer].contains_key(&device_address()));
 }

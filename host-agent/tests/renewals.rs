@@ -19,13 +19,12 @@ use countersign_agent::agent::Agent;
 use countersign_agent::receive::public_key_blob;
 use countersign_certificate::Id;
 use countersign_chain::keys::ActorKey;
-use countersign_chain::sync::{Cursor, Ledger};
 use countersign_delivery::{Contents, Context, DirectoryStore, Payload, SecretKey, seal};
 use countersign_registry::entries::{Entry, Kind, Roles, payload};
 use countersign_registry::realm::Request;
-use countersign_registry::{BlockRef, Effective, Replay, shard, sign};
+use countersign_registry::{shard, sign};
 use serde_json::{Value, json};
-use support::{DEVICE_KEY, HostFiles, World, device_address};
+use support::{DEVICE_KEY, HostFiles, World, device_address, effective};
 
 const CONFIG: &str = "\
 [device]
@@ -128,24 +127,9 @@ impl Bed {
         }
     }
 
-    async fn effective(&self) -> Effective {
-        let mut ledger = Ledger::new(&self.world.realm_file(), Default::default()).unwrap();
-        let heads = ledger.heads().await.unwrap();
-        let mut shards = shard::access_shards(heads.latest.time, 86_400);
-        shards.extend(shard::delivery_shards(heads.latest.time, heads.latest.time));
-        let update = ledger.update(&Cursor::default(), &heads, &shards).await.unwrap();
-        let mut replay = Replay::new(self.world.pin.realm);
-        let flat =
-            |entries: std::collections::BTreeMap<u64, Vec<_>>| entries.into_values().flatten().collect::<Vec<_>>();
-        let block = BlockRef { number: update.final_header.number, time: update.final_header.time };
-        replay.advance(block, &flat(update.final_entries)).unwrap();
-        let latest = BlockRef { number: update.latest.number, time: update.latest.time };
-        replay.effective(latest, &flat(update.latest_entries)).unwrap()
-    }
-
     /// The requests on the ledger, oldest first.
     async fn requests(&self) -> Vec<(Id, Request)> {
-        let mut requests: Vec<_> = self.effective().await.requests.into_iter().collect();
+        let mut requests: Vec<_> = effective(&self.world, 86_400).await.requests.into_iter().collect();
         requests.sort_by_key(|(_, request)| request.at);
         requests
     }

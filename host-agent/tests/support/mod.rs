@@ -14,6 +14,8 @@ use countersign_agent::config::Config;
 use countersign_agent::log::Log;
 use countersign_certificate::Id;
 use countersign_chain::realm_file::RealmFile;
+use countersign_chain::sync::{Cursor, Ledger};
+use countersign_registry::{BlockRef, Effective, Replay, shard};
 use countersign_snapshot::{Clock, Snapshot, Trust};
 pub use harness::world::*;
 use serde_json::Value;
@@ -143,4 +145,19 @@ impl HostFiles {
 pub fn write_private(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// What the ledger says, read by somebody else: access of the last `reach_secs` seconds, and today's deliveries.
+pub async fn effective(world: &World, reach_secs: u64) -> Effective {
+    let mut ledger = Ledger::new(&world.realm_file(), Default::default()).unwrap();
+    let heads = ledger.heads().await.unwrap();
+    let mut shards = shard::access_shards(heads.latest.time, reach_secs);
+    shards.extend(shard::delivery_shards(heads.latest.time, heads.latest.time));
+    let update = ledger.update(&Cursor::default(), &heads, &shards).await.unwrap();
+    let mut replay = Replay::new(world.pin.realm);
+    let flat = |entries: BTreeMap<u64, Vec<_>>| entries.into_values().flatten().collect::<Vec<_>>();
+    let block = BlockRef { number: update.final_header.number, time: update.final_header.time };
+    replay.advance(block, &flat(update.final_entries)).unwrap();
+    let latest = BlockRef { number: update.latest.number, time: update.latest.time };
+    replay.effective(latest, &flat(update.latest_entries)).unwrap()
 }
