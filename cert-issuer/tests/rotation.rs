@@ -76,6 +76,52 @@ publish = \"www-peers\"
 lead = \"1s\"
 ";
 
+const KEYS_AGENT: &str = "\
+[device]
+ledger-key = \"ROOT/device.json\"
+ledger-password-file = \"ROOT/password\"
+sealing-key = \"ROOT/device.x25519\"
+[[block-store]]
+directory = \"ROOT/blocks\"
+[[payload]]
+name = \"replication\"
+path = \"ROOT/keys/replication\"
+key-pairs = true
+[[payload]]
+name = \"replication-keys\"
+kind = \"public-data\"
+path = \"ROOT/keys/peers\"
+mode = \"0644\"
+[[payload]]
+name = \"token\"
+kind = \"opaque-secret\"
+path = \"ROOT/keys/token\"
+";
+
+const KEYS_ISSUER: &str = "\
+realm = \"realm.toml\"
+actor = \"issuer.json\"
+actor-password-file = \"password\"
+ca = \"users\"
+ca-key = \"ca\"
+delivery-key = \"issuer.x25519\"
+store = \"blocks\"
+state = \"issuer-state\"
+[[rotate]]
+name = \"replication\"
+make = \"ssh-key-pair\"
+to = [\"user:alice\"]
+every = \"10m\"
+publish = \"replication-keys\"
+lead = \"1s\"
+[[rotate]]
+name = \"token\"
+make = \"secret\"
+bytes = 24
+to = [\"user:alice\"]
+every = \"10m\"
+";
+
 /// A certificate of its own for each call; refuses while `no-ca` is there.
 const MAKE: &str = "#!/bin/sh
 [ -e ROOT/no-ca ] && exit 1
@@ -95,10 +141,10 @@ struct Bed {
 }
 
 impl Bed {
-    async fn new() -> Self {
+    async fn new(agent: &str, issuer: &str) -> Self {
         let world = World::new().await;
         let records = world.populate().await;
-        let host = HostFiles::new(&world, records.host, &AGENT.replace("HOST", &records.host.to_string()));
+        let host = HostFiles::new(&world, records.host, &agent.replace("HOST", &records.host.to_string()));
         let device = SecretKey::generate().unwrap();
         device.create_file(&host.path("device.x25519")).unwrap();
         world.admin_sealing.create_file(&host.path("issuer.x25519")).unwrap();
@@ -115,7 +161,7 @@ impl Bed {
             std::fs::write(host.path(name), text.replace("ROOT", &root)).unwrap();
             std::fs::set_permissions(host.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
         }
-        std::fs::write(host.path("issuer.toml"), ISSUER.replace("ROOT", &root)).unwrap();
+        std::fs::write(host.path("issuer.toml"), issuer.replace("ROOT", &root)).unwrap();
         let keygen =
             Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(host.path("ca")).status();
         assert!(keygen.expect("ssh-keygen is needed: run .ci/tools").success());
@@ -197,7 +243,7 @@ fn fits(key: &Path, certificate: &Path) -> bool {
 #[tokio::test]
 async fn a_microservices_certificate_and_tls_pair_are_replaced_twice_by_themselves_through_a_failed_reload_and_restarts()
  {
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(AGENT, ISSUER).await;
     let mut service = bed.service().await;
     let mut agent = bed.host.open();
 
@@ -295,4 +341,65 @@ async fn a_microservices_certificate_and_tls_pair_are_replaced_twice_by_themselv
     );
     let refused = device.append(bed.world.pin.contract, bed.world.pin.realm, &write, &mut |_| ()).await.unwrap_err();
     assert!(matches!(refused, countersign_chain::ChainError::Reverted { .. }), "{refused}");
+}
+
+/// A private key file of OpenSSH's and what ssh-keygen makes of it.
+fn public_of(key: &Path) -> String {
+    let output = Command::new("ssh-keygen").arg("-y").arg("-f").arg(key).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().split(' ').take(2).collect::<Vec<_>>().join(" ").trim().to_owned()
+}
+
+// row: D15
+#[tokio::test]
+async fn a_key_pair_and_a_secret_are_made_anew_and_peers_know_the_new_public_key_before_its_owner_has_it() {
+    let mut bed = Bed::new(KEYS_AGENT, KEYS_ISSUER).await;
+    let mut service = bed.service().await;
+    let mut agent = bed.host.open();
+    let settled = |service: &Service| {
+        let rotations = &service.status().rotations;
+        ["replication", "token"].iter().all(|name| rotations.get(*name).is_some_and(|it| it.stage == "acknowledged"))
+    };
+    let mut held: Vec<(String, Vec<u8>)> = Vec::new();
+    let token_of = |bed: &Bed| std::fs::read(bed.host.path("keys/token")).unwrap_or_default();
+    for round in 0..3 {
+        if round > 0 {
+            bed.pass(600).await;
+            // Killed between two looks: it goes on with what it has on disk.
+            service.look(&mut |_| {}).await;
+            drop(service);
+            service = bed.service().await;
+        }
+        let old = held.last().cloned();
+        let announced = |bed: &Bed, _: &Service| {
+            let Some((key, _)) = &old else { return true };
+            let peers = bed.read("keys/peers");
+            peers.contains(key.as_str()) && peers.lines().count() == 2
+        };
+        bed.until(&mut service, &mut agent, announced).await;
+        if let Some((key, _)) = &old {
+            assert_eq!(
+                &public_of(&bed.host.path("keys/replication")),
+                key,
+                "peers know the new key, its owner has the old one"
+            );
+        }
+        let anew = |bed: &Bed, service: &Service| {
+            let token = token_of(bed);
+            !token.is_empty() && old.as_ref().is_none_or(|(_, old)| *old != token) && settled(service)
+        };
+        bed.until(&mut service, &mut agent, anew).await;
+        let key = public_of(&bed.host.path("keys/replication"));
+        bed.until(&mut service, &mut agent, |bed, _| bed.read("keys/peers").lines().count() == 1).await;
+        assert!(bed.read("keys/peers").contains(&key), "the old one is gone, the new one stays");
+        assert_eq!(token_of(&bed).len(), 2 * 24, "hexadecimal digits");
+        assert!(held.iter().all(|(before, _)| *before != key), "each time another key");
+        held.push((key, token_of(&bed)));
+    }
+    // Three pairs and three secrets on the ledger, however often the service was restarted.
+    let effective = bed.effective().await;
+    assert_eq!(effective.envelopes.len() + effective.deliveries.len(), 6, "{:#?}", bed.lines);
+    for name in ["rotate/replication.json", "rotate/token.json", "status.json"] {
+        assert!(!bed.read(&format!("issuer-state/{name}")).contains("PRIVATE KEY"), "{name}");
+    }
 }

@@ -50,7 +50,7 @@ pub struct Rotation {
     /// How long before its end the next one is made; a third of its life where it has an end of its own.
     #[serde(default)]
     pub before: Option<Span>,
-    /// How long a secret is, bytes.
+    /// How many random bytes a secret has; it is written in hexadecimal digits.
     #[serde(default)]
     pub bytes: Option<usize>,
     /// What prints the payload: program and arguments, no shell.
