@@ -29,13 +29,29 @@ use countersign_registry::{Effective, shard, sign};
 use serde_json::json;
 use support::{ADMIN_KEY, DEVICE_KEY, HostFiles, World, device_address};
 
-const AGENT: &str = "\
+/// What each device has; its payloads follow.
+const DEVICE: &str = "\
 [device]
 ledger-key = \"ROOT/device.json\"
 ledger-password-file = \"ROOT/password\"
 sealing-key = \"ROOT/device.x25519\"
 [[block-store]]
 directory = \"ROOT/blocks\"
+";
+
+/// What each issuer has; what it rotates follows.
+const SERVICE: &str = "\
+realm = \"realm.toml\"
+actor = \"issuer.json\"
+actor-password-file = \"password\"
+ca = \"users\"
+ca-key = \"ca\"
+delivery-key = \"issuer.x25519\"
+store = \"blocks\"
+state = \"issuer-state\"
+";
+
+const AGENT: &str = "\
 [[payload]]
 name = \"ssh\"
 path = \"ROOT/keys/service\"
@@ -57,14 +73,6 @@ mode = \"0644\"
 ";
 
 const ISSUER: &str = "\
-realm = \"realm.toml\"
-actor = \"issuer.json\"
-actor-password-file = \"password\"
-ca = \"users\"
-ca-key = \"ca\"
-delivery-key = \"issuer.x25519\"
-store = \"blocks\"
-state = \"issuer-state\"
 [[rotate]]
 name = \"www\"
 make = \"command\"
@@ -77,12 +85,6 @@ lead = \"1s\"
 ";
 
 const KEYS_AGENT: &str = "\
-[device]
-ledger-key = \"ROOT/device.json\"
-ledger-password-file = \"ROOT/password\"
-sealing-key = \"ROOT/device.x25519\"
-[[block-store]]
-directory = \"ROOT/blocks\"
 [[payload]]
 name = \"replication\"
 path = \"ROOT/keys/replication\"
@@ -99,14 +101,6 @@ path = \"ROOT/keys/token\"
 ";
 
 const KEYS_ISSUER: &str = "\
-realm = \"realm.toml\"
-actor = \"issuer.json\"
-actor-password-file = \"password\"
-ca = \"users\"
-ca-key = \"ca\"
-delivery-key = \"issuer.x25519\"
-store = \"blocks\"
-state = \"issuer-state\"
 [[rotate]]
 name = \"replication\"
 make = \"ssh-key-pair\"
@@ -144,7 +138,8 @@ impl Bed {
     async fn new(agent: &str, issuer: &str) -> Self {
         let world = World::new().await;
         let records = world.populate().await;
-        let host = HostFiles::new(&world, records.host, &agent.replace("HOST", &records.host.to_string()));
+        let host =
+            HostFiles::new(&world, records.host, &[DEVICE, agent].concat().replace("HOST", &records.host.to_string()));
         let device = SecretKey::generate().unwrap();
         device.create_file(&host.path("device.x25519")).unwrap();
         world.admin_sealing.create_file(&host.path("issuer.x25519")).unwrap();
@@ -161,7 +156,7 @@ impl Bed {
             std::fs::write(host.path(name), text.replace("ROOT", &root)).unwrap();
             std::fs::set_permissions(host.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
         }
-        std::fs::write(host.path("issuer.toml"), issuer.replace("ROOT", &root)).unwrap();
+        std::fs::write(host.path("issuer.toml"), [SERVICE, issuer].concat().replace("ROOT", &root)).unwrap();
         let keygen =
             Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(host.path("ca")).status();
         assert!(keygen.expect("ssh-keygen is needed: run .ci/tools").success());

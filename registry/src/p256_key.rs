@@ -11,7 +11,7 @@ use p256::ecdsa::{Signature, VerifyingKey};
 use crate::signature::P256Form;
 
 /// RP id's hash, flags, counter.
-const AUTHENTICATOR_DATA_SIZE: usize = 37;
+pub(crate) const AUTHENTICATOR_DATA_SIZE: usize = 37;
 /// User present (bit 0) and verified (bit 2).
 const PRESENT_AND_VERIFIED: u8 = 0x05;
 
@@ -90,12 +90,14 @@ impl P256PublicKey {
     }
 }
 
-fn client_data_head(digest: &B256) -> Vec<u8> {
+/// The client data of an assertion over `digest`, up to and including the challenge: the order in which browsers write it.
+pub(crate) fn client_data_head(digest: &B256) -> Vec<u8> {
     let challenge = Base64UrlUnpadded::encode_string(digest.as_slice());
     format!(r#"{{"type":"webauthn.get","challenge":"{challenge}""#).into_bytes()
 }
 
-fn user_verified(authenticator_data: &[u8]) -> bool {
+/// Whether authenticator data are long enough and say that the user was present and verified.
+pub(crate) fn user_verified(authenticator_data: &[u8]) -> bool {
     let flags = authenticator_data.get(32).copied().unwrap_or_default();
     authenticator_data.len() >= AUTHENTICATOR_DATA_SIZE && flags & PRESENT_AND_VERIFIED == PRESENT_AND_VERIFIED
 }

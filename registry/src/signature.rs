@@ -8,14 +8,12 @@ use p256::ecdsa::VerifyingKey;
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use sha2::{Digest as _, Sha256};
 
+use crate::p256_key::{AUTHENTICATOR_DATA_SIZE, client_data_head, user_verified};
+
 /// r ‖ s ‖ v.
 const ECDSA_BYTES: usize = 65;
 /// r ‖ s ‖ x ‖ y.
 const P256_BYTES: usize = 128;
-/// Hash of the relying party, flags, counter.
-const AUTHENTICATOR_DATA_MIN: usize = 37;
-/// Flags of a person present and verified.
-const UP_AND_UV: u8 = 0b101;
 
 /// Why a signature does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -81,13 +79,10 @@ pub fn verify(signer: Address, digest: &B256, signature: &[u8]) -> Result<(), Si
         return verify_p256(signer, P256Form::Digest, digest.0, key_and_numbers, signature.len());
     }
     let (authenticator_data, rest_of_client_data) = split_assertion(rest).ok_or(not_by_key)?;
-    let flags = authenticator_data.get(32).copied().unwrap_or_default();
-    if flags & UP_AND_UV != UP_AND_UV {
+    if !user_verified(authenticator_data) {
         return Err(SignatureError::NotVerified);
     }
-    let challenge = base64_url(&digest.0);
-    let client_data =
-        [b"{\"type\":\"webauthn.get\",\"challenge\":\"".as_slice(), &challenge, b"\"", rest_of_client_data].concat();
+    let client_data = [client_data_head(digest).as_slice(), rest_of_client_data].concat();
     let signed = Sha256::new().chain_update(authenticator_data).chain_update(Sha256::digest(&client_data)).finalize();
     verify_p256(signer, P256Form::Assertion, signed.into(), key_and_numbers, signature.len())
 }
@@ -141,22 +136,8 @@ fn verify_p256(
 fn split_assertion(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let length = usize::from(u16::from_be_bytes(*length));
-    if length < AUTHENTICATOR_DATA_MIN {
+    if length < AUTHENTICATOR_DATA_SIZE {
         return None;
     }
     rest.split_at_checked(length)
-}
-
-/// Base64url of 32 bytes, without padding: 43 characters.
-fn base64_url(bytes: &[u8; 32]) -> Vec<u8> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let character = |bits: u32| ALPHABET.get(usize::try_from(bits & 63).unwrap_or(0)).copied().unwrap_or(b'A');
-    let mut text = Vec::with_capacity(44);
-    for chunk in bytes.chunks(3) {
-        let of = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let bits = (of(0) << 16) | (of(1) << 8) | of(2);
-        text.extend([18, 12, 6, 0].map(|shift| character(bits >> shift)));
-    }
-    text.truncate(43);
-    text
 }
