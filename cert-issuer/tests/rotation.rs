@@ -51,6 +51,9 @@ store = \"blocks\"
 state = \"issuer-state\"
 ";
 
+/// Seconds between a public half and its private one: more than the machine can lose between two looks.
+const LEAD: u64 = 30;
+
 const AGENT: &str = "\
 [[payload]]
 name = \"ssh\"
@@ -81,7 +84,7 @@ command = [\"ROOT/make-www\"]
 to = [\"user:alice\"]
 every = \"10m\"
 publish = \"www-peers\"
-lead = \"1s\"
+lead = \"30s\"
 ";
 
 const KEYS_AGENT: &str = "\
@@ -107,7 +110,7 @@ make = \"ssh-key-pair\"
 to = [\"user:alice\"]
 every = \"10m\"
 publish = \"replication-keys\"
-lead = \"1s\"
+lead = \"30s\"
 [[rotate]]
 name = \"token\"
 make = \"secret\"
@@ -249,6 +252,8 @@ async fn a_microservices_certificate_and_tls_pair_are_replaced_twice_by_themselv
     std::fs::remove_file(bed.host.path("no-ca")).unwrap();
     bed.pass(60).await;
 
+    bed.until(&mut service, &mut agent, |_, service| www(service).stage == "announcing").await;
+    bed.pass(LEAD).await;
     let settled = |_: &Bed, service: &Service| www(service).stage == "acknowledged";
     bed.until(&mut service, &mut agent, settled).await;
     bed.until(&mut service, &mut agent, |bed, _| !bed.read("keys/service-cert.pub").is_empty()).await;
@@ -280,6 +285,7 @@ async fn a_microservices_certificate_and_tls_pair_are_replaced_twice_by_themselv
             www(service).stage == "announcing" && bed.read("keys/peers.pem").matches("BEGIN").count() == 2
         };
         bed.until(&mut service, &mut agent, announced).await;
+        bed.pass(LEAD).await;
         if round == 1 {
             drop(service);
             service = bed.service().await;
@@ -379,6 +385,7 @@ async fn a_key_pair_and_a_secret_are_made_anew_and_peers_know_the_new_public_key
                 "peers know the new key, its owner has the old one"
             );
         }
+        bed.pass(LEAD).await;
         let anew = |bed: &Bed, service: &Service| {
             let token = token_of(bed);
             !token.is_empty() && old.as_ref().is_none_or(|(_, old)| *old != token) && settled(service)
