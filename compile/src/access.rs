@@ -3,7 +3,7 @@
 //! What has run out is decided by the latest block's time; the helper, which has a clock, checks limits again. Whether a
 //! login is uid 0 is known only where the login happens, so the helper applies `allow-root`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroU64;
 
 use countersign_certificate::{Fingerprint20, Id, RealmId, Serial, label_digest};
@@ -35,6 +35,7 @@ pub(crate) fn tables(this: &ThisHost<'_>) -> AccessTables {
     };
     add_users(effective, &mut tables);
     add_grants(this, &mut tables);
+    tables.granted_logins = granted_logins(this, &tables.logins);
     add_keys(effective, &mut tables);
     add_plain_key_ways(this, &mut tables);
     add_cas(effective, &mut tables);
@@ -104,6 +105,25 @@ fn add_users(effective: &Effective, tables: &mut AccessTables) {
             tables.users.push((*id, User { state: UserState::Removed, login: removed.name.clone() }));
         }
     }
+}
+
+/// Logins, beside those of users, of every grant that covers this host or once did: what the realm has once given out is not given
+/// out again by whoever answered before it. Too many rather than too few: a label that this host has had counts together with every
+/// other.
+fn granted_logins(this: &ThisHost<'_>, users: &[(String, Login)]) -> Vec<String> {
+    let effective = this.effective;
+    let mut labels = this.labels().clone();
+    labels.extend(effective.once_labelled.get(&this.id).into_iter().flatten().cloned());
+    let users: HashSet<&str> = users.iter().map(|(login, _)| login.as_str()).collect();
+    let mut logins: BTreeSet<&str> = BTreeSet::new();
+    for (_, grant) in effective.once_granted.iter().chain(effective.grants.iter()) {
+        if grant.logins.iter().any(|login| !users.contains(login.as_str()) && !logins.contains(login.as_str()))
+            && grant.target.covers(this.id, &labels)
+        {
+            logins.extend(grant.logins.iter().map(String::as_str));
+        }
+    }
+    logins.into_iter().filter(|login| !users.contains(login)).map(str::to_owned).collect()
 }
 
 fn covering<'a>(this: &ThisHost<'a>) -> impl Iterator<Item = (&'a Id, &'a realm::Grant)> {

@@ -82,6 +82,8 @@ fn realm() -> Effective {
         hosts: Records::from([(HOST, Host { labels: labels(&["eu", "web"]), ..Host::default() })]),
         keys: Keys::default(),
         eclipsing: None,
+        once_granted: Records::default(),
+        once_labelled: BTreeMap::new(),
         grants: Records::default(),
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),
@@ -105,6 +107,16 @@ fn realm() -> Effective {
         ignored: Vec::new(),
         newest: None,
     }
+}
+
+/// What `granted-logins` are compiled to where the live grants of [`realm`] are `live`, and `ended` were there once.
+fn granted_logins(live: &[(u8, Grant)], ended: &[(u8, Grant)], once_labelled: &[&str]) -> Vec<String> {
+    let record = |(byte, grant): &(u8, Grant)| (id(*byte), grant.clone());
+    let mut realm = realm();
+    realm.grants = live.iter().map(record).collect();
+    realm.once_granted = live.iter().chain(ended).map(record).collect();
+    realm.once_labelled = BTreeMap::from([(HOST, labels(once_labelled)), (id(0x41), labels(&["db"]))]);
+    compiled(&realm).access.granted_logins
 }
 
 fn compiled(realm: &Effective) -> Compiled {
@@ -564,4 +576,28 @@ fn accounts_show_users_their_own_groups_and_members() {
     assert_eq!(groups, expected);
     let members: Vec<&str> = accounts.members.iter().map(|(_, login)| login.as_str()).collect();
     assert_eq!(members, ["alice", "bob"]);
+}
+
+#[test]
+fn logins_that_grants_give_here_or_once_gave_are_known_and_no_others() {
+    let alice = Subject::User(id(1));
+    let into =
+        |login: &str, target: GrantTarget| Grant { logins: labels(&[login]).into(), ..grant(5, alice, target, 1) };
+    let here = |login: &str| into(login, GrantTarget::Hosts(std::iter::once(HOST).collect()));
+    let labelled = |login: &str, names: &[&str]| into(login, GrantTarget::Labels(labels(names).into()));
+
+    assert_eq!(granted_logins(&[], &[], &[]), Vec::<String>::new());
+    assert_eq!(granted_logins(&[(20, here("deploy"))], &[], &[]), ["deploy"]);
+    // A grant that ended still says whose business the login is.
+    assert_eq!(granted_logins(&[(20, here("deploy"))], &[(21, here("backup"))], &[]), ["backup", "deploy"]);
+    // So does one that covers this host no more, since a label was taken off it.
+    let by_label = [(20, labelled("deploy", &["db", "eu"])), (21, labelled("backup", &["us"]))];
+    assert_eq!(granted_logins(&by_label, &[], &["db"]), ["deploy"]);
+    // Not so one that never covered this host: the labels of another count for nothing.
+    assert_eq!(
+        granted_logins(&by_label, &[(22, into("web", GrantTarget::Hosts(std::iter::once(id(0x41)).collect())))], &[]),
+        [""; 0]
+    );
+    // Users' logins are in a table of their own, which knows removed ones too.
+    assert_eq!(granted_logins(&[(20, here("alice"))], &[(21, here("carol"))], &[]), [""; 0]);
 }

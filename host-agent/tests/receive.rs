@@ -237,6 +237,8 @@ fn empty() -> Effective {
         keys: Keys::default(),
         grants: Records::default(),
         eclipsing: None,
+        once_granted: Records::default(),
+        once_labelled: BTreeMap::new(),
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),
         requests: BTreeMap::new(),

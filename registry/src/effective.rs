@@ -149,6 +149,10 @@ pub struct Effective {
     pub grants: Records<Id, Grant>,
     /// While denials are pending: what may still stand before a later grant. Boxed, since it is seldom there.
     pub eclipsing: Option<Box<Eclipsing>>,
+    /// All grants that have ever counted in the final view, as they were logged: ended ones, and those that nothing is left of, too.
+    pub once_granted: Records<Id, Grant>,
+    /// By host, the labels that it had once and has no more.
+    pub once_labelled: BTreeMap<Id, BTreeSet<String>>,
     /// All CAs.
     pub cas: BTreeMap<Id, Ca>,
     /// Batches, accepted or not.

@@ -121,6 +121,7 @@ tables! {
     Approval = 15, 57, "approval";
     Label = 16, 0, "label";
     Realm = 17, 0, "realm";
+    GrantedLogin = 18, 0, "granted-login";
     AccountName = 32, 52, "account-name";
     AccountUid = 33, 52, "account-uid";
     GroupName = 34, 37, "group-name";
@@ -130,7 +131,7 @@ tables! {
 }
 
 impl Table {
-    const ACCESS: [Self; 17] = [
+    const ACCESS: [Self; 18] = [
         Self::Login,
         Self::User,
         Self::Grant,
@@ -148,6 +149,7 @@ impl Table {
         Self::Approval,
         Self::Label,
         Self::Realm,
+        Self::GrantedLogin,
     ];
     const ACCOUNTS: [Self; 6] =
         [Self::AccountName, Self::AccountUid, Self::GroupName, Self::GroupGid, Self::GroupOf, Self::GroupMember];

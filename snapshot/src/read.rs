@@ -202,6 +202,14 @@ impl Snapshot {
         }
         self.files.has(Table::Realm, &[&realm.0])
     }
+
+    /// Whether a login that is no user's is the realm's business all the same: a grant leads or once led into it on this host.
+    ///
+    /// # Errors
+    /// See [`Snapshot::login`].
+    pub fn is_granted_login(&self, login: &[u8]) -> Result<bool, ReadError> {
+        self.files.has(Table::GrantedLogin, &[login])
+    }
 }
 
 /// What name services show.

@@ -64,6 +64,8 @@ pub struct AccessTables {
     pub labels: Vec<[u8; 32]>,
     /// Realms that this one comes from, and that scopes may still name beside it.
     pub realms: Vec<RealmId>,
+    /// Logins, beside those of users, that a grant leads into or once led into on this host.
+    pub granted_logins: Vec<String>,
 }
 
 /// Everything that name services show. Readable by all.
@@ -114,6 +116,8 @@ pub enum AccessKey {
     Label([u8; 32]),
     /// A realm that a scope may name.
     Realm(RealmId),
+    /// A login that a grant leads or led into.
+    GrantedLogin(String),
 }
 
 /// How `access` differs from its base: all of it, since a new delta takes the place of the one before.
@@ -145,13 +149,14 @@ impl AccessKey {
             Self::Approval(..) => Table::Approval,
             Self::Label(_) => Table::Label,
             Self::Realm(_) => Table::Realm,
+            Self::GrantedLogin(_) => Table::GrantedLogin,
         }
     }
 
     fn digest(&self, file: &FileWriter) -> Digest {
         let table = self.table();
         match self {
-            Self::Login(login) => file.digest(table, &[login.as_bytes()]),
+            Self::Login(login) | Self::GrantedLogin(login) => file.digest(table, &[login.as_bytes()]),
             Self::User(id) | Self::Grant(id) | Self::Batch(id) | Self::GrantElsewhere(id) | Self::Request(id) => {
                 file.digest(table, &[&id.0])
             }
@@ -217,7 +222,11 @@ impl AccessTables {
         });
         writer.table(Table::Approval, answers)?;
         writer.table(Table::Label, self.labels.iter().map(|label| (AccessKey::Label(*label), ())))?;
-        writer.table(Table::Realm, self.realms.iter().map(|realm| (AccessKey::Realm(*realm), ())))
+        writer.table(Table::Realm, self.realms.iter().map(|realm| (AccessKey::Realm(*realm), ())))?;
+        writer.table(
+            Table::GrantedLogin,
+            self.granted_logins.iter().map(|login| (AccessKey::GrantedLogin(login.clone()), ())),
+        )
     }
 }
 

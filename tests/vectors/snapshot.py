@@ -120,6 +120,7 @@ TABLES = {
         ),
         "label": (16, 0, lambda r: h(r["sha256"], 32), nothing),
         "realm": (17, 0, lambda r: h(r["id"], 32), nothing),
+        "granted-login": (18, 0, lambda r: r["login"].encode(), nothing),
     },
     "accounts": {
         "account-name": (32, 52, lambda r: r["login"].encode(), account),

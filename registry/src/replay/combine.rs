@@ -76,6 +76,8 @@ pub(super) fn combine(
         keys: view.keys(),
         grants: view.grants(),
         eclipsing,
+        once_granted: view.once_granted(),
+        once_labelled: view.once_labelled(),
         refusals: view.refusals(&view.undenied().actors()),
         locked_keys: view.keys_in(fin.locks.iter().map(|(target, _)| target), &denied.locked),
         revoked_keys: view.keys_in(fin.revoked.iter().map(|(target, _)| target), &denied.revoked),
@@ -285,6 +287,30 @@ impl View<'_> {
             return Now::Same;
         }
         Now::Changed(Grant { target: left.unwrap_or_else(|| grant.target.clone()), via, ..grant.clone() })
+    }
+
+    /// Whether a directory record of the final view counts, or did before it ended.
+    fn counted(&self, id: &Id) -> bool {
+        self.fin.waiting.get(id).is_none_or(|waiting| waiting.counts_at(self.time))
+    }
+
+    fn once_granted(&self) -> Records<Id, Grant> {
+        let mut grants = self.fin.grants.clone();
+        for (id, _) in self.fin.waiting.iter().filter(|(id, _)| !self.counted(id)) {
+            grants.remove(id);
+        }
+        grants
+    }
+
+    fn once_labelled(&self) -> BTreeMap<Id, BTreeSet<String>> {
+        let mut labels: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
+        for (id, record) in self.fin.labels.iter() {
+            let stands = self.stands(id) && self.holds(&record.target, record.at);
+            if !stands && self.counted(id) && self.fin.hosts.contains_key(&record.target) {
+                labels.entry(record.target).or_default().insert(record.label.clone());
+            }
+        }
+        labels
     }
 
     /// The same by the final view alone.

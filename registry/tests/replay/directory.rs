@@ -250,3 +250,40 @@ fn keys_that_are_certificates_or_no_keys_are_ignored() {
     }
     assert_eq!(log.reasons(), [IgnoreReason::InvalidKey; 3]);
 }
+
+#[test]
+fn what_was_granted_once_is_remembered_and_what_never_counted_is_not() {
+    let mut log = cast();
+    let alice = log.user(2, ADMIN, "alice");
+    let host = log.host(2, ADMIN, "web-1");
+    let label = log.label(2, ADMIN, host, "db");
+    log.label(2, ADMIN, host, "eu");
+    let ended = log.grant(3, ADMIN, grant("ended", alice));
+    let live = log.grant(3, ADMIN, grant("live", alice));
+    log.remove(4, ADMIN, ended);
+    log.remove(4, ADMIN, label);
+    let effective = log.done();
+    assert!(!effective.grants.contains_key(&ended) && effective.grants.contains_key(&live));
+    assert!(effective.once_granted.contains_key(&ended) && effective.once_granted.contains_key(&live));
+    assert!(effective.once_labelled[&host].iter().eq(["db"]));
+    // Seen in the latest view only, an end is remembered as well.
+    let pending = log.views(3, 4);
+    assert!(!pending.grants.contains_key(&ended) && pending.once_granted.contains_key(&ended));
+    assert!(pending.once_labelled[&host].iter().eq(["db"]));
+
+    // A single ADMIN of a realm that asks for two cannot give away a login, nor by taking it back.
+    log.settings(5, &[(setting::DIRECTORY_QUORUM, 2)]);
+    let lonely = log.grant(6, ADMIN, grant("lonely", alice));
+    let taken_back = log.grant(6, ADMIN, grant("taken back", alice));
+    let waiting_label = log.label(6, ADMIN, host, "us");
+    log.remove(7, ADMIN, taken_back);
+    log.remove(7, ADMIN, waiting_label);
+    let effective = log.done();
+    assert!(!effective.once_granted.contains_key(&lonely) && !effective.once_granted.contains_key(&taken_back));
+    assert!(effective.once_labelled[&host].iter().eq(["db"]));
+
+    // With its user gone nothing is left of a grant, and it is remembered.
+    log.remove(8, ADMIN, alice);
+    let effective = log.done();
+    assert!(effective.grants.is_empty() && effective.once_granted.contains_key(&live));
+}

@@ -60,6 +60,7 @@ pub(crate) fn answers(snapshot: &Snapshot) -> Vec<Option<String>> {
         all.push(text(snapshot.approval(id(byte), 0)));
         all.push(text(snapshot.has_label(&[byte; 32])));
         all.push(text(snapshot.takes_realm(&RealmId([byte; 32]))));
+        all.push(text(snapshot.is_granted_login(&[byte; 5])));
     }
     for ca in access().cas {
         let sha256: [u8; 32] = Sha256::digest(&ca.key_blob).into();

@@ -57,6 +57,7 @@ fn every_access_record_reads_back_as_it_was_published() {
     assert!(
         snapshot.takes_realm(&RealmId([80; 32])).unwrap() && snapshot.takes_realm(&snapshot.facts().realm).unwrap()
     );
+    assert!(snapshot.is_granted_login(b"deploy").unwrap() && snapshot.is_granted_login(b"root").unwrap());
 }
 
 #[test]
@@ -82,6 +83,7 @@ fn what_was_not_published_is_not_there() {
     assert_eq!(snapshot.approval(id(60), 2).unwrap(), None);
     assert!(!snapshot.has_label(&[71; 32]).unwrap());
     assert!(!snapshot.takes_realm(&RealmId([81; 32])).unwrap());
+    assert!(!snapshot.is_granted_login(b"backup").unwrap());
 }
 
 #[test]

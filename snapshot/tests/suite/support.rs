@@ -109,6 +109,7 @@ pub(crate) fn access() -> AccessTables {
         )],
         labels: vec![[70; 32]],
         realms: vec![RealmId([80; 32])],
+        granted_logins: vec!["deploy".to_owned(), "root".to_owned()],
     }
 }
 
