@@ -40,6 +40,13 @@ impl Deadline {
     pub fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::SeqCst)
     }
+
+    /// Claims it. Where the other thread came first, it is logging, and ends the process: then this never returns.
+    pub fn wait_or_claim(&self) {
+        while !self.claim() {
+            thread::park();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use countersign_certificate::fingerprint_text;
 
-use crate::decide::{CaName, Verdict};
+use crate::decide::{CaName, Verdict, VerdictFacts};
 use crate::query::Mode;
-use crate::reason::Severity;
+use crate::reason::{Reason, Severity};
 
 const MAX_FIELD_BYTES: usize = 64;
 const MAX_DETAIL_BYTES: usize = 200;
@@ -30,19 +30,7 @@ const STACK_BYTES: usize = 64 * 1024;
 /// The line for `verdict` on the login `user` as it was asked for, parsed or not.
 #[must_use]
 pub fn log_line(verdict: &Verdict, user: &[u8], mode: Option<Mode>) -> String {
-    let none = || "-".to_owned();
-    let facts = verdict.facts();
-    let mut line = format!(
-        "reason={} user={} key={} serial={} ca={} batch={} block={} mode={}",
-        verdict.reason(),
-        escaped(user),
-        facts.key.as_ref().map_or_else(none, fingerprint_text),
-        facts.serial.map_or_else(none, |serial| serial.to_string()),
-        facts.ca.as_ref().map_or_else(none, CaName::to_string),
-        facts.batch.map_or_else(none, |batch| batch.to_string()),
-        facts.block.map_or_else(none, |block| block.to_string()),
-        mode.map_or("-", Mode::name),
-    );
+    let mut line = fields(verdict.reason(), verdict.facts(), user, mode);
     if let Verdict::Refuse { detail, .. } = verdict
         && !detail.is_empty()
     {
@@ -51,6 +39,27 @@ pub fn log_line(verdict: &Verdict, user: &[u8], mode: Option<Mode>) -> String {
         line.push('"');
     }
     line
+}
+
+/// The line for a login that an earlier command had the key of.
+#[must_use]
+pub fn log_line_of_earlier(facts: &VerdictFacts, user: &[u8]) -> String {
+    fields(Reason::Chained, facts, user, Some(Mode::Keys))
+}
+
+fn fields(reason: Reason, facts: &VerdictFacts, user: &[u8], mode: Option<Mode>) -> String {
+    let none = || "-".to_owned();
+    format!(
+        "reason={} user={} key={} serial={} ca={} batch={} block={} mode={}",
+        reason,
+        escaped(user),
+        facts.key.as_ref().map_or_else(none, fingerprint_text),
+        facts.serial.map_or_else(none, |serial| serial.to_string()),
+        facts.ca.as_ref().map_or_else(none, CaName::to_string),
+        facts.batch.map_or_else(none, |batch| batch.to_string()),
+        facts.block.map_or_else(none, |block| block.to_string()),
+        mode.map_or("-", Mode::name),
+    )
 }
 
 /// Sends `line` to the syslog socket at `socket`, as `countersign-sshd[pid]`, facility auth.
@@ -122,8 +131,6 @@ mod tests {
     use countersign_certificate::{Id, Serial};
 
     use super::*;
-    use crate::decide::VerdictFacts;
-    use crate::reason::Reason;
 
     fn refusal(detail: &str, facts: VerdictFacts) -> Verdict {
         Verdict::Refuse { reason: Reason::BatchLocked, detail: detail.to_owned(), facts }

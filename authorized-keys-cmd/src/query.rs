@@ -71,7 +71,7 @@ impl Query {
                 (Mode::Principals, [login, uid, key_type, key], Some((key_id, serial, ca)))
             }
             _ => {
-                let expected = "expected: keys %u %U %t %k, or: principals %u %U %t %k %i %s %K";
+                let expected = "expected: keys %u %U %t %k [--chain PROGRAM ...], or: principals %u %U %t %k %i %s %K";
                 return Err(Refusal::new(Reason::BadArguments, expected));
             }
         };

@@ -168,6 +168,16 @@ reasons! {
     ForceCommand = "force-command",
     /// No decision in time.
     Deadline = "deadline",
+    /// The realm has nothing to say about this login, and the earlier command has the key: the login may go on.
+    Chained = "chained",
+    /// Nor has the earlier command: it does not print this key.
+    ChainNoKey = "chain-no-key",
+    /// Somebody other than root could have chosen what runs as the earlier command.
+    ChainUnsafe = "chain-unsafe",
+    /// The earlier command cannot be run, failed, or printed too much.
+    ChainFailed = "chain-failed",
+    /// The earlier command was not done in time.
+    ChainTimeout = "chain-timeout",
 }
 
 impl Reason {
@@ -175,7 +185,7 @@ impl Reason {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Granted => Severity::Info,
+            Self::Granted | Self::Chained => Severity::Info,
             Self::NoSnapshot
             | Self::SnapshotUnreadable
             | Self::SnapshotUntrusted
@@ -183,7 +193,10 @@ impl Reason {
             | Self::Clock
             | Self::BootChanged
             | Self::SnapshotStale
-            | Self::Deadline => Severity::Error,
+            | Self::Deadline
+            | Self::ChainUnsafe
+            | Self::ChainFailed
+            | Self::ChainTimeout => Severity::Error,
             _ => Severity::Notice,
         }
     }

@@ -43,7 +43,10 @@ pub fn add_helper_user() {
 /// Outside a bed, or where the helper is not built.
 pub fn install_helper() {
     add_helper_user();
-    install(&tools::helper(), HELPER);
+    let helper = tools::helper();
+    install(&helper, HELPER);
+    // Beside it, the program that it becomes where an earlier command is named.
+    install(&helper.with_file_name("countersign-sshd-chain"), &format!("{HELPER}-chain"));
 }
 
 /// Installs the name service module as a package does: after `files`, and a home is made at the first login.

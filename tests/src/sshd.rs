@@ -24,6 +24,8 @@ pub struct Options {
     pub ca_file: Option<&'static str>,
     /// A login that a root-owned key file opens, whatever the helper says.
     pub break_glass: Option<&'static str>,
+    /// What follows `keys %u %U %t %k`: an earlier command.
+    pub chain: &'static str,
     /// How many keys one connection may offer: sshd hangs up at the last but one that it refuses.
     pub max_auth_tries: u32,
 }
@@ -33,7 +35,7 @@ pub const BREAK_GLASS_KEYS: &str = "/etc/countersign/break-glass.keys";
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pam: true, ca_file: None, break_glass: None, max_auth_tries: 6 }
+        Self { pam: true, ca_file: None, break_glass: None, chain: "", max_auth_tries: 6 }
     }
 }
 
@@ -94,7 +96,7 @@ fn config(options: Options, host_key: &KeyFile) -> String {
         .break_glass
         .map_or_else(String::new, |login| format!("Match User {login}\n    AuthorizedKeysFile {BREAK_GLASS_KEYS}\n"));
     let host_key = host_key.path.display();
-    let max_auth_tries = options.max_auth_tries;
+    let (chain, max_auth_tries) = (options.chain, options.max_auth_tries);
     format!(
         "\
 ListenAddress 127.0.0.1
@@ -108,7 +110,7 @@ AuthenticationMethods publickey
 AuthorizedPrincipalsCommand {HELPER} principals %u %U %t %k %i %s %K
 AuthorizedPrincipalsCommandUser {HELPER_USER}
 AuthorizedPrincipalsFile {EMPTY}
-AuthorizedKeysCommand {HELPER} keys %u %U %t %k
+AuthorizedKeysCommand {HELPER} keys %u %U %t %k{chain}
 AuthorizedKeysCommandUser {HELPER_USER}
 AuthorizedKeysFile none
 TrustedUserCAKeys {ca_file}

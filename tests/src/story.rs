@@ -156,13 +156,21 @@ impl Story {
     /// # Panics
     /// Where a login is refused, or a line differs.
     pub fn assert_accepted(&mut self, login: &str, credential: &Credential, line: &Line<'_>) {
+        self.assert_accepted_as("granted", login, credential, line);
+    }
+
+    /// The same, where something else than `granted` is logged.
+    ///
+    /// # Panics
+    /// See [`Story::assert_accepted`].
+    pub fn assert_accepted_as(&mut self, reason: &str, login: &str, credential: &Credential, line: &Line<'_>) {
         self.log.take("countersign-sshd");
         for client in [ssh, russh] {
             let printed = client(&self.sshd, login, credential, "id -un");
             assert_eq!(printed, Login::Accepted(format!("{login}\n")));
         }
         // Both clients ask whether a key would do before they sign.
-        self.assert_lines(4, &line.text("granted", login, self.mode()));
+        self.assert_lines(4, &line.text(reason, login, self.mode()));
     }
 
     /// Fails to log in with both clients and compares what the helper logged.

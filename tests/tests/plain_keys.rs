@@ -4,9 +4,10 @@ use countersign_registry::{Entry, entries::Targets};
 use e2e::{
     agent,
     client::Credential,
-    in_bed,
+    in_bed, machine,
     machine::KeyFile,
     realm::{Directory, Grant, Settings},
+    sshd::Options,
     story::{Line, Setup, Story, now},
     wait,
 };
@@ -115,5 +116,48 @@ fn a_grant_that_is_removed_ends_at_once_and_a_new_one_begins_when_it_is_final() 
         directory.write();
         story.publish();
         story.assert_accepted("deploy", &credential, &line);
+    });
+}
+
+#[test]
+fn an_earlier_command_goes_on_working_for_local_logins_and_gives_back_nothing_that_the_ledger_took() {
+    in_bed!(|| {
+        let sshd = Options { chain: " --chain /opt/earlier/keys --of %u", ..Options::default() };
+        let mut story = Story::begin(Setup { sshd, ..Setup::default() });
+        let (old, other) = (KeyFile::generate("old"), KeyFile::generate("other"));
+        let both = format!("{}\n{}\n", old.public_line(), other.public_line());
+        for login in ["backup2", "rescue", "deploy", "alice"] {
+            machine::write(format!("/opt/earlier/{login}"), &both, 0o644);
+        }
+        machine::write("/opt/earlier/keys", "#!/bin/sh\ntest \"$1\" = --of && exec cat \"/opt/earlier/$2\"\n", 0o755);
+
+        let (credential, line) = (Credential::key(&old), Line { key: Some(&old), ..Line::default() });
+        story.assert_accepted_as("chained", "backup2", &credential, &line);
+        // A user's login, and one that a grant leads into, are the realm's business.
+        story.assert_refused("alice", &credential, "key-unknown", &line);
+        story.assert_refused("deploy", &credential, "key-unknown", &line);
+        // The realm's own key gets in where it did.
+        let key = story.key.clone();
+        story.assert_accepted("deploy", &Credential::key(&key), &Line { key: Some(&key), ..Line::default() });
+
+        // What the realm has given out once, nobody else gives out when it is taken back.
+        let mut directory = Directory::of(&story.realm);
+        let hosts = [story.host];
+        let grant =
+            directory.grant(&Grant { subject: story.alice, hosts: &hosts, logins: &["backup2"], ..Grant::default() });
+        directory.write();
+        story.publish();
+        story.realm.by(|realm| &realm.admin, &[Entry::Remove(vec![grant])]);
+        agent::once();
+        story.assert_refused("backup2", &credential, "key-unknown", &line);
+        story.assert_accepted_as("chained", "rescue", &credential, &line);
+
+        // A key that nobody registered is revoked all the same, and no other with it.
+        let fingerprint = countersign_registry::Fingerprint20::of_blob(&old.blob());
+        story.realm.by(|realm| &realm.revoker, &[Entry::Lock(Targets::Keys(vec![fingerprint]))]);
+        agent::once();
+        story.assert_refused("rescue", &credential, "key-locked", &line);
+        let line = Line { key: Some(&other), ..Line::default() };
+        story.assert_accepted_as("chained", "rescue", &Credential::key(&other), &line);
     });
 }

@@ -13,6 +13,7 @@ mod approvals;
 mod batch;
 mod certificate;
 mod plain_key;
+mod unclaimed;
 
 use std::fmt;
 use std::path::Path;
@@ -92,6 +93,15 @@ pub struct VerdictFacts {
     pub grant: Option<Id>,
     /// The request.
     pub request: Option<Id>,
+}
+
+/// The answer on a host that has an earlier AuthorizedKeysCommand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The realm's.
+    Ours(Verdict),
+    /// The realm has nothing to say about this login, and nothing against this key: the earlier command may.
+    Earlier(VerdictFacts),
 }
 
 /// A CA: by its record where there is one, else by the key.
@@ -192,13 +202,32 @@ pub fn decide_observed(
 /// As [`decide`], from the snapshot below `directory` and the machine's own clock: what the binary does.
 #[must_use]
 pub fn decide_on(directory: &Path, trust: Trust, query: &Query) -> Verdict {
-    let snapshot = match Snapshot::open(directory, trust) {
-        Ok(snapshot) => snapshot,
-        Err(error) => return Verdict::refused(error.into()),
-    };
-    match Clock::now() {
-        Ok(clock) => decide(&snapshot, query, &clock),
-        Err(error) => Verdict::refused(Refusal::new(Reason::Clock, error)),
+    opened(directory, trust).map_or_else(Verdict::refused, |(snapshot, clock)| decide(&snapshot, query, &clock))
+}
+
+/// As [`decide_on`], where an earlier command may be asked.
+#[must_use]
+pub fn answer_on(directory: &Path, trust: Trust, query: &Query) -> Answer {
+    match opened(directory, trust) {
+        Ok((snapshot, clock)) => answer(&snapshot, query, &clock),
+        Err(refusal) => Answer::Ours(Verdict::refused(refusal)),
+    }
+}
+
+fn opened(directory: &Path, trust: Trust) -> Result<(Snapshot, Clock), Refusal> {
+    let snapshot = Snapshot::open(directory, trust)?;
+    Clock::now().map(|clock| (snapshot, clock)).map_err(|error| Refusal::new(Reason::Clock, error))
+}
+
+/// As [`decide`], where an earlier command may be asked.
+#[must_use]
+pub fn answer(snapshot: &Snapshot, query: &Query, clock: &Clock) -> Answer {
+    let facts = VerdictFacts { block: Some(snapshot.facts().latest_block.number), ..VerdictFacts::default() };
+    let mut judge = Judge { snapshot, query, clock, facts, observe: &mut |_| () };
+    match judge.is_unclaimed() {
+        Ok(true) => Answer::Earlier(judge.facts),
+        Ok(false) => Answer::Ours(decide(snapshot, query, clock)),
+        Err(Refusal { reason, detail }) => Answer::Ours(Verdict::Refuse { reason, detail, facts: judge.facts }),
     }
 }
 
@@ -212,15 +241,19 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn verdict(&mut self) -> Result<String, Refusal> {
+        self.check_host()?;
+        self.check_login()?;
+        if self.query.is_certificate() { self.judge_certificate() } else { self.judge_plain_key() }
+    }
+
+    fn check_host(&mut self) -> Result<(), Refusal> {
         self.snapshot.fresh(self.clock)?;
         (self.observe)(Step::Snapshot(self.snapshot.facts()));
         match self.snapshot.facts().host_state {
-            HostState::Active => {}
-            HostState::Unknown => return Err(Reason::HostUnknown.into()),
-            HostState::Locked => return Err(Reason::HostLocked.into()),
+            HostState::Active => Ok(()),
+            HostState::Unknown => Err(Reason::HostUnknown.into()),
+            HostState::Locked => Err(Reason::HostLocked.into()),
         }
-        self.check_login()?;
-        if self.query.is_certificate() { self.judge_certificate() } else { self.judge_plain_key() }
     }
 
     fn check_login(&mut self) -> Result<(), Refusal> {

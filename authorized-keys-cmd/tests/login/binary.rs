@@ -20,21 +20,21 @@ use nix::mount::{MsFlags, mount};
 
 const INSIDE: &str = "COUNTERSIGN_TEST_INSIDE";
 
-fn helper() -> Command {
+pub(crate) fn helper() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-sshd"));
     command.env_clear().stdin(Stdio::null());
     command
 }
 
-/// Runs `body` as root of its own namespaces: the first call runs the test named `test` again in there.
-fn inside(test: &str, body: impl FnOnce()) {
+/// Runs `body` as root of its own namespaces: the first call runs the test `test`, named with its module, again in there.
+pub(crate) fn inside(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
     let run = Command::new("unshare")
         .args(["--map-root-user", "--mount", "--"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("binary::{test}"), "--nocapture", "--test-threads=1"])
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
         .output()
         .expect("unshare runs (install it: apt-get install util-linux)");
@@ -46,7 +46,7 @@ fn inside(test: &str, body: impl FnOnce()) {
 }
 
 /// Puts an empty /dev with a log socket of ours where the helper logs to. Only inside.
-fn log_socket(folder: &Path) -> UnixDatagram {
+pub(crate) fn log_socket(folder: &Path) -> UnixDatagram {
     let dev = folder.join("dev");
     fs::create_dir(&dev).unwrap();
     let socket = UnixDatagram::bind(dev.join("log")).unwrap();
@@ -58,7 +58,7 @@ fn log_socket(folder: &Path) -> UnixDatagram {
     socket
 }
 
-fn logged(socket: &UnixDatagram) -> String {
+pub(crate) fn logged(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).unwrap();
     let line = String::from_utf8(buffer[..length].to_vec()).unwrap();
@@ -68,7 +68,7 @@ fn logged(socket: &UnixDatagram) -> String {
 }
 
 /// [`World::new`] as of the machine's clocks.
-fn world_of_today(mut world: World) -> World {
+pub(crate) fn world_of_today(mut world: World) -> World {
     let clock = Clock::now().unwrap();
     let move_to_today = |secs: &mut u64| *secs = *secs + clock.unix_secs - NOW;
     move_to_today(&mut world.facts.latest_block.time_secs);
@@ -90,7 +90,7 @@ fn run(directory: &Path, arguments: &[OsString]) -> Output {
 
 #[test]
 fn an_accepted_login_is_one_line_printed_and_one_line_logged_in_both_modes() {
-    inside("an_accepted_login_is_one_line_printed_and_one_line_logged_in_both_modes", || {
+    inside("binary::an_accepted_login_is_one_line_printed_and_one_line_logged_in_both_modes", || {
         let folder = directory();
         let socket = log_socket(folder.path());
         let world = world_of_today(World::new());
@@ -128,7 +128,7 @@ fn an_accepted_login_is_one_line_printed_and_one_line_logged_in_both_modes() {
 
 #[test]
 fn a_refusal_prints_nothing_and_its_log_line_cannot_be_forged() {
-    inside("a_refusal_prints_nothing_and_its_log_line_cannot_be_forged", || {
+    inside("binary::a_refusal_prints_nothing_and_its_log_line_cannot_be_forged", || {
         let folder = directory();
         let socket = log_socket(folder.path());
         let mut arguments = World::new().keys_arguments();
@@ -145,7 +145,7 @@ fn a_refusal_prints_nothing_and_its_log_line_cannot_be_forged() {
 
 #[test]
 fn a_file_system_that_hangs_ends_in_a_refusal_at_the_deadline() {
-    inside("a_file_system_that_hangs_ends_in_a_refusal_at_the_deadline", || {
+    inside("binary::a_file_system_that_hangs_ends_in_a_refusal_at_the_deadline", || {
         let folder = directory();
         // A FUSE file system whose server never answers: whoever looks inside waits.
         let fuse = File::options().read(true).write(true).open("/dev/fuse");
@@ -170,7 +170,7 @@ fn a_file_system_that_hangs_ends_in_a_refusal_at_the_deadline() {
 
 #[test]
 fn a_reader_that_has_gone_ends_it_without_a_signal() {
-    inside("a_reader_that_has_gone_ends_it_without_a_signal", || {
+    inside("binary::a_reader_that_has_gone_ends_it_without_a_signal", || {
         let folder = directory();
         let world = world_of_today(World::new());
         world.publish(folder.path());

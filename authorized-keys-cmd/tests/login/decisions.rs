@@ -429,6 +429,12 @@ fn every_reason_has_a_case_or_a_test_of_its_own() {
         Reason::SnapshotUntrusted,
         Reason::SnapshotCorrupt,
         Reason::Deadline,
+        // In `chain.rs`.
+        Reason::Chained,
+        Reason::ChainNoKey,
+        Reason::ChainUnsafe,
+        Reason::ChainFailed,
+        Reason::ChainTimeout,
     ];
     reached.extend(elsewhere.map(Reason::code));
     let all: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
@@ -446,6 +452,29 @@ fn the_documentation_lists_exactly_the_reasons_in_their_order() {
     assert_eq!(listed, all);
     let cells = |row: &str| row.matches(" | ").count();
     assert!(page.lines().filter(|line| line.starts_with("| `")).all(|row| cells(row) == 2), "three cells a row");
+}
+
+/// Logs are searched by these codes for years: whoever takes one away or renames it breaks somebody's alarm. New ones go to the end.
+const CODES_EVER: &str = "granted bad-arguments login-unsafe no-snapshot snapshot-unreadable snapshot-untrusted \
+    snapshot-corrupt clock boot-changed snapshot-stale host-unknown host-locked uid-mismatch root-not-allowed user-unknown \
+    user-locked key-malformed certificate-malformed certificate-type key-locked key-revoked key-unknown key-purpose \
+    key-expired ca-unknown ca-locked ca-revoked ca-login certificate-not-yet-valid certificate-expired ttl-too-long \
+    principals critical-option source-address scope-missing scope-malformed scope-realm scope-host grant-unknown \
+    host-not-covered no-grant login-not-granted grant-expired grant-hours grant-not-via-key grant-not-via-cert \
+    certificate-revoked log-proof-missing log-proof-malformed batch-unknown batch-waiting batch-locked batch-issuer \
+    log-proof-mismatch batch-time ca-retired request-unknown scope-user request-mismatch approval-denied \
+    approvals-missing pickup-late force-command deadline chained chain-no-key chain-unsafe chain-failed chain-timeout";
+
+#[test]
+fn reason_codes_are_only_ever_added() {
+    let ever: Vec<&str> = CODES_EVER.split_whitespace().collect();
+    let all: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+    for code in &ever {
+        assert!(all.contains(code), "{code} was a code once and has to stay one");
+    }
+    for code in &all {
+        assert!(ever.contains(code), "{code} is new: write it at the end of CODES_EVER, where it stays");
+    }
 }
 
 pub(crate) fn line(verdict: Verdict) -> String {

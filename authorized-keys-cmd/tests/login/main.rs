@@ -9,6 +9,8 @@
 )]
 
 mod attacks;
+mod authorized_keys;
 mod binary;
+mod chain;
 mod decisions;
 mod support;

@@ -172,6 +172,7 @@ impl World {
                 key_blob: ca_key(),
             }],
             batches: vec![(BATCH, batch())],
+            granted_logins: vec!["deploy".to_owned(), "root".to_owned()],
             ..AccessTables::default()
         };
         let block = BlockRef { number: 500, time_secs: NOW - 5 };

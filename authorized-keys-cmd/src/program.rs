@@ -1,0 +1,111 @@
+//! What both programs do alike: options, the deadline of a decision, the log, and the one write to sshd.
+//!
+//! Refuses to print anything after the deadline, and to say that half a line was a whole one.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, exit};
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::decide::{Refusal, Verdict};
+use crate::log::{log_line, send_to_syslog};
+use crate::query::Mode;
+use crate::reason::Reason;
+
+const LIMIT: Duration = Duration::from_millis(200);
+/// What an earlier command may take, and the most that may be asked for: sshd's own limit, `LoginGraceTime`, is 120 s.
+const CHAIN_SECS: u64 = 5;
+const MAX_CHAIN_SECS: u64 = 60;
+const SNAPSHOT: &str = "/var/lib/countersign/snapshot";
+const SYSLOG: &str = "/dev/log";
+
+/// What stands before the mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Where the snapshot is.
+    pub directory: PathBuf,
+    /// How long an earlier command may take.
+    pub chain_limit: Duration,
+}
+
+impl Options {
+    /// Cuts `--snapshot DIR` and `--chain-timeout SECONDS` off the front. A directory of one's own only helps where it is root's, too.
+    /// Whatever is not right stays, and is refused with the arguments.
+    pub fn take(arguments: &mut Vec<OsString>) -> Self {
+        let (mut directory, mut limit_secs) = (PathBuf::from(SNAPSHOT), CHAIN_SECS);
+        loop {
+            match arguments.as_slice() {
+                [option, value, ..] if option == "--snapshot" => directory = PathBuf::from(value),
+                [option, value, ..] if option == "--chain-timeout" => {
+                    let secs = value.to_str().and_then(|value| value.parse().ok());
+                    let Some(secs) = secs.filter(|secs| (1..=MAX_CHAIN_SECS).contains(secs)) else { break };
+                    limit_secs = secs;
+                }
+                _ => break,
+            }
+            arguments.drain(..2);
+        }
+        Self { directory, chain_limit: Duration::from_secs(limit_secs) }
+    }
+}
+
+/// What the log says of arguments that need not be right.
+#[must_use]
+pub fn asked(arguments: &[OsString]) -> (Option<Mode>, Vec<u8>) {
+    let mode = [Mode::Keys, Mode::Principals]
+        .into_iter()
+        .find(|mode| arguments.first().is_some_and(|name| name == mode.name()));
+    let user = arguments.get(1).filter(|_| mode.is_some()).map(|user| user.as_bytes().to_vec());
+    (mode, user.unwrap_or_default())
+}
+
+/// A refusal before anything was looked up.
+#[must_use]
+pub fn refused(reason: Reason, detail: &str) -> Verdict {
+    Verdict::refused(Refusal { reason, detail: detail.to_owned() })
+}
+
+/// Starts the decision's deadline, which logs and ends the process.
+///
+/// # Errors
+/// The refusal, where there can be no deadline.
+pub fn deadline(user: &[u8], mode: Option<Mode>) -> Result<Deadline, Refusal> {
+    let user = user.to_vec();
+    let expire = move || {
+        log(&refused(Reason::Deadline, "no decision within 200 ms"), &user, mode);
+        exit(0);
+    };
+    Deadline::start(LIMIT, expire).map_err(|_| Refusal::new(Reason::Deadline, "the system gives no thread to keep it"))
+}
+
+/// Logs `verdict` and says to sshd what it has to say.
+#[must_use]
+pub fn end(verdict: &Verdict, user: &[u8], mode: Option<Mode>) -> ExitCode {
+    log(verdict, user, mode);
+    match verdict {
+        Verdict::Accept { line, .. } => print(format!("{line}\n").as_bytes()),
+        Verdict::Refuse { .. } => ExitCode::SUCCESS,
+    }
+}
+
+/// Logs `verdict`. A login does not wait for a log that nobody reads: sshd writes its own lines.
+pub fn log(verdict: &Verdict, user: &[u8], mode: Option<Mode>) {
+    send(verdict.reason(), &log_line(verdict, user, mode));
+}
+
+/// Logs a line as loud as `reason` is.
+pub fn send(reason: Reason, line: &str) {
+    let _ = send_to_syslog(Path::new(SYSLOG), reason.severity(), line);
+}
+
+/// One write; status 1 where it was not whole.
+#[must_use]
+pub fn print(lines: &[u8]) -> ExitCode {
+    match nix::unistd::write(io::stdout(), lines) {
+        Ok(written) if written == lines.len() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}

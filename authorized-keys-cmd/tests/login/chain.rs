@@ -1,0 +1,421 @@
+//! The AuthorizedKeysCommand that was there before: when it is asked, and what it cannot do.
+//!
+//! Programs here are real ones, in a file system of their own, where they are root's.
+
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+
+use countersign_certificate::{Fingerprint20, Id, encode_base64};
+use countersign_snapshot::{Denial, HostState, Key, KeyState, UserState};
+use countersign_sshd::{Answer, Query, Reason, Verdict, answer};
+use nix::mount::{MsFlags, mount};
+
+use crate::binary::{helper, inside, log_socket, logged, world_of_today};
+use crate::support::*;
+
+/// A login of this machine that no grant has ever named, and a key that nobody has registered.
+fn local() -> World {
+    let mut world = World::plain();
+    world.login = "backup".to_owned();
+    world.plain_key = ed25519(7);
+    world
+}
+
+fn answered(world: &World) -> Answer {
+    let arguments = if world.plain { world.keys_arguments() } else { world.principals_arguments() };
+    let query = Query::from_arguments(&arguments).unwrap();
+    world.with_snapshot(|snapshot| answer(snapshot, &query, &world.clock))
+}
+
+fn is_passed_on(world: &World) -> bool {
+    matches!(answered(world), Answer::Earlier(_))
+}
+
+fn refused(world: &World) -> Reason {
+    match answered(world) {
+        Answer::Ours(Verdict::Refuse { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_earlier_command_is_asked_about_local_logins_and_keys_that_nobody_denies() {
+    assert!(is_passed_on(&local()));
+    let registered = World { plain_key: registered_key(), ..local() };
+    assert!(is_passed_on(&registered), "Alice's key, at a login of which the ledger knows nothing");
+    let mut logged_only = local();
+    logged_only.facts.require_logged = true;
+    assert!(is_passed_on(&logged_only));
+    let mut root = World { login: "root".to_owned(), uid: 0, ..local() };
+    root.facts.allow_root = true;
+    root.access.granted_logins.retain(|login| login != "root");
+    assert!(is_passed_on(&root));
+    root.facts.allow_root = false;
+    assert_eq!(refused(&root), Reason::RootNotAllowed);
+}
+
+#[test]
+fn an_earlier_command_is_never_asked_about_what_is_the_realms_business() {
+    let at = |login: &str| World { login: login.to_owned(), ..local() };
+    // A grant leads there, or did once: both are in that table.
+    assert_eq!(refused(&at("deploy")), Reason::KeyUnknown);
+    let mut ended = at("nightly");
+    assert!(is_passed_on(&ended));
+    ended.access.granted_logins.push("nightly".to_owned());
+    assert_eq!(refused(&ended), Reason::KeyUnknown);
+    // A user's, active, locked or gone.
+    let mut user = World { uid: 1_900_000_000, ..at("alice") };
+    assert_eq!(refused(&user), Reason::KeyUnknown);
+    user.user(ALICE).state = UserState::Locked;
+    assert_eq!(refused(&user), Reason::UserLocked);
+    user.user(ALICE).state = UserState::Removed;
+    assert_eq!(refused(&user), Reason::UserUnknown);
+    assert_eq!(refused(&at("alice")), Reason::UidMismatch);
+    // The same account by another spelling.
+    for alias in ["Deploy", "DEPLOY", "deploy@example.org", "ALICE", "Alice@EXAMPLE"] {
+        assert_eq!(refused(&at(alias)), Reason::KeyUnknown, "{alias}");
+    }
+}
+
+#[test]
+fn what_is_denied_is_denied_to_an_earlier_command_too() {
+    let blob = local().plain_key;
+    for (denial, reason) in [(Denial::Locked, Reason::KeyLocked), (Denial::Revoked, Reason::KeyRevoked)] {
+        let mut world = local();
+        world.access.revoked_keys = vec![(Fingerprint20::of_blob(&blob), denial)];
+        assert_eq!(refused(&world), reason);
+    }
+    let registered = || World { plain_key: registered_key(), ..local() };
+    for (state, reason) in [(KeyState::Locked, Reason::KeyLocked), (KeyState::Revoked, Reason::KeyRevoked)] {
+        let mut world = registered();
+        world.access.keys[0].1.state = state;
+        assert_eq!(refused(&world), reason);
+    }
+    for (state, reason) in [(UserState::Locked, Reason::UserLocked), (UserState::Removed, Reason::UserUnknown)] {
+        let mut world = registered();
+        world.user(ALICE).state = state;
+        assert_eq!(refused(&world), reason);
+    }
+    let mut stranger = registered();
+    stranger.access.keys[0].1 = Key { user: Id([0xee; 16]), ..stranger.access.keys[0].1 };
+    assert_eq!(refused(&stranger), Reason::UserUnknown);
+    // A second spelling of a revoked key.
+    let mut padded = local();
+    padded.tamper = Some(|blob| blob.push(0));
+    assert_eq!(refused(&padded), Reason::KeyMalformed);
+    // Certificates are never passed on, nor is the question for principals.
+    let certificate = World { login: "backup".to_owned(), ..World::new() };
+    let query = Query::from_arguments(&certificate.keys_arguments()).unwrap();
+    let answered = certificate.with_snapshot(|snapshot| answer(snapshot, &query, &certificate.clock));
+    assert!(matches!(answered, Answer::Ours(Verdict::Refuse { reason: Reason::Principals, .. })), "{answered:?}");
+    assert_eq!(refused(&certificate), Reason::Principals);
+}
+
+#[test]
+fn without_a_fresh_snapshot_of_a_live_host_an_earlier_command_is_not_asked() {
+    let mut stale = local();
+    stale.clock.unix_secs = NOW + 296;
+    assert_eq!(refused(&stale), Reason::SnapshotStale);
+    let mut rebooted = local();
+    rebooted.clock.boot_id.0[0] ^= 1;
+    assert_eq!(refused(&rebooted), Reason::BootChanged);
+    for (state, reason) in [(HostState::Locked, Reason::HostLocked), (HostState::Unknown, Reason::HostUnknown)] {
+        let mut world = local();
+        world.facts.host_state = state;
+        assert_eq!(refused(&world), reason);
+    }
+}
+
+/// Where programs are: root's all the way up, as sshd asks for it.
+const PROGRAMS: &str = "/mnt";
+
+/// A script of root's.
+fn program(name: &str, script: &str) -> PathBuf {
+    let path = Path::new(PROGRAMS).join(name);
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    socket: std::os::unix::net::UnixDatagram,
+}
+
+impl Bench {
+    fn new() -> Self {
+        mount(Some("programs"), PROGRAMS, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+        let folder = directory();
+        let socket = log_socket(folder.path());
+        Self { folder, socket }
+    }
+
+    fn arguments(world: &World, chain: &[&str]) -> Vec<OsString> {
+        let mut arguments = world.keys_arguments();
+        arguments.push("--chain".into());
+        arguments.extend(chain.iter().map(OsString::from));
+        arguments
+    }
+
+    fn start(&self, chain: &[&str]) -> Child {
+        let mut command = helper();
+        command.args(["--chain-timeout", "1", "--snapshot"]).arg(self.folder.path());
+        command.args(Self::arguments(&world_of_today(local()), chain)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    /// Prints nothing, ends with status 0 and logs this.
+    fn refuses(&self, chain: &[&str], logged_as: &str) {
+        let output = self.start(chain).wait_with_output().unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout, output.stderr),
+            (Some(0), Vec::new(), Vec::new()),
+            "{chain:?}"
+        );
+        assert_eq!(logged(&self.socket), self.line(logged_as));
+    }
+
+    fn passes(&self, chain: &[&str], expected: &[u8]) {
+        let output: Output = self.start(chain).wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(expected));
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+        assert_eq!(logged(&self.socket), self.line("<38> chained"));
+    }
+
+    /// `<38> chained detail="…"` in full.
+    fn line(&self, short: &str) -> String {
+        let (priority, rest) = short.split_once(' ').unwrap();
+        let (reason, detail) = rest.split_once(' ').map_or((rest, String::new()), |(a, b)| (a, format!(" {b}")));
+        let key = countersign_certificate::fingerprint_text(&sha256(&local().plain_key));
+        format!(
+            "{priority}countersign-sshd reason={reason} user=backup key={key} serial=- ca=- batch=- block=500 mode=keys{detail}"
+        )
+    }
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    path.as_ref().to_str().unwrap().to_owned()
+}
+
+/// Whether a process is there and not just waiting to be collected.
+fn runs(pid: &str) -> bool {
+    let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    state.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+}
+
+#[test]
+fn an_earlier_command_gives_the_lines_of_the_offered_key_or_nothing() {
+    inside("chain::an_earlier_command_gives_the_lines_of_the_offered_key_or_nothing", || {
+        let bench = Bench::new();
+        world_of_today(local()).publish(bench.folder.path());
+        let key = format!("ssh-ed25519 {}", encode_base64(&local().plain_key));
+        let other = format!("ssh-ed25519 {}", encode_base64(&ed25519(8)));
+        let certificate = encode_base64(&World::new().blob());
+
+        // Byte for byte, in its order, twice where it stands twice; of everything else nothing.
+        let printed = format!(
+            "# keys of backup\n\ncommand=\"a # \\\" b\",no-pty {key} me\r\n{other}\ncert-authority {key}\n\
+             principals=\"backup\",cert-authority {other}\nssh-ed25519-cert-v01@openssh.com {certificate}\njunk\n\t{key}"
+        );
+        fs::write(Path::new(PROGRAMS).join("keys"), &printed).unwrap();
+        let good = text(program("good", &format!("cat {PROGRAMS}/keys")));
+        let expected = format!("command=\"a # \\\" b\",no-pty {key} me\r\n\t{key}\n");
+        bench.passes(&[&good], expected.as_bytes());
+        let link = format!("{PROGRAMS}/link");
+        symlink(&good, &link).unwrap();
+        bench.passes(&[&link], expected.as_bytes());
+        // As many as fit, and one byte more than that.
+        let pad = |bytes: usize| format!("echo '{key}'; yes '#' | head -c {}", bytes - key.len() - 1);
+        bench.passes(&[&text(program("full", &pad(65_536)))], format!("{key}\n").as_bytes());
+        bench.refuses(
+            &[&text(program("over", &pad(65_537)))],
+            "<35> chain-failed detail=\"it prints more than 65536 bytes\"",
+        );
+
+        // What it is run with: its own line of sshd_config, after sshd has filled it in; without arguments, the login.
+        let report = format!("{PROGRAMS}/report");
+        let show = format!(
+            "exec >{report}; for a; do echo \"[$a]\"; done; pwd; env | sort; ls -l /proc/$$/fd | sed 's/.* //' | tail -n +2; \
+             readlink /proc/$$/fd/0 /proc/$$/fd/2; ps -o pgid= $$ | tr -d ' ' | sed \"s/^$$\\$/leader/\""
+        );
+        let show = text(program("show", &show));
+        bench.refuses(&[&show, "a b", "", "--chain"], "<37> chain-no-key");
+        let seen = fs::read_to_string(&report).unwrap();
+        assert!(seen.starts_with("[a b]\n[]\n[--chain]\n/\nPWD=/\n"), "{seen}");
+        assert!(seen.ends_with("/dev/null\n/dev/null\nleader\n"), "{seen}");
+        bench.refuses(&[&show], "<37> chain-no-key");
+        assert!(fs::read_to_string(&report).unwrap().starts_with("[backup]\n/\n"));
+        let mut command = helper();
+        command.envs([
+            ("PATH", "/usr/bin:/bin"),
+            ("HOME", "/nowhere"),
+            ("LD_PRELOAD", ""),
+            ("SECRET", "x"),
+            ("LANG", "C"),
+        ]);
+        command.arg("--snapshot").arg(bench.folder.path());
+        command.args(Bench::arguments(&world_of_today(local()), &[&show]));
+        assert!(command.output().unwrap().stdout.is_empty());
+        assert_eq!(logged(&bench.socket), bench.line("<37> chain-no-key"));
+        let seen = fs::read_to_string(&report).unwrap();
+        assert!(seen.starts_with("[backup]\n/\nHOME=/nowhere\nLANG=C\nPATH=/usr/bin:/bin\nPWD=/\n"), "{seen}");
+
+        // Nothing of what a program prints that fails.
+        for (name, script, ending) in [
+            ("status", "exit 3", "it ended with status 3"),
+            ("signal", "kill -KILL $$", "signal SIGKILL ended it"),
+            ("term", "kill -TERM $$", "signal SIGTERM ended it"),
+            ("endless", "exec yes", "it prints more than 65536 bytes"),
+        ] {
+            let program = program(name, &format!("echo '{key}'\n{script}"));
+            bench.refuses(&[&text(program)], &format!("<35> chain-failed detail=\"{ending}\""));
+        }
+        bench.refuses(&[&text(program("silent", "true"))], "<37> chain-no-key");
+        bench.refuses(&[&text(program("others", &format!("echo '{other}'")))], "<37> chain-no-key");
+
+        // Nor of one that somebody else could have written.
+        let shown =
+            |path: &str| format!("<35> chain-unsafe detail=\"{path}: expected root's, writable by nobody else\"");
+        let echo = format!("echo '{key}'");
+        for (name, mode) in [("by-group", 0o775), ("by-all", 0o757)] {
+            let path = program(name, &echo);
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            bench.refuses(&[&text(&path)], &shown(&text(&path)));
+        }
+        let open = Path::new(PROGRAMS).join("open");
+        fs::create_dir(&open).unwrap();
+        let below = program("open/below", &echo);
+        bench.passes(&[&text(&below)], format!("{key}\n").as_bytes());
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        bench.refuses(&[&text(&below)], &shown(&text(&open)));
+        symlink(&below, format!("{PROGRAMS}/to-open")).unwrap();
+        bench.refuses(&[&format!("{PROGRAMS}/to-open")], &shown(&text(&open)));
+        bench.refuses(&[PROGRAMS], &shown(PROGRAMS));
+        bench.refuses(&["mnt/good"], "<35> chain-unsafe detail=\"expected an absolute path\"");
+        bench.refuses(
+            &[&format!("{PROGRAMS}/none")],
+            "<35> chain-failed detail=\"No such file or directory (os error 2)\"",
+        );
+        fs::set_permissions(program("plain", &echo), Permissions::from_mode(0o644)).unwrap();
+        bench.refuses(
+            &[&format!("{PROGRAMS}/plain")],
+            "<35> chain-failed detail=\"it cannot be run, or ended with status 127\"",
+        );
+        // Who runs this as root for all the machine can give files away; in namespaces of one's own there is nobody to give them to.
+        if chown(&good, Some(1), None).is_ok() {
+            bench.refuses(&[&good], &shown(&good));
+        }
+    });
+}
+
+#[test]
+fn an_earlier_command_ends_at_its_deadline_with_all_that_it_has_started() {
+    inside("chain::an_earlier_command_ends_at_its_deadline_with_all_that_it_has_started", || {
+        let bench = Bench::new();
+        world_of_today(local()).publish(bench.folder.path());
+        let key = format!("ssh-ed25519 {}", encode_base64(&local().plain_key));
+        let pid_file = |name: &str| format!("{PROGRAMS}/{name}.pid");
+        let scripts = [
+            // Says the right thing and goes on.
+            ("hangs", format!("echo '{key}'; echo $$ >{}; exec sleep 600", pid_file("hangs"))),
+            ("deaf", format!("trap '' TERM HUP INT; echo $$ >{}; while :; do sleep 600; done", pid_file("deaf"))),
+            // Gone with status 0; somebody else still holds the pipe, in its group or in a session of its own.
+            ("leaves", format!("echo '{key}'; sleep 600 & echo $! >{}", pid_file("leaves"))),
+            ("escapes", format!("echo '{key}'; setsid sh -c 'echo $$ >{}; exec sleep 600' &", pid_file("escapes"))),
+        ];
+        let running: Vec<Child> =
+            scripts.iter().map(|(name, script)| bench.start(&[&text(program(name, script))])).collect();
+        for child in running {
+            let output = child.wait_with_output().unwrap();
+            assert_eq!((output.status.code(), output.stdout, output.stderr), (Some(0), Vec::new(), Vec::new()));
+            let expected = bench.line("<35> chain-timeout detail=\"it was not done after 1 s\"");
+            assert_eq!(logged(&bench.socket), expected);
+        }
+        let started = |name: &str| fs::read_to_string(pid_file(name)).unwrap();
+        let begun = std::time::Instant::now();
+        for name in ["hangs", "deaf", "leaves"] {
+            while runs(&started(name)) {
+                assert!(begun.elapsed().as_secs() < 60, "{name} still runs");
+                std::thread::yield_now();
+            }
+        }
+        // Whoever has left the group is beyond reach, and prints to nobody.
+        let escaped = nix::unistd::Pid::from_raw(started("escapes").trim().parse().unwrap());
+        assert!(runs(&started("escapes")));
+        nix::sys::signal::kill(escaped, nix::sys::signal::Signal::SIGKILL).unwrap();
+
+        // One that lets go of the pipe is not waited for, but ended.
+        let script = format!("echo '{key}'; sleep 600 >/dev/null & echo $! >{}", pid_file("background"));
+        bench.passes(&[&text(program("background", &script))], format!("{key}\n").as_bytes());
+        while runs(&started("background")) {
+            assert!(begun.elapsed().as_secs() < 60, "what it left behind still runs");
+            std::thread::yield_now();
+        }
+        // sshd ends its command at LoginGraceTime; the program goes with it.
+        let script = format!("echo $$ >{0}.new; mv {0}.new {0}; exec sleep 600", pid_file("orphan"));
+        let mut command = helper();
+        command.args(["--chain-timeout", "60", "--snapshot"]).arg(bench.folder.path());
+        let program = text(program("orphan", &script));
+        let mut child = command.args(Bench::arguments(&world_of_today(local()), &[&program])).spawn().unwrap();
+        while !Path::new(&pid_file("orphan")).exists() {
+            assert!(begun.elapsed().as_secs() < 60, "it never started");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        while runs(&started("orphan")) {
+            assert!(begun.elapsed().as_secs() < 60, "it outlives the helper");
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn an_earlier_command_is_not_run_where_it_is_not_asked() {
+    inside("chain::an_earlier_command_is_not_run_where_it_is_not_asked", || {
+        let bench = Bench::new();
+        let mark = format!("{PROGRAMS}/mark");
+        let program = text(program("marks", &format!("touch {mark}; chmod 666 {mark}")));
+        world_of_today(local()).publish(bench.folder.path());
+        let ask = |arguments: Vec<OsString>, reason: &str| {
+            let output = helper().arg("--snapshot").arg(bench.folder.path()).args(&arguments).output().unwrap();
+            assert_eq!((output.status.code(), output.stdout), (Some(0), Vec::new()), "{arguments:?}");
+            assert!(logged(&bench.socket).contains(&format!("reason={reason} ")), "{arguments:?}");
+            assert!(!Path::new(&mark).exists(), "{arguments:?}");
+        };
+        let today = |world: World| world_of_today(world);
+        ask(Bench::arguments(&today(World { login: "deploy".to_owned(), ..local() }), &[&program]), "key-unknown");
+        ask(Bench::arguments(&today(World { login: "backup".to_owned(), ..World::new() }), &[&program]), "principals");
+        // Principals have no earlier command; and --chain is no key id.
+        let mut principals = today(World::new()).principals_arguments();
+        principals.extend(["--chain".into(), OsString::from(&program)]);
+        ask(principals, "bad-arguments");
+        let mut named_so = today(World { login: "backup".to_owned(), ..World::new() }).principals_arguments();
+        named_so[5] = "--chain".into();
+        named_so[6] = OsString::from(&program);
+        ask(named_so, "bad-arguments");
+        ask(Bench::arguments(&today(local()), &[]), "bad-arguments");
+        for secs in ["0", "61", "-1", "1.5", ""] {
+            let options = ["--chain-timeout".into(), OsString::from(secs)].into_iter();
+            ask(options.chain(Bench::arguments(&today(local()), &[&program])).collect(), "bad-arguments");
+        }
+        let mut stale = today(local());
+        stale.freshness.boot_id.0[0] ^= 1;
+        stale.publish(bench.folder.path());
+        ask(Bench::arguments(&today(local()), &[&program]), "boot-changed");
+        fs::remove_file(bench.folder.path().join("access/manifest")).unwrap();
+        ask(Bench::arguments(&today(local()), &[&program]), "no-snapshot");
+        // It would have been asked.
+        today(local()).publish(bench.folder.path());
+        let output = helper()
+            .arg("--snapshot")
+            .arg(bench.folder.path())
+            .args(Bench::arguments(&today(local()), &[&program]))
+            .output();
+        assert_eq!(output.unwrap().status.code(), Some(0));
+        assert!(Path::new(&mark).exists());
+    });
+}
