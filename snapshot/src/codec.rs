@@ -46,12 +46,15 @@ pub(crate) struct BlobRef {
 }
 
 impl BlobRef {
+    /// How long it is, at the end of a record.
+    pub(crate) const BYTES: usize = 10;
+
     fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.offset.to_be_bytes());
         out.extend_from_slice(&self.length.to_be_bytes());
     }
 
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         Some(Self { offset: fields.u64()?, length: fields.u16()? })
     }
 }

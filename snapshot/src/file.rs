@@ -23,6 +23,8 @@ pub(crate) struct TableFile {
     pub(crate) header: Header,
 }
 
+const MISPLACED_BLOB: &str = "a blob within the blob region";
+
 /// What a file says of a key.
 pub(crate) enum Found<'a> {
     Absent,
@@ -60,13 +62,22 @@ impl TableFile {
         Ok(Some(Self { file, header }))
     }
 
+    /// Where a table stands.
+    pub(crate) fn entry(&self, table: Table) -> Result<TableEntry, ReadError> {
+        let entry = self.header.tables.iter().find(|entry| entry.table == table);
+        entry.copied().ok_or_else(|| self.corrupt(0, "the tables of this audience"))
+    }
+
+    /// The descriptor, for its owner and mode.
+    pub(crate) const fn descriptor(&self) -> &File {
+        &self.file
+    }
+
     /// Looks a digest up; `page` is scratch space that the answer borrows from.
     pub(crate) fn find<'a>(&self, table: Table, wanted: &Digest, page: &'a mut Page) -> Result<Found<'a>, ReadError> {
-        let Some(entry) = self.header.tables.iter().find(|entry| entry.table == table) else {
-            return Err(self.corrupt(0, "the tables of this audience"));
-        };
+        let entry = self.entry(table)?;
         let record_bytes = table.record_bytes(self.header.kind);
-        let Some(offset) = self.search(entry, wanted, page)? else { return Ok(Found::Absent) };
+        let Some(offset) = self.search(&entry, wanted, page)? else { return Ok(Found::Absent) };
         let page_number = entry.first_page;
         let record = offset.checked_add(record_bytes).and_then(|end| page.get(offset..end));
         let after_digest = record.and_then(|record| record.get(DIGEST_BYTES..));
@@ -169,14 +180,14 @@ impl TableFile {
         before.ok_or_else(|| corrupt("at least one record in a page"))
     }
 
-    fn records_in(&self, entry: &TableEntry, page_index: u32) -> usize {
+    pub(crate) fn records_in(&self, entry: &TableEntry, page_index: u32) -> usize {
         let per_page = entry.table.records_per_page(self.header.kind);
         let before = u64::from(page_index).saturating_mul(u64::try_from(per_page).unwrap_or(u64::MAX));
         let rest = entry.records.saturating_sub(before);
         usize::try_from(rest).unwrap_or(usize::MAX).min(per_page)
     }
 
-    fn read_page(&self, page_number: u32, page: &mut Page) -> Result<(), ReadError> {
+    pub(crate) fn read_page(&self, page_number: u32, page: &mut Page) -> Result<(), ReadError> {
         let offset = u64::from(page_number).saturating_mul(4096);
         self.file.read_exact_at(page, offset).map_err(|source| self.io(source))?;
         if page_is_whole(self.header.generation, page_number, page) {
@@ -184,6 +195,13 @@ impl TableFile {
         } else {
             Err(self.corrupt(page_number, "the checksum of the page"))
         }
+    }
+
+    /// Reads a page of the blobs, counted from their first.
+    pub(crate) fn read_blob_page(&self, index: u64, page: &mut Page) -> Result<(), ReadError> {
+        let index = u32::try_from(index).ok().filter(|index| *index < self.header.blob_pages);
+        let number = index.and_then(|index| self.header.blob_first_page.checked_add(index));
+        self.read_page(number.ok_or_else(|| self.corrupt(self.header.blob_first_page, MISPLACED_BLOB))?, page)
     }
 
     pub(crate) fn corrupt(&self, page: u32, expected: &'static str) -> ReadError {
@@ -199,8 +217,7 @@ impl BlobSource for TableFile {
     type Error = ReadError;
 
     fn blob(&self, reference: BlobRef) -> Result<Vec<u8>, ReadError> {
-        let region = self.header.blob_first_page;
-        let misplaced = || self.corrupt(region, "a blob within the blob region");
+        let misplaced = || self.corrupt(self.header.blob_first_page, MISPLACED_BLOB);
         if reference.length == 0 {
             return Ok(Vec::new());
         }
@@ -215,9 +232,7 @@ impl BlobSource for TableFile {
         let mut blob = Vec::with_capacity(missing);
         let mut page = [0; PAGE_BYTES];
         while missing > 0 {
-            let page_number = u32::try_from(page_index).ok().and_then(|index| region.checked_add(index));
-            let page_number = page_number.ok_or_else(misplaced)?;
-            self.read_page(page_number, &mut page)?;
+            self.read_blob_page(page_index, &mut page)?;
             let available = page.get(skip..PAYLOAD_BYTES).unwrap_or_default();
             let taken = available.get(..missing).unwrap_or(available);
             blob.extend_from_slice(taken);

@@ -2,13 +2,14 @@
 //!
 //! Two audiences stand beside each other in one directory: `access` (for the login helper) and `accounts` (world readable,
 //! for name services). Each is a small manifest that names a `base` file and perhaps a `delta`; both are tables of
-//! fixed-size records, sorted by salted digest, in checksummed 4 KiB pages. [`Snapshot`] and [`Accounts`] read them,
-//! [`publish`], [`publish_delta`] and [`refresh`] write them.
+//! fixed-size records, sorted by salted digest, in checksummed 4 KiB pages. [`Snapshot`] and [`Accounts`] read them, [`publish`]
+//! (which chooses between base and delta) and [`refresh`] write them.
 //!
 //! The reader refuses files that somebody else could have written, files that are not exactly as long as announced, pages
 //! whose checksum is wrong, and answers "not there" only between two neighbours read from valid pages. It takes no lock,
 //! and allocates nothing that grows with the file. Whether a snapshot is fresh is a separate question: [`Snapshot::fresh`].
 
+mod changes;
 mod clock;
 mod codec;
 mod error;
@@ -27,11 +28,11 @@ pub use clock::{BootId, Clock, Freshness, Stale};
 pub use error::{Distrust, OpenError, PublishError, ReadError};
 pub use manifest::{BlockRef, Facts, FileRef, HostState, Manifest};
 pub use open::Trust;
-pub use publish::{PublishInfo, publish, publish_delta, refresh};
+pub use publish::{PublishInfo, publish, publish_base, publish_delta, refresh};
 pub use read::{Accounts, Snapshot};
 pub use records::{
     Account, Approval, Batch, BatchState, Ca, CaState, Denial, Gid, Grant, Group, Hours, Key, KeyState, Login, Permits,
     Request, Salt, Subject, Uid, User, UserState, Verdict, Via,
 };
 pub use synthetic::{Synthetic, synthetic};
-pub use tables::{AccessDelta, AccessKey, AccessTables, AccountsTables, Generation, KeyGrant};
+pub use tables::{AccessTables, AccountsTables, Generation, KeyGrant};

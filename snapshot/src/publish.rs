@@ -1,8 +1,9 @@
 //! Publishing: files first, synced and read back, then the manifest that names them, by rename.
 //!
 //! Whatever fails or dies in between, readers keep what was published before. Accounts go before access, so that whoever
-//! is let in has a name. It refuses to publish beside another publisher, into a directory that others can change, and to
-//! build on a base other than the one that the caller means.
+//! is let in has a name. Where the base in place can be built on, only what differs from it is written. It refuses to publish beside
+//! another publisher, into a directory that others can change, and to build on a base that is not this host's, cannot be read whole, or
+//! cannot be read by those whom it is for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use crate::changes::delta_limit_pages;
 use crate::clock::Freshness;
 use crate::error::{OpenError, PublishError};
 use crate::file::{TableFile, file_name};
@@ -19,8 +21,8 @@ use crate::manifest::{Facts, FileRef, Manifest, check_times};
 use crate::open::{Directory, Trust};
 use crate::read::{Files, MANIFEST_NAME};
 use crate::records::{Gid, Salt};
-use crate::tables::{AccessDelta, AccessTables, AccountsTables, Generation};
-use crate::write::{FileIdentity, FileWriter, WriteError};
+use crate::tables::{AccessTables, AccountsTables, Generation};
+use crate::write::{Below, FileIdentity, FileWriter, WriteError};
 
 /// How long a file stays after another has taken its place, for readers that have just read the old manifest.
 const KEEP_SUPERSEDED_SECS: u64 = 60;
@@ -42,7 +44,8 @@ pub struct PublishInfo {
     pub now_unix_secs: u64,
 }
 
-/// Publishes complete tables, as a new base for both audiences. Returns their generation, which is also the base's.
+/// Publishes complete tables: for each audience as a delta of the base in place, where that can be built on and the delta stays small
+/// against it, and as a new base otherwise. Returns the generation.
 ///
 /// # Errors
 /// Where anything is refused or fails; what was published before is then still there, at most with newer accounts. Only after the
@@ -53,31 +56,53 @@ pub fn publish(
     accounts: &AccountsTables,
     info: &PublishInfo,
 ) -> Result<Generation, PublishError> {
-    let publisher = Publisher::begin(directory, info)?;
-    publisher.base(Audience::Accounts, |file| accounts.write(file))?;
-    publisher.base(Audience::Access, |file| access.write(file))?;
-    Ok(publisher.generation)
+    publish_as(Form::Smaller, directory, access, accounts, info)
 }
 
-/// Publishes how `access` differs from the base of generation `base`; accounts stay as they are.
+/// Publishes complete tables as new bases, whatever is in place.
 ///
 /// # Errors
-/// As [`publish`]; also where that base is not the one in place.
+/// As [`publish`].
+pub fn publish_base(
+    directory: &Path,
+    access: &AccessTables,
+    accounts: &AccountsTables,
+    info: &PublishInfo,
+) -> Result<Generation, PublishError> {
+    publish_as(Form::Base, directory, access, accounts, info)
+}
+
+/// Publishes complete tables as deltas of the bases in place, however large they become.
+///
+/// # Errors
+/// As [`publish`]; also where there is no base that can be built on.
 pub fn publish_delta(
     directory: &Path,
-    base: Generation,
-    delta: &AccessDelta,
+    access: &AccessTables,
+    accounts: &AccountsTables,
+    info: &PublishInfo,
+) -> Result<Generation, PublishError> {
+    publish_as(Form::Delta, directory, access, accounts, info)
+}
+
+/// What is written of complete tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Smaller,
+    Base,
+    Delta,
+}
+
+fn publish_as(
+    form: Form,
+    directory: &Path,
+    access: &AccessTables,
+    accounts: &AccountsTables,
     info: &PublishInfo,
 ) -> Result<Generation, PublishError> {
     let publisher = Publisher::begin(directory, info)?;
-    let accounts = publisher.current(Audience::Accounts)?;
-    let access = publisher.current(Audience::Access)?;
-    if access.base.generation != base {
-        return Err(PublishError::Base { expected: "the base of the generation named" });
-    }
-    publisher.replace_manifest(Audience::Accounts, accounts.base, accounts.delta)?;
-    let file = publisher.file(Audience::Access, FileKind::Delta, base, |file| delta.write(file))?;
-    publisher.replace_manifest(Audience::Access, access.base, Some(file))?;
+    publisher.tables(form, Audience::Accounts, |file| accounts.write(file))?;
+    publisher.tables(form, Audience::Access, |file| access.write(file))?;
     Ok(publisher.generation)
 }
 
@@ -88,8 +113,8 @@ pub fn publish_delta(
 /// As [`publish`]; also where another generation is in place.
 pub fn refresh(directory: &Path, since: Generation, info: &PublishInfo) -> Result<Generation, PublishError> {
     let publisher = Publisher::begin(directory, info)?;
-    let accounts = publisher.current(Audience::Accounts)?;
-    let access = publisher.current(Audience::Access)?;
+    let accounts = publisher.files(Audience::Accounts)?.manifest;
+    let access = publisher.files(Audience::Access)?.manifest;
     if accounts.generation != since || access.generation != since {
         return Err(PublishError::Base { expected: "the generation named, for both audiences" });
     }
@@ -147,36 +172,86 @@ impl<'a> Publisher<'a> {
         highest.checked_add(1).ok_or(PublishError::TooLarge { generation: highest })
     }
 
-    /// The manifest in place, which must be of this salt, realm and host.
-    fn current(&self, audience: Audience) -> Result<Manifest, PublishError> {
-        let manifest = match Files::open(self.directory, self.trust, audience) {
-            Ok(files) => files.manifest,
+    /// What is in place, which must be of this salt, realm and host.
+    fn files(&self, audience: Audience) -> Result<Files, PublishError> {
+        let files = match Files::open(self.directory, self.trust, audience) {
+            Ok(files) => files,
             Err(OpenError::Absent { .. }) => return Err(PublishError::Base { expected: "a published base" }),
             Err(error) => return Err(PublishError::Open(error)),
         };
+        let manifest = &files.manifest;
         let facts = &self.info.facts;
         let same =
             manifest.salt == self.info.salt && manifest.facts.realm == facts.realm && manifest.facts.host == facts.host;
-        if same { Ok(manifest) } else { Err(PublishError::Base { expected: "the same salt, realm and host" }) }
+        if same { Ok(files) } else { Err(PublishError::Base { expected: "the same salt, realm and host" }) }
     }
 
-    fn base(
+    fn tables(
+        &self,
+        form: Form,
+        audience: Audience,
+        fill: impl Fn(&mut FileWriter<'_>) -> Result<(), WriteError>,
+    ) -> Result<(), PublishError> {
+        let below = match form {
+            Form::Base => None,
+            Form::Smaller => self.below(audience).ok(),
+            Form::Delta => Some(self.below(audience)?),
+        };
+        let limit_pages = match (form, &below) {
+            (Form::Delta, _) => Some(u64::MAX),
+            (_, Some(below)) => delta_limit_pages(below.manifest.base.bytes),
+            (_, None) => None,
+        };
+        if let (Some(below), Some(limit_pages)) = (&below, limit_pages) {
+            match self.delta(audience, below, limit_pages, &fill) {
+                Err(Unwritten::NoDelta) if form == Form::Smaller => {}
+                written => return Ok(written?),
+            }
+        }
+        match (self.file(audience, None, &fill), &below) {
+            (Ok(base), _) => self.replace_manifest(audience, base, None),
+            // Where there is no room for another base, a denial must not wait for it.
+            (Err(Unwritten::Failed(error @ PublishError::Io { .. })), Some(below)) => {
+                self.delta(audience, below, u64::MAX, &fill).map_err(|_| error)
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    fn delta(
         &self,
         audience: Audience,
-        fill: impl FnOnce(&mut FileWriter) -> Result<(), WriteError>,
-    ) -> Result<(), PublishError> {
-        let base = self.file(audience, FileKind::Base, self.generation, fill)?;
-        self.replace_manifest(audience, base, None)
+        below: &Files,
+        limit_pages: u64,
+        fill: impl Fn(&mut FileWriter<'_>) -> Result<(), WriteError>,
+    ) -> Result<(), Unwritten> {
+        let delta = match self.file(audience, Some(Below { base: &below.base, limit_pages }), fill) {
+            Err(Unwritten::Nothing) => None,
+            delta => Some(delta?),
+        };
+        Ok(self.replace_manifest(audience, below.manifest.base, delta)?)
+    }
+
+    /// What is in place, where a delta of its base would say the same to everybody as another base would.
+    fn below(&self, audience: Audience) -> Result<Files, PublishError> {
+        let files = self.files(audience)?;
+        let metadata = files.base.descriptor().metadata().map_err(at(&self.path(audience)))?;
+        let (group, mode) = self.group_and_mode(audience);
+        let readable = metadata.mode() & 0o7777 == mode && group.is_none_or(|group| metadata.gid() == group.0);
+        if readable { Ok(files) } else { Err(PublishError::Base { expected: "a base with its group and mode" }) }
     }
 
     /// Writes a file, syncs it, gives it its name and reads all of it back. Nothing names it yet.
     fn file(
         &self,
         audience: Audience,
-        kind: FileKind,
-        base_generation: Generation,
-        fill: impl FnOnce(&mut FileWriter) -> Result<(), WriteError>,
-    ) -> Result<FileRef, PublishError> {
+        below: Option<Below<'_>>,
+        fill: impl FnOnce(&mut FileWriter<'_>) -> Result<(), WriteError>,
+    ) -> Result<FileRef, Unwritten> {
+        let (kind, base_generation) = match &below {
+            None => (FileKind::Base, self.generation),
+            Some(below) => (FileKind::Delta, below.base.header.generation),
+        };
         let identity = FileIdentity {
             audience,
             kind,
@@ -191,8 +266,11 @@ impl<'a> Publisher<'a> {
         self.set_owner_and_mode(audience, &temporary)?;
         let failed = |error| self.write_failed(error, &temporary.path);
         let file = temporary.file.try_clone().map_err(at(&temporary.path))?;
-        let mut writer = FileWriter::new(file, identity).map_err(failed)?;
+        let mut writer = FileWriter::new(file, identity, below).map_err(failed)?;
         fill(&mut writer).map_err(failed)?;
+        if below.is_some() && writer.is_empty() {
+            return Err(Unwritten::Nothing);
+        }
         let reference = writer.finish().map_err(failed)?;
         temporary.rename(&self.path(audience).join(&name))?;
         sync_directory(&self.path(audience))?;
@@ -230,11 +308,15 @@ impl<'a> Publisher<'a> {
         self.remove_superseded(audience, &manifest)
     }
 
-    fn set_owner_and_mode(&self, audience: Audience, temporary: &Temporary) -> Result<(), PublishError> {
-        let (group, mode) = match audience {
+    const fn group_and_mode(&self, audience: Audience) -> (Option<Gid>, u32) {
+        match audience {
             Audience::Access => (self.info.access_group, 0o640),
             Audience::Accounts => (None, 0o644),
-        };
+        }
+    }
+
+    fn set_owner_and_mode(&self, audience: Audience, temporary: &Temporary) -> Result<(), PublishError> {
+        let (group, mode) = self.group_and_mode(audience);
         if let Some(group) = group {
             fchown(&temporary.file, None, Some(group.0)).map_err(at(&temporary.path))?;
         }
@@ -265,12 +347,37 @@ impl<'a> Publisher<'a> {
         self.directory.join(audience.directory())
     }
 
-    fn write_failed(&self, error: WriteError, path: &Path) -> PublishError {
-        match error {
+    fn write_failed(&self, error: WriteError, path: &Path) -> Unwritten {
+        Unwritten::Failed(match error {
+            WriteError::OverLimit | WriteError::Base => return Unwritten::NoDelta,
             WriteError::Duplicate { table } => PublishError::Duplicate { table },
             WriteError::TooLong { table, field } => PublishError::TooLong { table, field },
             WriteError::TooLarge => PublishError::TooLarge { generation: self.generation },
             WriteError::Io(source) => at(path)(source),
+        })
+    }
+}
+
+/// Why a file was not written.
+enum Unwritten {
+    /// A delta that changes nothing.
+    Nothing,
+    /// A delta over its limit, or of a base that is not whole.
+    NoDelta,
+    Failed(PublishError),
+}
+
+impl From<PublishError> for Unwritten {
+    fn from(error: PublishError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unwritten> for PublishError {
+    fn from(unwritten: Unwritten) -> Self {
+        match unwritten {
+            Unwritten::Failed(error) => error,
+            Unwritten::Nothing | Unwritten::NoDelta => Self::Base { expected: "a base that is whole" },
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What is published: typed tables, complete ([`AccessTables`], [`AccountsTables`]) or as changes ([`AccessDelta`]).
+//! What is published: typed tables, [`AccessTables`] and [`AccountsTables`]; what a base or a delta has of them is the writer's business.
 //!
-//! Each table's key fields stand here once, for complete tables and for deletions alike. Refuses more answers to one
+//! Each table's key fields stand here once. Refuses more answers to one
 //! request than an ordinal can number.
 
 use std::collections::BTreeMap;
@@ -80,8 +80,7 @@ pub struct AccountsTables {
 }
 
 /// Key of a record in `access`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum AccessKey {
+enum AccessKey {
     /// A login name of a ledger user.
     Login(String),
     /// A user.
@@ -120,15 +119,6 @@ pub enum AccessKey {
     GrantedLogin(String),
 }
 
-/// How `access` differs from its base: all of it, since a new delta takes the place of the one before.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct AccessDelta {
-    /// Records that are there, whatever the base says.
-    pub put: AccessTables,
-    /// Records that are not there, whatever the base says.
-    pub delete: Vec<AccessKey>,
-}
-
 impl AccessKey {
     const fn table(&self) -> Table {
         match self {
@@ -153,7 +143,7 @@ impl AccessKey {
         }
     }
 
-    fn digest(&self, file: &FileWriter) -> Digest {
+    fn digest(&self, file: &FileWriter<'_>) -> Digest {
         let table = self.table();
         match self {
             Self::Login(login) | Self::GrantedLogin(login) => file.digest(table, &[login.as_bytes()]),
@@ -174,12 +164,8 @@ impl AccessKey {
 }
 
 impl AccessTables {
-    pub(crate) fn write(&self, file: &mut FileWriter) -> Result<(), WriteError> {
-        self.write_with(file, &[])
-    }
-
-    fn write_with(&self, file: &mut FileWriter, delete: &[AccessKey]) -> Result<(), WriteError> {
-        let mut writer = AccessWriter { file, delete };
+    pub(crate) fn write(&self, file: &mut FileWriter<'_>) -> Result<(), WriteError> {
+        let mut writer = AccessWriter { file };
         writer
             .table(Table::Login, self.logins.iter().map(|(login, value)| (AccessKey::Login(login.clone()), value)))?;
         writer.table(Table::User, self.users.iter().map(|(id, user)| (AccessKey::User(*id), user)))?;
@@ -230,54 +216,40 @@ impl AccessTables {
     }
 }
 
-impl AccessDelta {
-    pub(crate) fn write(&self, file: &mut FileWriter) -> Result<(), WriteError> {
-        self.put.write_with(file, &self.delete)
-    }
+struct AccessWriter<'a, 'b> {
+    file: &'a mut FileWriter<'b>,
 }
 
-struct AccessWriter<'a> {
-    file: &'a mut FileWriter,
-    delete: &'a [AccessKey],
-}
-
-impl AccessWriter<'_> {
+impl AccessWriter<'_, '_> {
     fn table<V: WriteRecord>(
         &mut self,
         table: Table,
         put: impl Iterator<Item = (AccessKey, V)>,
     ) -> Result<(), WriteError> {
-        let deleted = self.delete.iter().filter(|key| key.table() == table);
-        let mut rows: Rows<V> = deleted.map(|key| (key.digest(self.file), None)).collect();
-        rows.extend(put.map(|(key, value)| (key.digest(self.file), Some(value))));
+        let rows: Rows<V> = put.map(|(key, value)| (key.digest(self.file), value)).collect();
         self.file.table(table, rows)
     }
 }
 
 impl AccountsTables {
-    pub(crate) fn write(&self, file: &mut FileWriter) -> Result<(), WriteError> {
-        let rows = self
-            .accounts
-            .iter()
-            .map(|account| (file.digest(Table::AccountName, &[account.login.as_bytes()]), Some(account)));
+    pub(crate) fn write(&self, file: &mut FileWriter<'_>) -> Result<(), WriteError> {
+        let rows =
+            self.accounts.iter().map(|account| (file.digest(Table::AccountName, &[account.login.as_bytes()]), account));
         let rows: Rows<_> = rows.collect();
         file.table(Table::AccountName, rows)?;
         let rows: Rows<_> = self
             .accounts
             .iter()
-            .map(|account| (file.digest(Table::AccountUid, &[&account.uid.0.to_be_bytes()]), Some(account)))
+            .map(|account| (file.digest(Table::AccountUid, &[&account.uid.0.to_be_bytes()]), account))
             .collect();
         file.table(Table::AccountUid, rows)?;
-        let rows: Rows<_> = self
-            .groups
-            .iter()
-            .map(|group| (file.digest(Table::GroupName, &[group.name.as_bytes()]), Some(group)))
-            .collect();
+        let rows: Rows<_> =
+            self.groups.iter().map(|group| (file.digest(Table::GroupName, &[group.name.as_bytes()]), group)).collect();
         file.table(Table::GroupName, rows)?;
         let rows: Rows<_> = self
             .groups
             .iter()
-            .map(|group| (file.digest(Table::GroupGid, &[&group.gid.0.to_be_bytes()]), Some(group)))
+            .map(|group| (file.digest(Table::GroupGid, &[&group.gid.0.to_be_bytes()]), group))
             .collect();
         file.table(Table::GroupGid, rows)?;
 
@@ -287,10 +259,10 @@ impl AccountsTables {
         let mut members: Rows<MemberName> = Vec::with_capacity(self.members.len());
         for (gid, login) in &self.members {
             let ordinal = next(of_login.entry(login).or_default())?.to_be_bytes();
-            groups.push((file.digest(Table::GroupOf, &[&ordinal, login.as_bytes()]), Some(gid)));
+            groups.push((file.digest(Table::GroupOf, &[&ordinal, login.as_bytes()]), gid));
             let ordinal = next(of_group.entry(*gid).or_default())?.to_be_bytes();
             let digest = file.digest(Table::GroupMember, &[&gid.0.to_be_bytes(), &ordinal]);
-            members.push((digest, Some(MemberName(login.clone()))));
+            members.push((digest, MemberName(login.clone())));
         }
         file.table(Table::GroupOf, groups)?;
         file.table(Table::GroupMember, members)

@@ -1,7 +1,9 @@
 //! Writing one base or delta file: tables sorted by digest, pages with checksums, the header last.
 //!
-//! One table at a time is sorted in memory as digests and references; records are encoded while they are written.
-//! It refuses two records with one key, values that do not fit, and more than the format can count.
+//! One table at a time is sorted in memory as digests and references; records are encoded while they are written. Of a delta only what the
+//! base does not say is written, and that the base says what is not there any more. So a publication needs, beside the tables,
+//! some 24 bytes for each record of the largest table.
+//! It refuses two records with one key, values that do not fit, more than the format can count, and a delta over its limit.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -9,7 +11,10 @@ use std::os::unix::fs::FileExt;
 
 use countersign_certificate::{Id, RealmId};
 
+use crate::changes::{BaseBlobs, BaseRecords, OneBlob};
 use crate::codec::{BlobRef, BlobSink, WriteRecord, record_digest};
+use crate::error::ReadError;
+use crate::file::TableFile;
 use crate::layout::{
     Audience, Digest, FileKind, Header, MAX_BLOB_BYTES, PAGE_BYTES, PAYLOAD_BYTES, Table, TableEntry, page_checksum,
 };
@@ -19,10 +24,25 @@ use crate::records::Salt;
 /// Why a file could not be written.
 #[derive(Debug)]
 pub(crate) enum WriteError {
-    Duplicate { table: &'static str },
-    TooLong { table: &'static str, field: &'static str },
+    Duplicate {
+        table: &'static str,
+    },
+    TooLong {
+        table: &'static str,
+        field: &'static str,
+    },
     TooLarge,
+    /// A delta would have more pages than it may.
+    OverLimit,
+    /// What the delta would change is not whole.
+    Base,
     Io(io::Error),
+}
+
+impl From<ReadError> for WriteError {
+    fn from(_: ReadError) -> Self {
+        Self::Base
+    }
 }
 
 impl From<io::Error> for WriteError {
@@ -43,8 +63,16 @@ pub(crate) struct FileIdentity {
     pub(crate) host: Id,
 }
 
-pub(crate) struct FileWriter {
+/// The base that a delta changes, and how many pages the delta may have.
+#[derive(Clone, Copy)]
+pub(crate) struct Below<'a> {
+    pub(crate) base: &'a TableFile,
+    pub(crate) limit_pages: u64,
+}
+
+pub(crate) struct FileWriter<'a> {
     identity: FileIdentity,
+    below: Option<Below<'a>>,
     out: BufWriter<File>,
     next_page: u32,
     payload: Vec<u8>,
@@ -52,15 +80,17 @@ pub(crate) struct FileWriter {
     tables: Vec<TableEntry>,
 }
 
-/// Rows of one table, not yet in order: a value to put, or `None` to delete (only in a delta).
-pub(crate) type Rows<V> = Vec<(Digest, Option<V>)>;
+/// Rows of one table, not yet in order.
+pub(crate) type Rows<V> = Vec<(Digest, V)>;
 
-impl FileWriter {
-    pub(crate) fn new(file: File, identity: FileIdentity) -> Result<Self, WriteError> {
+impl<'a> FileWriter<'a> {
+    /// A base, or a delta of what is `below`.
+    pub(crate) fn new(file: File, identity: FileIdentity, below: Option<Below<'a>>) -> Result<Self, WriteError> {
         let mut out = BufWriter::with_capacity(16 * PAGE_BYTES, file);
         out.write_all(&[0; PAGE_BYTES])?;
         Ok(Self {
             identity,
+            below,
             out,
             next_page: 1,
             payload: Vec::with_capacity(PAGE_BYTES),
@@ -69,8 +99,13 @@ impl FileWriter {
         })
     }
 
-    pub(crate) const fn kind(&self) -> FileKind {
+    const fn kind(&self) -> FileKind {
         self.identity.kind
+    }
+
+    /// Whether nothing was written: a delta without changes.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tables.iter().all(|entry| entry.records == 0)
     }
 
     pub(crate) fn digest(&self, table: Table, key: &[&[u8]]) -> Digest {
@@ -79,44 +114,94 @@ impl FileWriter {
 
     /// Writes the next table; tables come in the order of their audience.
     pub(crate) fn table<V: WriteRecord>(&mut self, table: Table, mut rows: Rows<V>) -> Result<(), WriteError> {
-        rows.sort_unstable_by_key(|row| row.0);
-        if rows.is_sorted_by(|left, right| left.0 < right.0) {
-            self.sorted_table(table, &rows)
-        } else {
-            Err(WriteError::Duplicate { table: table.name() })
+        rows.sort_unstable_by_key(|row| u128::from_be_bytes(row.0));
+        if !rows.is_sorted_by(|left, right| left.0 < right.0) {
+            return Err(WriteError::Duplicate { table: table.name() });
         }
-    }
-
-    fn sorted_table<V: WriteRecord>(&mut self, table: Table, rows: &Rows<V>) -> Result<(), WriteError> {
         let first_page = self.next_page;
-        let record_bytes = table.record_bytes(self.kind());
-        let mut record = Vec::with_capacity(record_bytes);
-        for (digest, value) in rows {
-            record.clear();
-            record.extend_from_slice(digest);
-            match (self.kind(), value) {
-                (FileKind::Base, _) => {}
-                (FileKind::Delta, Some(_)) => record.push(1),
-                (FileKind::Delta, None) => record.push(2),
-            }
-            if let Some(value) = value {
-                let written = value.write(&mut record, &mut self.blobs);
-                written.map_err(|field| WriteError::TooLong { table: table.name(), field })?;
-            } else {
-                record.resize(record_bytes, 0);
-            }
-            debug_assert_eq!(record.len(), record_bytes, "body of table {}", table.name());
-            if self.payload.len().saturating_add(record.len()) > PAYLOAD_BYTES {
-                self.finish_page()?;
-            }
-            self.payload.extend_from_slice(&record);
-        }
+        let records = match self.below {
+            None => self.all(table, &rows)?,
+            Some(below) => self.changes(table, &rows, below.base)?,
+        };
         if !self.payload.is_empty() {
             self.finish_page()?;
         }
-        let records = u64::try_from(rows.len()).map_err(|_| WriteError::TooLarge)?;
         let pages = self.next_page.saturating_sub(first_page);
         self.tables.push(TableEntry { table, first_page, pages, records });
+        Ok(())
+    }
+
+    fn all<V: WriteRecord>(&mut self, table: Table, rows: &Rows<V>) -> Result<u64, WriteError> {
+        let mut record = Vec::with_capacity(table.record_bytes(self.kind()));
+        for (digest, value) in rows {
+            self.put(table, digest, value, &mut record)?;
+        }
+        u64::try_from(rows.len()).map_err(|_| WriteError::TooLarge)
+    }
+
+    /// Goes through rows and base side by side: what only the rows have, or have otherwise, is put; what only the base has is deleted.
+    fn changes<V: WriteRecord>(&mut self, table: Table, rows: &Rows<V>, base: &TableFile) -> Result<u64, WriteError> {
+        let mut there = BaseRecords::begin(base, base.entry(table)?)?;
+        let mut blobs = BaseBlobs::new(base);
+        let mut record = Vec::with_capacity(table.record_bytes(self.kind()));
+        let mut written = 0u64;
+        for (digest, value) in rows {
+            while let Some(gone) = there.digest().filter(|there| there < digest) {
+                self.delete(table, &gone, &mut record)?;
+                written = written.saturating_add(1);
+                there.advance()?;
+            }
+            if there.digest().as_ref() == Some(digest) {
+                let mut blob = OneBlob::default();
+                record.clear();
+                value.write(&mut record, &mut blob).map_err(|field| too_long(table, field))?;
+                let same = blobs.same(there.body(), &record, &blob)?;
+                there.advance()?;
+                if same {
+                    continue;
+                }
+            }
+            self.put(table, digest, value, &mut record)?;
+            written = written.saturating_add(1);
+        }
+        while let Some(gone) = there.digest() {
+            self.delete(table, &gone, &mut record)?;
+            written = written.saturating_add(1);
+            there.advance()?;
+        }
+        Ok(written)
+    }
+
+    fn put<V: WriteRecord>(
+        &mut self,
+        table: Table,
+        digest: &Digest,
+        value: &V,
+        record: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        record.clear();
+        record.extend_from_slice(digest);
+        if self.kind() == FileKind::Delta {
+            record.push(1);
+        }
+        value.write(record, &mut self.blobs).map_err(|field| too_long(table, field))?;
+        self.record(table, record)
+    }
+
+    fn delete(&mut self, table: Table, digest: &Digest, record: &mut Vec<u8>) -> Result<(), WriteError> {
+        record.clear();
+        record.extend_from_slice(digest);
+        record.push(2);
+        record.resize(table.record_bytes(self.kind()), 0);
+        self.record(table, record)
+    }
+
+    fn record(&mut self, table: Table, record: &[u8]) -> Result<(), WriteError> {
+        debug_assert_eq!(record.len(), table.record_bytes(self.kind()), "body of table {}", table.name());
+        if self.payload.len().saturating_add(record.len()) > PAYLOAD_BYTES {
+            self.finish_page()?;
+        }
+        self.payload.extend_from_slice(record);
         Ok(())
     }
 
@@ -127,6 +212,9 @@ impl FileWriter {
         self.out.write_all(&checksum.to_be_bytes())?;
         self.payload.clear();
         self.next_page = self.next_page.checked_add(1).ok_or(WriteError::TooLarge)?;
+        if self.below.is_some_and(|below| u64::from(self.next_page) > below.limit_pages) {
+            return Err(WriteError::OverLimit);
+        }
         Ok(())
     }
 
@@ -161,6 +249,10 @@ impl FileWriter {
         file.sync_all()?;
         Ok(FileRef { generation: self.identity.generation, bytes: total_bytes, header_checksum })
     }
+}
+
+const fn too_long(table: Table, field: &'static str) -> WriteError {
+    WriteError::TooLong { table: table.name(), field }
 }
 
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! Publishes synthetic snapshots, for measuring and for tests of what happens when the publisher dies.
 //!
 //! `countersign-snapshot-synthetic DIRECTORY USERS [REVOKED_SERIALS [PUBLICATIONS]]` prints a line per publication:
-//! the generation. It refuses to do anything else.
+//! the generation. Each is a base. It refuses to do anything else.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use countersign_certificate::{Id, RealmId};
 use countersign_snapshot::{
-    BlockRef, Clock, Facts, Freshness, HostState, PublishInfo, Salt, Synthetic, publish, synthetic,
+    BlockRef, Clock, Facts, Freshness, HostState, PublishInfo, Salt, Synthetic, publish_base, synthetic,
 };
 
 const MAX_STALENESS_SECS: u64 = 3600;
@@ -43,7 +43,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let uid_base = 1_900_000_000u32.saturating_add(publication);
         let plan = Synthetic { users: number(0, 0), revoked_serials: number(1, 0), uid_base };
         let (access, accounts) = synthetic(&plan);
-        let generation = publish(Path::new(directory), &access, &accounts, &info(&Clock::now()?))?;
+        let generation = publish_base(Path::new(directory), &access, &accounts, &info(&Clock::now()?))?;
         writeln!(std::io::stdout(), "{generation}")?;
     }
     Ok(())

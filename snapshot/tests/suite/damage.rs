@@ -4,9 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
-use countersign_snapshot::{
-    AccessDelta, AccessKey, AccessTables, OpenError, Snapshot, Synthetic, publish, publish_delta, synthetic,
-};
+use countersign_snapshot::{OpenError, Snapshot, Synthetic, publish, publish_delta, synthetic};
 use sha2::{Digest, Sha256};
 
 use crate::support::{access, accounts, full_grant, id, info, trust};
@@ -24,13 +22,16 @@ pub(crate) fn published() -> tempfile::TempDir {
     tables.keys.extend(large.keys);
     tables.key_grants.extend(large.key_grants);
     tables.serials.extend(large.serials);
-    let generation = publish(directory.path(), &tables, &accounts(), &info()).unwrap();
+    publish(directory.path(), &tables, &accounts(), &info()).unwrap();
     let (other, _) = synthetic(&Synthetic { users: 150, revoked_serials: 0, uid_base: 1_960_000_000 });
-    let delta = AccessDelta {
-        put: AccessTables { logins: other.logins, grants: vec![(id(13), full_grant())], ..AccessTables::default() },
-        delete: vec![AccessKey::Grant(id(11)), AccessKey::Membership(id(20), id(1))],
-    };
-    publish_delta(directory.path(), generation, &delta, &info()).unwrap();
+    let others: std::collections::BTreeMap<_, _> = other.logins.into_iter().collect();
+    for (name, login) in &mut tables.logins {
+        *login = others.get(name).copied().unwrap_or(*login);
+    }
+    tables.grants.retain(|(grant, _)| *grant != id(11));
+    tables.grants.push((id(13), full_grant()));
+    tables.memberships.retain(|membership| *membership != (id(20), id(1)));
+    publish_delta(directory.path(), &tables, &accounts(), &info()).unwrap();
     directory
 }
 

@@ -18,7 +18,7 @@ const PAGE: usize = 4096;
 const BLOB_BYTES_OFFSET: usize = 112;
 
 /// Gives page `number` of a file of `generation` the checksum of what it holds now.
-fn seal(bytes: &mut [u8], generation: u64, number: usize) {
+pub(crate) fn seal(bytes: &mut [u8], generation: u64, number: usize) {
     let page = &mut bytes[number * PAGE..][..PAGE];
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&generation.to_be_bytes());
@@ -28,7 +28,7 @@ fn seal(bytes: &mut [u8], generation: u64, number: usize) {
 }
 
 /// Makes the manifest name the header that a file has now; `offset` is where the manifest keeps its checksum.
-fn name_header(directory: &Path, file: &[u8], offset: usize) {
+pub(crate) fn name_header(directory: &Path, file: &[u8], offset: usize) {
     let path = directory.join("access/manifest");
     let mut manifest = fs::read(&path).unwrap();
     manifest[offset..offset + 4].copy_from_slice(&file[PAGE - 4..PAGE]);
@@ -224,7 +224,7 @@ fn files_of_an_earlier_generation_do_not_pass_for_the_one_that_the_manifest_name
     without.revoked_keys.clear();
     let generation = publish(directory.path(), &without, &accounts(), &info()).unwrap();
     assert_eq!(generation, 2);
-    publish_delta(directory.path(), 2, &countersign_snapshot::AccessDelta::default(), &info()).unwrap();
+    publish_delta(directory.path(), &access(), &accounts(), &info()).unwrap();
     fs::write(directory.path().join("access/base.2"), old).unwrap();
     let error = Snapshot::open(directory.path(), trust()).err().unwrap();
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");

@@ -6,8 +6,10 @@
 #![expect(clippy::arithmetic_side_effects, reason = "helpers of tests may panic as tests may")]
 
 mod damage;
+mod deltas;
 mod distrust;
 mod forged;
+mod model;
 mod publishing;
 mod round_trip;
 mod support;

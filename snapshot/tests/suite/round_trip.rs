@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::support::{NOW, access, accounts, full_grant, id, info, plain_grant, trust};
 use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
 use countersign_snapshot::{
-    AccessDelta, AccessKey, AccessTables, Accounts, AccountsTables, Gid, Key, KeyState, Login, PublishError, Salt,
-    Snapshot, Stale, Uid, User, UserState, publish, publish_delta, refresh,
+    AccessTables, Accounts, AccountsTables, Gid, Key, KeyState, Login, PublishError, Salt, Snapshot, Stale, Uid, User,
+    UserState, publish, publish_delta, refresh,
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -133,21 +133,13 @@ fn freshness_is_judged_by_the_manifest() {
 fn in_a_delta_a_put_and_a_delete_win_over_the_base() {
     let (directory, _) = published();
     let locked = User { state: UserState::Locked, login: "alice".to_owned() };
-    let delta = AccessDelta {
-        put: AccessTables {
-            users: vec![(id(1), locked.clone()), (id(3), User { state: UserState::Active, login: "carol".to_owned() })],
-            grants: vec![(id(13), full_grant())],
-            serials: vec![(id(40), vec![Serial(8)])],
-            ..AccessTables::default()
-        },
-        delete: vec![
-            AccessKey::Grant(id(11)),
-            AccessKey::Serial(id(40), Serial(7)),
-            AccessKey::Label([1; 32]),
-            AccessKey::Realm(RealmId([2; 32])),
-        ],
-    };
-    assert_eq!(publish_delta(directory.path(), 1, &delta, &info()).unwrap(), 2);
+    let mut tables = access();
+    tables.users[0].1 = locked.clone();
+    tables.users.push((id(3), User { state: UserState::Active, login: "carol".to_owned() }));
+    tables.grants.retain(|(grant, _)| *grant != id(11));
+    tables.grants.push((id(13), full_grant()));
+    tables.serials = vec![(id(40), vec![Serial(u64::MAX), Serial(8)])];
+    assert_eq!(publish_delta(directory.path(), &tables, &accounts(), &info()).unwrap(), 2);
     let snapshot = Snapshot::open(directory.path(), trust()).unwrap();
     snapshot.verify().unwrap();
     assert_eq!(snapshot.manifest().generation, 2);
@@ -160,30 +152,44 @@ fn in_a_delta_a_put_and_a_delete_win_over_the_base() {
     assert!(!snapshot.serial_revoked(id(40), Serial(7)).unwrap());
     assert!(snapshot.serial_revoked(id(40), Serial(8)).unwrap());
 
-    assert_eq!(publish_delta(directory.path(), 1, &AccessDelta::default(), &info()).unwrap(), 3);
+    tables.grants = access().grants;
+    assert_eq!(publish_delta(directory.path(), &tables, &accounts(), &info()).unwrap(), 3);
     let snapshot = Snapshot::open(directory.path(), trust()).unwrap();
     assert_eq!(snapshot.grant(id(11)).unwrap(), Some(full_grant()), "a delta takes the place of the one before");
+    assert_eq!(snapshot.grant(id(13)).unwrap(), None);
+    assert!(snapshot.serial_revoked(id(40), Serial(8)).unwrap());
+
+    assert_eq!(publish_delta(directory.path(), &access(), &accounts(), &info()).unwrap(), 4);
+    let snapshot = Snapshot::open(directory.path(), trust()).unwrap();
+    assert_eq!((snapshot.manifest().base.generation, snapshot.manifest().delta), (1, None), "nothing differs any more");
+    assert!(snapshot.serial_revoked(id(40), Serial(7)).unwrap());
 }
 
 #[test]
-fn a_delta_is_refused_on_another_base() {
+fn a_delta_is_refused_where_there_is_no_base_of_this_salt_realm_and_host() {
     let (directory, _) = published();
-    let error = publish_delta(directory.path(), 2, &AccessDelta::default(), &info()).unwrap_err();
-    assert!(matches!(error, PublishError::Base { .. }), "{error}");
-    let other_salt = countersign_snapshot::PublishInfo { salt: Salt([1; 16]), ..info() };
-    let error = publish_delta(directory.path(), 1, &AccessDelta::default(), &other_salt).unwrap_err();
-    assert!(matches!(error, PublishError::Base { .. }), "{error}");
+    let mut others = vec![countersign_snapshot::PublishInfo { salt: Salt([1; 16]), ..info() }];
+    others.extend([info(), info()]);
+    others[1].facts.realm = RealmId([1; 32]);
+    others[2].facts.host = id(1);
+    for other in &others {
+        let error = publish_delta(directory.path(), &access(), &accounts(), other).unwrap_err();
+        assert!(matches!(error, PublishError::Base { .. }), "{error}");
+    }
     let empty = tempfile::tempdir().unwrap();
-    let error = publish_delta(empty.path(), 1, &AccessDelta::default(), &info()).unwrap_err();
+    let error = publish_delta(empty.path(), &access(), &accounts(), &info()).unwrap_err();
     assert!(matches!(error, PublishError::Base { .. }), "{error}");
 }
 
 #[test]
-fn a_key_both_put_and_deleted_is_refused() {
+fn two_records_with_one_key_are_refused_in_a_delta_too() {
     let (directory, _) = published();
-    let delta = AccessDelta { put: access(), delete: vec![AccessKey::User(id(1))] };
-    let error = publish_delta(directory.path(), 1, &delta, &info()).unwrap_err();
-    assert_eq!(error.to_string(), "two records of table user have the same key");
+    for twice in [access().users[0].clone(), (id(1), User { state: UserState::Locked, login: "alice".to_owned() })] {
+        let mut tables = access();
+        tables.users.push(twice);
+        let error = publish_delta(directory.path(), &tables, &accounts(), &info()).unwrap_err();
+        assert_eq!(error.to_string(), "two records of table user have the same key");
+    }
 }
 
 #[test]
@@ -281,17 +287,13 @@ proptest! {
             map.iter().map(|(name, uid)| (name.to_string(), Login { uid: Uid(*uid), user: id(1) })).collect()
         };
         let tables = AccessTables { logins: rows(&base), ..AccessTables::default() };
-        let generation = publish(directory.path(), &tables, &AccountsTables::default(), &info).unwrap();
-        let deletes: Vec<u16> = deletes.into_iter().filter(|name| !puts.contains_key(name)).collect();
-        let delta = AccessDelta {
-            put: AccessTables { logins: rows(&puts), ..AccessTables::default() },
-            delete: deletes.iter().map(|name| AccessKey::Login(name.to_string())).collect(),
-        };
-        publish_delta(directory.path(), generation, &delta, &info).unwrap();
-
+        publish(directory.path(), &tables, &AccountsTables::default(), &info).unwrap();
         let mut expected = base;
         expected.retain(|name, _| !deletes.contains(name));
         expected.extend(puts);
+        let tables = AccessTables { logins: rows(&expected), ..AccessTables::default() };
+        publish_delta(directory.path(), &tables, &AccountsTables::default(), &info).unwrap();
+
         let snapshot = Snapshot::open(directory.path(), trust()).unwrap();
         snapshot.verify().unwrap();
         for name in 0u16..600 {

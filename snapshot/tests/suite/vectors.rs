@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use countersign_certificate::Serial;
-use countersign_snapshot::{
-    AccessDelta, AccessKey, AccessTables, Accounts, Snapshot, User, UserState, publish, publish_delta,
-};
+use countersign_snapshot::{Accounts, Snapshot, User, UserState, publish, publish_delta};
 
 use crate::support::{NOW, access, accounts, full_grant, id, info, plain_grant, trust};
 
@@ -31,15 +29,12 @@ fn python(command: &str, directory: &Path) {
 
 fn publish_the_vector(directory: &Path) {
     assert_eq!(publish(directory, &access(), &accounts(), &info()).unwrap(), 1);
-    let delta = AccessDelta {
-        put: AccessTables {
-            users: vec![(id(1), User { state: UserState::Locked, login: "alice".to_owned() })],
-            grants: vec![(id(13), full_grant())],
-            ..AccessTables::default()
-        },
-        delete: vec![AccessKey::Grant(id(11)), AccessKey::Serial(id(40), Serial(7))],
-    };
-    assert_eq!(publish_delta(directory, 1, &delta, &info()).unwrap(), 2);
+    let mut tables = access();
+    tables.users[0].1 = User { state: UserState::Locked, login: "alice".to_owned() };
+    tables.grants.retain(|(grant, _)| *grant != id(11));
+    tables.grants.push((id(13), full_grant()));
+    tables.serials = vec![(id(40), vec![Serial(u64::MAX)])];
+    assert_eq!(publish_delta(directory, &tables, &accounts(), &info()).unwrap(), 2);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::{
 use countersign_bench::storm::LOGIN;
 use countersign_registry::Fingerprint20;
 use countersign_snapshot::{
-    AccessDelta, AccessTables, AccountsTables, Clock, Denial, PublishInfo, Synthetic, publish, publish_delta, synthetic,
+    AccountsTables, Clock, Denial, PublishInfo, Synthetic, publish, publish_delta, synthetic,
 };
 use e2e::{
     agent,
@@ -96,20 +96,18 @@ impl Layers {
         base.keys.extend(large.keys);
         base.key_grants.extend(large.key_grants);
         base.serials.extend(large.serials);
-        let generation = publish(&host.storm.directory, &base, &AccountsTables::default(), &info).unwrap();
+        publish(&host.storm.directory, &base, &AccountsTables::default(), &info).unwrap();
 
         let (second_publication, info) = host.storm.tables(2, &clock).unwrap();
         let (more, _) = synthetic(&Synthetic { users: 200, revoked_serials: 0, uid_base: 1_960_000_000 });
-        let put = AccessTables {
-            grants: second_publication.grants,
-            keys: second_publication.keys,
-            revoked_keys: vec![(Fingerprint20::of_blob(&second), Denial::Locked)],
-            logins: more.logins,
-            users: more.users,
-            ..AccessTables::default()
-        };
-        let delta = AccessDelta { put, delete: Vec::new() };
-        let newer = publish_delta(&host.storm.directory, generation, &delta, &info).unwrap();
+        base.grants = second_publication.grants;
+        let first = *second_publication.keys.first().unwrap();
+        *base.keys.first_mut().unwrap() = first;
+        base.revoked_keys = vec![(Fingerprint20::of_blob(&second), Denial::Locked)];
+        for ((_, login), (_, other)) in base.logins.iter_mut().zip(more.logins) {
+            *login = other;
+        }
+        let newer = publish_delta(&host.storm.directory, &base, &AccountsTables::default(), &info).unwrap();
         let access = Path::new(agent::SNAPSHOT).join("access");
         let files = [access.join("manifest"), access_base(), access.join(format!("delta.{newer}"))];
         let layers = Self { host, first, second, second_text, files };
