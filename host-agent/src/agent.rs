@@ -27,6 +27,7 @@ use crate::cycle::{self, Failure};
 use crate::envelope::Identity;
 use crate::files::{self, Directory, FileError, Owners, Secrecy};
 use crate::following::{Watch, backward, in_chain};
+use crate::in_place::InPlace;
 use crate::lock::{Lock, LockError};
 use crate::log::{Level, Line, Log};
 use crate::publishing::{Made, learn_from, manifest_in_place, status_of};
@@ -471,6 +472,7 @@ impl Agent {
         self.status.at = (self.clocks)().map_or(self.status.at, |clock| clock.unix_secs);
         self.status.deliveries = self.state.receiving.status();
         self.status.renewals = self.state.renewal_status();
+        self.status.snapshot_files = InPlace::look(&self.config.snapshot_dir()).map(|in_place| in_place.bytes);
         if let Err(error) = self.status.write(&self.directory) {
             let line = Line::reason(Reason::StatusIo).field("message", crate::log::chain(&error));
             self.log.line(Level::Warning, &line);
@@ -522,6 +524,7 @@ fn first_status(identity: &Identity, state: &State, now_secs: u64) -> Status {
         latest: state.published.map(|published| in_chain(published.latest)),
         final_block: state.published.map(|published| in_chain(published.final_block)),
         published: state.published.as_ref().map(status_of),
+        snapshot_files: None,
         last_success: None,
         last_failure: None,
         failures: 0,

@@ -20,6 +20,7 @@ pub mod status;
 pub mod verify;
 
 mod following;
+mod in_place;
 mod prekeys;
 mod publishing;
 mod receiving;

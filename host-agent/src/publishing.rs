@@ -1,5 +1,6 @@
-//! Publishing: what holds is compiled for this host and written as its snapshot, or, when nothing changed, declared fresh again; and at
-//! a start what was published last is published again from this host alone. Never makes a snapshot younger than its facts.
+//! Publishing: what holds is compiled for this host and written as its snapshot (as much of it as differs from what is there), or, when
+//! nothing changed, declared fresh again; and at a start what was published last is published again from this host alone. Never makes a
+//! snapshot younger than its facts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +17,7 @@ use nix::unistd::geteuid;
 use crate::agent::{Agent, replay_failure};
 use crate::cycle::{self, Failure};
 use crate::following::in_chain;
+use crate::in_place::InPlace;
 use crate::log::{Level, Line};
 use crate::reason::Reason;
 use crate::state::{Published, State};
@@ -29,6 +31,17 @@ pub(crate) struct Made {
     generation: u64,
     access: AccessTables,
     accounts: AccountsTables,
+    files: Option<InPlace>,
+}
+
+impl Made {
+    /// Whether these tables are what readers find now: what was published, in files that nobody has touched since.
+    fn still_says(&self, compiled: &Compiled, directory: &Path) -> bool {
+        self.access == compiled.access
+            && self.accounts == compiled.accounts
+            && self.files.is_some()
+            && self.files == InPlace::look(directory)
+    }
 }
 
 impl Agent {
@@ -87,7 +100,7 @@ impl Agent {
         let unchanged = self
             .made
             .as_ref()
-            .filter(|made| made.access == compiled.access && made.accounts == compiled.accounts)
+            .filter(|made| made.still_says(&compiled, &directory))
             .and_then(|made| refresh(&directory, made.generation, &info).ok());
         let generation = match unchanged {
             Some(generation) => generation,
@@ -97,7 +110,8 @@ impl Agent {
         self.state.highest_wall_secs = freshness.highest_wall_secs;
         self.state.published = Some(record(generation, (latest, effective.final_block), &freshness, &clock));
         self.tell(effective, &compiled, generation, unchanged.is_none());
-        self.made = Some(Made { generation, access: compiled.access, accounts: compiled.accounts });
+        let files = InPlace::look(&directory);
+        self.made = Some(Made { generation, access: compiled.access, accounts: compiled.accounts, files });
         if clock.unix_secs > freshness.valid_until_secs {
             let message = format!(
                 "newest block {} is {} s old, a snapshot counts for {} s",

@@ -47,6 +47,9 @@ pub struct Status {
     pub final_block: Option<BlockRef>,
     /// The snapshot that is there.
     pub published: Option<Published>,
+    /// How large its files are; none where readers would not open them.
+    #[serde(default)]
+    pub snapshot_files: Option<SnapshotFiles>,
     /// When a cycle last ended with a fresh snapshot published.
     pub last_success: Option<u64>,
     /// The last failure, also after it was overcome (`failures` is 0 then).
@@ -136,6 +139,33 @@ pub struct Published {
     pub valid_until: u64,
     /// How old its facts may become, seconds.
     pub max_staleness: u64,
+}
+
+/// The sizes of a snapshot's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SnapshotFiles {
+    /// What logins are decided from.
+    pub access: FileBytes,
+    /// What name services show.
+    pub accounts: FileBytes,
+}
+
+/// The sizes of one audience's files, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FileBytes {
+    /// The base.
+    pub base: u64,
+    /// What changed since the base was written, if anything.
+    pub delta: Option<u64>,
+}
+
+impl FileBytes {
+    fn to_text(self) -> String {
+        let kib = |bytes: u64| format!("{} KiB", bytes.div_ceil(1024));
+        self.delta.map_or_else(|| kib(self.base), |delta| format!("{} + {} changed", kib(self.base), kib(delta)))
+    }
 }
 
 /// A failure.
@@ -281,6 +311,9 @@ impl Status {
             }
             None => line("snapshot", "none published".to_owned()),
         }
+        if let Some(files) = self.snapshot_files {
+            line("its files", format!("access {}, accounts {}", files.access.to_text(), files.accounts.to_text()));
+        }
         let block = |block: Option<BlockRef>| match block {
             Some(block) => format!("{} ({})", block.number, ago(block.time)),
             None => "none".to_owned(),
@@ -370,6 +403,10 @@ mod tests {
                 valid_until: 1290,
                 max_staleness: 300,
             }),
+            snapshot_files: Some(SnapshotFiles {
+                access: FileBytes { base: 409_600, delta: Some(8_192) },
+                accounts: FileBytes { base: 32_768, delta: None },
+            }),
             last_success: Some(995),
             last_failure: Some(Failure {
                 reason: Reason::EndpointsSilent,
@@ -407,6 +444,7 @@ realm         0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 continues     0xbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb on chain 1135 (asked 110 s ago, now: no answer)
 host          01010101010101010101010101010101
 snapshot      generation 3, fresh for 280 s
+its files     access 400 KiB + 8 KiB changed, accounts 32 KiB
 latest block  50 (20 s ago)
 final block   48 (22 s ago)
 last success  15 s ago
@@ -430,6 +468,7 @@ certificate   ssh expires in 60 s, renewing for 10 s, request 030303030303030303
         assert_eq!(value["last-failure"]["reason"], "endpoints-silent");
         assert_eq!(value["deliveries"][0]["stage"], "refused");
         assert_eq!(value["published"]["valid-until"], 1290);
+        assert_eq!(value["snapshot-files"]["access"]["delta"], 8192);
         assert_eq!(value["renewals"][0]["not-before"], 1005);
         let read: Status = serde_json::from_str(&json).unwrap();
         assert_eq!(read, status());

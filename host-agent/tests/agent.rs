@@ -5,8 +5,8 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 
 use countersign_agent::reason::Reason;
-use countersign_registry::entries::{Entry, payload};
-use countersign_registry::shard;
+use countersign_registry::entries::{Entry, Targets, payload};
+use countersign_registry::{Fingerprint20, shard};
 use countersign_snapshot::{Clock, Denial, HostState, Stale, UserState};
 use serde_json::json;
 use support::{HostFiles, World, grant, key_lock, unknown};
@@ -120,7 +120,7 @@ async fn a_host_that_is_locked_or_unknown_gets_an_empty_snapshot() {
     let host = HostFiles::new(&world, records.host, "");
     let mut agent = host.open();
     assert_eq!(agent.cycle().await.failure, None);
-    let lock = Entry::Lock(countersign_registry::entries::Targets::Hosts(vec![records.host]));
+    let lock = Entry::Lock(Targets::Hosts(vec![records.host]));
     world.append(shard::DENIALS, &lock).await;
     assert_eq!(agent.cycle().await.failure, None);
     assert_eq!(host.snapshot().facts().host_state, HostState::Locked);
@@ -261,6 +261,60 @@ async fn a_denial_that_could_not_be_published_is_in_force_after_a_restart_withou
     let again = host.snapshot();
     assert_eq!(again.key_revoked(records.key).unwrap(), Some(Denial::Locked));
     assert_eq!(again.manifest().freshness.valid_until_secs, valid_until);
+}
+
+#[tokio::test]
+async fn a_denial_writes_pages_and_not_the_base_also_after_a_restart_and_a_lost_or_altered_base_is_replaced() {
+    let world = World::new().await;
+    let records = world.populate().await;
+    let host = HostFiles::new(&world, records.host, "");
+    for number in 0..34_u8 {
+        let key = |ordinal: u16| {
+            let mut bytes = [number; 20];
+            bytes[..2].copy_from_slice(&ordinal.to_be_bytes());
+            Fingerprint20(bytes)
+        };
+        let keys = (0..1_000).map(key).collect();
+        world.append(shard::DENIALS, &Entry::Lock(Targets::Keys(keys))).await;
+    }
+    let mut agent = host.open();
+    assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
+    let base = host.snapshot().manifest().base;
+    assert!(base.bytes >= 128 * 4096, "{base:?}");
+    assert_eq!(host.snapshot().manifest().delta, None);
+
+    world.append(shard::DENIALS, &key_lock(records.key)).await;
+    assert_eq!(agent.cycle().await.failure, None);
+    let locked = || {
+        let snapshot = host.snapshot();
+        snapshot.verify().unwrap();
+        assert_eq!(snapshot.key_revoked(records.key).unwrap(), Some(Denial::Locked));
+        snapshot.manifest().clone()
+    };
+    let manifest = locked();
+    // The header, the key's own record, and the denial.
+    assert_eq!((manifest.base, manifest.delta.map(|delta| delta.bytes)), (base, Some(3 * 4096)));
+    assert_eq!(host.status()["snapshot-files"]["access"], json!({"base": base.bytes, "delta": 3 * 4096}));
+
+    drop(agent);
+    let mut agent = host.open();
+    assert!(agent.republish().unwrap());
+    assert_eq!(locked().base, base, "declared fresh");
+    assert_eq!(agent.cycle().await.failure, None);
+    assert_eq!(locked().base, base, "compared anew");
+
+    // Nothing new on the ledger, but the files are not what was published.
+    let path = |base: u64| host.path(&format!("state/snapshot/access/base.{base}"));
+    let mut bytes = std::fs::read(path(base.generation)).unwrap();
+    bytes[2 * 4096 + 7] ^= 1;
+    std::fs::write(path(base.generation), bytes).unwrap();
+    assert!(host.snapshot().verify().is_err());
+    assert_eq!(agent.cycle().await.failure, None);
+    let second = locked().base.generation;
+    assert!(second > base.generation);
+    std::fs::remove_file(path(second)).unwrap();
+    assert_eq!(agent.cycle().await.failure, None);
+    assert!(locked().base.generation > second);
 }
 
 #[tokio::test]

@@ -13,4 +13,5 @@ mod model;
 mod publishing;
 mod round_trip;
 mod support;
+mod torture;
 mod vectors;

@@ -157,6 +157,7 @@ fn change(random: &mut Random, access: &mut AccessTables, accounts: &mut Account
     );
     random.vary(&mut access.labels, |_, n| [n; 32], |label| label[0]);
     random.vary(&mut access.realms, |_, n| RealmId([n; 32]), |realm| realm.0[0]);
+    random.vary(&mut access.granted_logins, |_, n| name(n), |login| login[4..].parse().unwrap());
 
     random.vary(
         &mut accounts.accounts,
@@ -212,6 +213,7 @@ pub(crate) fn assert_access(directory: &Path, tables: &AccessTables) {
         }
         assert_eq!(snapshot.has_label(&[n; 32]).unwrap(), tables.labels.contains(&[n; 32]));
         assert_eq!(snapshot.takes_realm(&RealmId([n; 32])).unwrap(), tables.realms.contains(&RealmId([n; 32])));
+        assert_eq!(snapshot.is_granted_login(login.as_bytes()).unwrap(), tables.granted_logins.contains(&login));
         for other in 0..KEYS {
             let login = name(other);
             let pair = (record, login.clone());
@@ -293,17 +295,17 @@ fn disturb(random: &mut Random, directory: &Path) {
 #[test]
 fn after_any_sequence_of_publications_and_accidents_readers_say_what_was_published_last() {
     let mut deltas = 0;
-    for seed in 0..6 {
+    for seed in 0..4 {
         let mut random = Random(seed);
         let directory = tempfile::tempdir().unwrap();
         let (mut access, mut accounts) = (AccessTables::default(), AccountsTables::default());
-        for step in 0..30_u64 {
+        for step in 0..24_u64 {
             change(&mut random, &mut access, &mut accounts);
             let mut info = PublishInfo { now_unix_secs: [0, u64::MAX][usize::try_from(step % 2).unwrap()], ..info() };
             info.facts.latest_block.number += step;
             let publish_form = [publish, publish_delta, publish_delta, publish_delta, publish_base];
             let form = publish_form[usize::try_from(random.below(5)).unwrap()];
-            if random.below(3) == 0 {
+            if step > 0 && random.below(3) == 0 {
                 disturb(&mut random, directory.path());
             }
             match form(directory.path(), &access, &accounts, &info) {
@@ -321,5 +323,5 @@ fn after_any_sequence_of_publications_and_accidents_readers_say_what_was_publish
             assert_accounts(directory.path(), &accounts);
         }
     }
-    assert!(deltas > 40, "{deltas} of 180 publications had a delta");
+    assert!(deltas > 20, "{deltas} of 96 publications had a delta");
 }

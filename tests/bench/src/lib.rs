@@ -3,6 +3,8 @@
 //! A figure stands beside a floor or a peer from the same run, because the machines they run on differ and are shared: the ratio
 //! is what to quote. There is no pass or fail here.
 
+pub mod memory;
+pub mod scale;
 pub mod snapshot;
 pub mod storm;
 pub mod synthetic;
@@ -52,6 +54,12 @@ pub fn spawn_to_exit(commands: &mut [Command], rounds: usize) -> io::Result<Vec<
         }
     }
     Ok(samples.iter_mut().map(|samples| median_micros(samples)).collect())
+}
+
+/// Whether a run of full size was asked for (`--long`).
+#[must_use]
+pub fn long() -> bool {
+    std::env::args().any(|argument| argument == "--long")
 }
 
 /// Whether a small run was asked for (`--quick`).

@@ -19,9 +19,7 @@ use std::{
 
 use countersign_bench::storm::LOGIN;
 use countersign_registry::Fingerprint20;
-use countersign_snapshot::{
-    AccountsTables, Clock, Denial, PublishInfo, Synthetic, publish, publish_delta, synthetic,
-};
+use countersign_snapshot::{AccountsTables, Clock, Denial, PublishInfo, Synthetic, publish, publish_delta, synthetic};
 use e2e::{
     agent,
     client::Login,
@@ -101,8 +99,7 @@ impl Layers {
         let (second_publication, info) = host.storm.tables(2, &clock).unwrap();
         let (more, _) = synthetic(&Synthetic { users: 200, revoked_serials: 0, uid_base: 1_960_000_000 });
         base.grants = second_publication.grants;
-        let first = *second_publication.keys.first().unwrap();
-        *base.keys.first_mut().unwrap() = first;
+        *base.keys.first_mut().unwrap() = *second_publication.keys.first().unwrap();
         base.revoked_keys = vec![(Fingerprint20::of_blob(&second), Denial::Locked)];
         for ((_, login), (_, other)) in base.logins.iter_mut().zip(more.logins) {
             *login = other;
