@@ -189,7 +189,7 @@ fn limit(secs: Option<u64>) -> Option<NonZeroU64> {
 }
 
 /// Keys locked or revoked; revoked wins.
-fn denied_keys(effective: &Effective) -> BTreeMap<Fingerprint20, Denial> {
+pub(crate) fn denied_keys(effective: &Effective) -> BTreeMap<Fingerprint20, Denial> {
     let locked = effective.locked_keys.iter().map(|key| (*key, Denial::Locked));
     let revoked = effective.revoked_keys.iter().map(|key| (*key, Denial::Revoked));
     locked.chain(revoked).collect()

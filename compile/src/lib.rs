@@ -9,6 +9,7 @@
 
 mod access;
 mod accounts;
+mod plain;
 
 use std::collections::BTreeSet;
 
@@ -16,6 +17,8 @@ use countersign_certificate::{Id, RealmId};
 use countersign_registry::effective::Effective;
 use countersign_registry::realm::{Host, State};
 use countersign_snapshot::{AccessTables, AccountsTables, BlockRef, Facts, HostState};
+
+pub use plain::{PlainSshd, plain_sshd};
 
 /// Which host is compiled for, and what its own configuration says.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_certificate::{Fingerprint20, Id, RealmId, Serial, fingerprint_sha256, label_digest};
-use countersign_compile::{Compiled, HostView, compile};
+use countersign_compile::{Compiled, HostView, compile, plain_sshd};
 use countersign_registry::effective::{Effective, Keys, Settings};
 use countersign_registry::entries::Kind;
 use countersign_registry::migration::in_leg;
@@ -600,4 +600,54 @@ fn logins_that_grants_give_here_or_once_gave_are_known_and_no_others() {
     );
     // Users' logins are in a table of their own, which knows removed ones too.
     assert_eq!(granted_logins(&[(20, here("alice"))], &[(21, here("carol"))], &[]), [""; 0]);
+}
+
+#[test]
+fn a_plain_sshd_is_told_of_cas_that_need_no_more_words_and_of_what_is_denied_by_the_most_precise_name() {
+    let mut realm = realm();
+    realm.cas = BTreeMap::from([
+        (id(50), ca(CaState::Active, b"active", None)),
+        (id(51), ca(CaState::Retired { at: 77 }, b"retired", None)),
+        (id(52), ca(CaState::Locked, b"locked", None)),
+        (id(53), ca(CaState::Active, b"limited", Some(&["deploy"]))),
+        (id(54), Ca { purpose: CaPurpose::Host, ..ca(CaState::Active, b"host", None) }),
+    ]);
+    let keys = [key(1, id(1), 21), key(2, id(3), 23), Key { state: State::Revoked, ..key(3, id(2), 22) }];
+    realm.keys = keys.into_iter().collect();
+    realm.revoked_serials = BTreeMap::from([
+        (id(50), BTreeSet::from([0, 9])),
+        (id(52), BTreeSet::from([5])),
+        (id(99), BTreeSet::from([6])),
+    ]);
+    // Carol, who is locked, asked for the key that Alice, who is not, asked for: only Carol's certificate is meant.
+    let asked = |user, key: &'static [u8]| Request { user, public_key: Bytes::from_static(key), ..request(HOST) };
+    realm.requests = BTreeMap::from([
+        (id(0xa0), asked(id(1), b"session key")),
+        (id(0xc0), asked(id(3), b"session key")),
+        (id(0xb0), asked(id(2), b"key of Bob's")),
+        (id(0xd0), asked(id(1), b"denied key")),
+    ]);
+    realm.refusals =
+        BTreeMap::from([(id(0xb0), vec![Refusal { at: at(8), actor: Address::repeat_byte(3), user: None }])]);
+    realm.locked_keys = BTreeSet::from([Fingerprint20::of_blob(b"denied key")]);
+
+    let told = plain_sshd(&realm, &compiled(&realm));
+    assert_eq!(told.cas, [("ca".to_owned(), b"active".to_vec())]);
+    let key_ids = vec![format!("bob/{}", id(0xb0)), format!("carol/{}", id(0xc0))];
+    let of = |ca: &str| told.certificates.iter().find(|of_ca| of_ca.ca_blob == ca.as_bytes()).cloned();
+    assert_eq!(of("active").unwrap().serials, [9], "0 is no serial");
+    for ca in ["active", "retired", "limited"] {
+        let mut named = of(ca).unwrap().key_ids;
+        named.sort();
+        assert_eq!(named, key_ids, "{ca}");
+    }
+    assert_eq!(told.certificates.len(), 3, "what is denied as a whole, or certifies hosts, needs no list");
+    let denied: [&[u8]; 4] = [&[22], &[23], b"denied key", b"locked"];
+    assert_eq!(BTreeSet::from_iter(told.keys_sha256), denied.map(fingerprint_sha256).into_iter().collect());
+
+    // A host that is locked trusts nobody, and goes on denying.
+    realm.hosts = Records::from([(HOST, Host { state: State::Locked, ..Host::default() })]);
+    let locked = plain_sshd(&realm, &compiled(&realm));
+    assert!(locked.cas.is_empty());
+    assert_eq!(locked.certificates, told.certificates);
 }

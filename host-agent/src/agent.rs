@@ -30,6 +30,7 @@ use crate::following::{Watch, backward, in_chain};
 use crate::in_place::InPlace;
 use crate::lock::{Lock, LockError};
 use crate::log::{Level, Line, Log};
+use crate::plain_sshd::Written;
 use crate::publishing::{Made, learn_from, manifest_in_place, status_of};
 use crate::reason::Reason;
 use crate::receiving::Receiver;
@@ -132,6 +133,7 @@ pub struct Agent {
     directory: Directory,
     pub(crate) access_group: Option<Gid>,
     pub(crate) made: Option<Made>,
+    pub(crate) plain_sshd: Option<Written>,
     /// The slots of the latest view, as of the last look.
     pub(crate) seen_latest: BTreeMap<u64, U256>,
     pub(crate) state_is_complete: bool,
@@ -218,6 +220,7 @@ impl Agent {
             directory,
             access_group,
             made: None,
+            plain_sshd: None,
             seen_latest: BTreeMap::new(),
             state_is_complete,
             dirty: false,
@@ -282,6 +285,7 @@ impl Agent {
             }
             Err(failure) => {
                 self.failed(&failure);
+                self.end_stale_plain_sshd();
                 outcome.failure = Some(failure);
             }
         }

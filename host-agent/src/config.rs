@@ -115,6 +115,9 @@ pub struct Config {
     /// Whether logins with uid 0 may be granted at all.
     #[serde(default)]
     pub allow_root: bool,
+    /// The files of an sshd that reads plain ones.
+    #[serde(default)]
+    pub plain_sshd: Option<PlainSshdFiles>,
     /// The keys with which this device receives deliveries.
     #[serde(default)]
     pub device: Option<Device>,
@@ -124,6 +127,26 @@ pub struct Config {
     /// What may be delivered here, and where it goes.
     #[serde(default)]
     pub payload: Vec<PayloadRule>,
+}
+
+/// Files that a plain sshd reads, beside the helper or without it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PlainSshdFiles {
+    /// `RevokedKeys`: a key revocation list.
+    #[serde(default)]
+    pub revoked_keys: Option<AbsolutePath>,
+    /// `TrustedUserCAKeys`: one CA a line.
+    #[serde(default)]
+    pub ca_keys: Option<AbsolutePath>,
+}
+
+impl PlainSshdFiles {
+    fn paths(&self) -> impl Iterator<Item = (&'static str, &AbsolutePath)> {
+        [("revoked-keys", &self.revoked_keys), ("ca-keys", &self.ca_keys)]
+            .into_iter()
+            .filter_map(|(field, path)| Some((field, path.as_ref()?)))
+    }
 }
 
 /// The device's keys. Neither ever leaves it.
@@ -322,6 +345,25 @@ impl Config {
             );
         }
         let (state, snapshot) = (self.state_dir.as_path(), self.snapshot_dir());
+        let files = self.plain_sshd.iter().flat_map(PlainSshdFiles::paths);
+        for (name, file) in files {
+            let refuse = |problem: &str| {
+                let field = format!("plain-sshd: {name}");
+                Err(ConfigError::Value { path: path.to_owned(), field, problem: problem.to_owned() })
+            };
+            if own.contains(&file.as_path()) {
+                return refuse("expected a file of its own; another one of the agent's is there");
+            }
+            if file.as_path().starts_with(state) || file.as_path().starts_with(&snapshot) {
+                return refuse("the agent's own files are there");
+            }
+            own.push(file.as_path());
+        }
+        if self.plain_sshd.as_ref().is_some_and(|files| files.paths().next().is_none()) {
+            let field = "plain-sshd".to_owned();
+            let problem = "expected revoked-keys, ca-keys or both".to_owned();
+            return Err(ConfigError::Value { path: path.to_owned(), field, problem });
+        }
         for rule in &self.payload {
             for suffix in ["", ".pub", "-cert.pub", ".key", ".crt"] {
                 let mut file = rule.path.as_path().as_os_str().to_owned();

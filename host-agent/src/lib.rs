@@ -21,6 +21,7 @@ pub mod verify;
 
 mod following;
 mod in_place;
+mod plain_sshd;
 mod prekeys;
 mod publishing;
 mod receiving;

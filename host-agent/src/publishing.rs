@@ -95,6 +95,9 @@ impl Agent {
         let clock = self.now()?;
         let latest = effective.latest_block;
         let freshness = cycle::fresh(latest.time, compiled.max_staleness_secs, self.state.highest_wall_secs, &clock);
+        let is_old = clock.unix_secs > freshness.valid_until_secs;
+        let is_behind = clock.unix_secs.saturating_add(CLOCK_BEHIND_SECS) < latest.time;
+        let plain_sshd = self.write_plain_sshd(effective, &compiled, is_old || is_behind);
         let info = self.info(compiled.facts.clone(), freshness, &clock);
         let directory = self.config.snapshot_dir();
         let unchanged = self
@@ -112,7 +115,7 @@ impl Agent {
         self.tell(effective, &compiled, generation, unchanged.is_none());
         let files = InPlace::look(&directory);
         self.made = Some(Made { generation, access: compiled.access, accounts: compiled.accounts, files });
-        if clock.unix_secs > freshness.valid_until_secs {
+        if is_old {
             let message = format!(
                 "newest block {} is {} s old, a snapshot counts for {} s",
                 in_chain(latest).number,
@@ -121,12 +124,12 @@ impl Agent {
             );
             return Err(Failure::new(Reason::BlockTooOld, message));
         }
-        if clock.unix_secs.saturating_add(CLOCK_BEHIND_SECS) < latest.time {
+        if is_behind {
             let behind = latest.time.saturating_sub(clock.unix_secs);
             let message = format!("this host's clock is {behind} s behind block {}", in_chain(latest).number);
             return Err(Failure::new(Reason::ClockBehind, message));
         }
-        Ok(())
+        plain_sshd
     }
 
     /// Puts what was published into status and log.

@@ -120,6 +120,10 @@ reasons! {
     CompileFailed = "compile-failed",
     /// The snapshot could not be written.
     PublishFailed = "publish-failed",
+    /// The files of a plain sshd could not be made or written.
+    PlainSshdFailed = "plain-sshd-failed",
+    /// The CAs were taken out of a plain sshd's list, since what is known is too old.
+    PlainSshdStale = "plain-sshd-stale",
     /// The status file could not be written.
     StatusIo = "status-io",
     /// A cycle did not end within its deadline.
