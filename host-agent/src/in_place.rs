@@ -19,12 +19,25 @@ pub(crate) struct InPlace {
 }
 
 /// Differs once somebody has changed a file, or put another in its place: nothing sets the time of the last change of an inode.
-#[derive(PartialEq, Eq)]
-struct Stamp {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
     changed: (i64, i64),
+}
+
+impl Stamp {
+    /// None where nothing is there.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
 }
 
 impl InPlace {
@@ -47,17 +60,7 @@ fn bytes(manifest: &Manifest) -> FileBytes {
 fn stamps(folder: &Path, manifest: &Manifest) -> Option<Vec<Stamp>> {
     let base = Some(("base", manifest.base));
     let named = base.into_iter().chain(manifest.delta.map(|delta| ("delta", delta)));
-    named
-        .map(|(stem, file)| {
-            let metadata = fs::symlink_metadata(folder.join(format!("{stem}.{}", file.generation))).ok()?;
-            Some(Stamp {
-                device: metadata.dev(),
-                inode: metadata.ino(),
-                bytes: metadata.len(),
-                changed: (metadata.ctime(), metadata.ctime_nsec()),
-            })
-        })
-        .collect()
+    named.map(|(stem, file)| Stamp::of(&folder.join(format!("{stem}.{}", file.generation)))).collect()
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@
 //! replaced whole, and again where somebody else has changed or taken them away.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use countersign_compile::{Compiled, PlainSshd, plain_sshd};
@@ -18,6 +16,7 @@ use crate::agent::Agent;
 use crate::cycle::Failure;
 use crate::files::{Directory, FileError, Owners, Ownership, Secrecy};
 use crate::following::in_chain;
+use crate::in_place::Stamp;
 use crate::log::{Level, Line};
 use crate::reason::Reason;
 
@@ -29,14 +28,6 @@ const CA_LIST_LIMIT: u64 = 16 << 20;
 pub(crate) struct Written {
     content: PlainSshd,
     stamps: [Option<Stamp>; 2],
-}
-
-/// What changes with whoever writes a file.
-type Stamp = (u64, u64, u64, i64, i64);
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let found = fs::symlink_metadata(path).ok()?;
-    Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
 }
 
 impl Agent {
@@ -158,7 +149,7 @@ impl Agent {
     fn stamps(&self) -> [Option<Stamp>; 2] {
         let files = self.config.plain_sshd.as_ref();
         [files.and_then(|files| files.revoked_keys.as_ref()), files.and_then(|files| files.ca_keys.as_ref())]
-            .map(|path| path.and_then(|path| stamp(path.as_path())))
+            .map(|path| path.and_then(|path| Stamp::of(path.as_path())))
     }
 }
 
