@@ -3,11 +3,15 @@
 slither-mutate compiles each mutant twice, in new processes, and then compiles what depends on it. Here a compiler that stays makes its
 code, and the tests, compiled once, are run on that code: they deploy the contract from forge's artefact (`dynamic_test_linking`).
 Mutants that compile to the code of the contract itself are none; those with the code of an earlier one share its verdict.
+
+Besides slither-mutate's arguments: --lines 10-20,30-30 leaves out the mutants elsewhere. Refuses a campaign in which slither reports
+an error: it goes on without the mutator that failed.
 """
 
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +21,8 @@ from slither.tools.mutator.mutators import abstract_mutator
 
 logger = logging.getLogger("Slither-Mutate")
 UNCAUGHT, CAUGHT, NOT_COMPILED = 0, 1, 2
+# What the tests of one mutant may take; a loop that has no end takes more. Of the processor, so that a busy machine catches nothing.
+SECONDS = 300
 
 COMPILER = """
 const solc = require(process.argv[1]);
@@ -61,8 +67,24 @@ class Compiler:
         return evm["bytecode"]["object"], evm["deployedBytecode"]["object"]
 
 
-class Judge:
+def limit_processor_time() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+
+
+class Errors(logging.Handler):
+    """Counts what slither logs as errors, and goes on after."""
+
     def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+
+
+class Judge:
+    def __init__(self, lines: list[tuple[int, int]]) -> None:
+        self.lines = lines
         self.compiler = Compiler(os.environ["COUNTERSIGN_TOOLS"] + "/node_modules/solc")
         # Folders of its own: slither has the contract compiled too.
         self.environment = {**os.environ, "FOUNDRY_OUT": "judged", "FOUNDRY_CACHE_PATH": "judged/cache"}
@@ -83,16 +105,17 @@ class Judge:
         # The campaigns of the invariants take longest: only what all others let pass comes to them.
         for suites in ("--no-match-contract", "--match-contract"):
             pattern = "InvariantsTest" if suites == "--match-contract" else "InvariantsTest|" + self.excluded
-            command = ["forge", "test", "--fail-fast", suites, pattern]
-            try:
-                run = subprocess.run(command, env=self.environment, capture_output=True, timeout=300, check=False)
-            except subprocess.TimeoutExpired:
-                return CAUGHT
+            command = ["forge", "test", "--fail-fast", "--threads", "1", suites, pattern]
+            run = subprocess.run(
+                command, env=self.environment, capture_output=True, preexec_fn=limit_processor_time, check=False
+            )
             if run.returncode != 0:
                 return CAUGHT
         return UNCAUGHT
 
     def __call__(self, output_folder, file, patch, command, generator, timeout, mappings, verbose) -> int:
+        if self.lines and not any(first <= patch["line_number"] <= last for first, last in self.lines):
+            return NOT_COMPILED
         path = str(Path(file).relative_to(Path.cwd()))
         content = self.compiler.sources[path].encode()
         mutant = content[: patch["start"]] + patch["new_string"].encode() + content[patch["end"] :]
@@ -111,11 +134,25 @@ class Judge:
         return verdict
 
 
+def ranges(text: str) -> list[tuple[int, int]]:
+    pairs = [part.split("-") for part in text.split(",")]
+    return [(int(first), int(last)) for first, last in pairs]
+
+
 if __name__ == "__main__":
-    judge = Judge()
+    wanted = []
+    if "--lines" in sys.argv:
+        at = sys.argv.index("--lines")
+        wanted = ranges(sys.argv[at + 1])
+        del sys.argv[at : at + 2]
+    judge = Judge(wanted)
+    errors = Errors()
+    logger.addHandler(errors)
     abstract_mutator.test_patch = judge
     # The tests as such were run above.
     tool.run_test_cmd = lambda *_: True
     tool.main()
     print(f"mutants: {judge.counts}, of different code: {len(judge.verdicts)}", flush=True)
-    sys.exit(0 if sum(judge.counts.values()) > 0 else 1)
+    if errors.count > 0:
+        sys.exit("slither-mutate reported errors: the campaign is not whole")
+    sys.exit(0 if sum(judge.counts.values()) > 0 else "no mutants there")

@@ -245,7 +245,7 @@ contract Registry is IRegistry {
         }
     }
 
-    /// @dev The shard that the entry goes to. The epochs are 32 bits wide until the years 355,000 (periods) and 11 million (days).
+    /// @dev The shard that the entry goes to. The epochs are 32 bits wide until the years 350 million (periods) and 11 million (days).
     function _targetShard(uint16 kind, uint256 class, uint64 shard) private view returns (uint64) {
         uint256 shardClass = class < CLASS_SPARE ? (SHARD_CLASSES >> (class << 2)) & 0xf : class - SPARE_OFFSET;
         // forge-lint: disable-next-line(unsafe-typecast) -- a shard class has four bits

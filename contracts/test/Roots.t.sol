@@ -11,6 +11,7 @@ import {RevertingWallet, TwoOfTwoWallet} from "./Wallets.sol";
 /// @dev appendByRoots: proof of the set, signatures, rotation.
 contract RootsTest is RegistryTest {
     uint256 internal constant NEW_KEY = 0xfee1;
+    uint256 internal constant SECP256K1_ORDER = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
 
     function settings() internal pure returns (IRegistry.Write[] memory) {
         return one(0, Kinds.SETTINGS, hex"00");
@@ -106,6 +107,27 @@ contract RootsTest is RegistryTest {
         refuse(abi.encodeWithSelector(IRegistry.NoSuchRoot.selector, 255, 3), signatures);
     }
 
+    /// @dev Any r and s are somebody's signature of any hash: these two become roots, since what roots sign does not name them.
+    function test_half_of_the_order_is_the_last_s_that_is_taken() public {
+        bytes32 digest = typed(rootsMessage(realm, 1, settings()));
+        (, bytes32 r,) = vm.sign(NEW_KEY, digest);
+        address[] memory next = new address[](2);
+        next[0] = ecrecover(digest, 27, r, bytes32(SECP256K1_ORDER / 2));
+        next[1] = ecrecover(digest, 27, r, bytes32(SECP256K1_ORDER / 2 + 1));
+        byRoots(one(0, Kinds.ROOT_SET, rootSet(1, next)));
+
+        IRegistry.RootProof memory proof = IRegistry.RootProof(1, 1, next, 0);
+        RootSignature[] memory signatures = new RootSignature[](1);
+        signatures[0] = RootSignature(1, abi.encodePacked(r, SECP256K1_ORDER / 2 + 1, uint8(27)));
+        expectRefusal(
+            abi.encodeWithSelector(IRegistry.WrongSignature.selector, next[1]),
+            abi.encodeCall(IRegistry.appendByRoots, (realm, proof, settings(), pack(signatures)))
+        );
+        signatures[0] = RootSignature(0, abi.encodePacked(r, SECP256K1_ORDER / 2, uint8(27)));
+        registry.appendByRoots(realm, proof, settings(), pack(signatures));
+        vm.assertEq(registry.rootSetOf(realm), keccak256(abi.encode(uint256(2), uint256(1), next)), "nonce 2");
+    }
+
     function test_one_bad_signature_among_enough_good_ones_is_refused() public {
         RootSignature[] memory signatures = rootSignatures(3, settings());
         signatures[2].signature = signed(0xbad, typed(rootsMessage(realm, 0, settings())));
@@ -168,6 +190,19 @@ contract RootsTest is RegistryTest {
             settings(),
             rootSignatures(2, settings())
         );
+        // Ids on both sides of the realm's own.
+        (bool below, bool above) = (false, false);
+        for (uint256 i = 1; !below || !above; ++i) {
+            proof.salt = bytes32(i);
+            bytes32 other = realmOf(2, roots, proof.salt);
+            (below, above) = (below || other < realm, above || other > realm);
+            refuse(
+                abi.encodeWithSelector(IRegistry.WrongRootSet.selector, other, realm),
+                proof,
+                settings(),
+                rootSignatures(2, settings())
+            );
+        }
         proof = proofNow();
         proof.roots = addresses(0xbad, 3);
         refuse(

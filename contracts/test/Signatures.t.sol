@@ -343,7 +343,7 @@ contract SignaturesTest is RegistryTest {
         }
     }
 
-    function test_s_at_the_edges_of_the_lower_half_is_told_apart() public {
+    function test_s_at_the_edges_of_the_lower_half_of_p256s_order_is_told_apart() public {
         bytes memory good = signedP256(PASSKEY, digestForKey());
         // Neither verifies; above the half the precompile is not even asked.
         bytes memory half = abi.encodePacked(word(good, 0), P256_ORDER / 2, word(good, 64), word(good, 96));
