@@ -6,7 +6,7 @@ import {RootSet} from "../src/Entries.sol";
 import {Design} from "./Design.sol";
 import {Signers} from "./Signers.sol";
 
-/// @dev `appendByRoots`: a nonce counts once, and what a root set must be.
+/// @dev `appendByRoots`: a threshold of the roots in force signed it, for this realm, contract and chain, and it counts once.
 contract AppendByRootsProof is Signers {
     struct Signature {
         uint8 index;
@@ -76,12 +76,70 @@ contract AppendByRootsProof is Signers {
         return Design.both(first, isWellFormed(proof.threshold, proof.roots));
     }
 
+    /// @custom:slow minutes
+    /// @custom:halmos --array-lengths proof.roots={1,2},any.data=25
+    function check_a_threshold_of_the_roots_in_force_signed_it(
+        bytes32 realm,
+        IRegistry.RootProof memory proof,
+        Any memory any,
+        Signature memory first,
+        Signature memory second
+    ) public {
+        IRegistry.Write memory write = writeOf(any);
+        vm.assume(write.kind != Design.ROOT_SET);
+        uint256 count = proof.roots.length;
+        (uint256 i, uint256 j) = (indexOf(first, count), indexOf(second, count));
+        bool inForce = isInForce(realm, proof);
+        vm.assume(appendByRoots(realm, proof, write, bytes.concat(packed(first, i), packed(second, j))));
+
+        assert(Design.both(inForce, proof.threshold <= 2));
+        assert(i != j && i < count && j < count);
+        assert(Design.takes(write, 0, true));
+        bytes32 digest = rootsDigest(realm, proof.nonce, one(write.shard, write.kind, write.data));
+        assert(signedBy(proof.roots[i], digest, first));
+        assert(signedBy(proof.roots[j], digest, second));
+    }
+
     function signedBy(address root, bytes32 digest, Signature memory it) internal view returns (bool) {
         bool wallet_ = byWallet(root, digest, abi.encodePacked(it.r, it.s, it.v));
         return Design.either(byKey(root, digest, it.v, it.r, it.s), wallet_);
     }
 
-    /// @custom:slow
+    /// @custom:slow minutes
+    /// @custom:halmos --array-lengths proof.roots={1,2},any.data=25
+    function check_one_signature_is_no_threshold_of_two(
+        bytes32 realm,
+        IRegistry.RootProof memory proof,
+        Any memory any,
+        Signature memory it
+    ) public {
+        IRegistry.Write memory write = writeOf(any);
+        vm.assume(write.kind != Design.ROOT_SET);
+        assumeKeys(proof.roots);
+        vm.assume(appendByRoots(realm, proof, write, packed(it, indexOf(it, proof.roots.length))));
+        assert(proof.threshold <= 1);
+    }
+
+    /// @custom:slow minutes
+    /// @custom:halmos --array-lengths proof.roots=1,any.data={25,61}
+    function check_an_entry_by_roots_changes_one_slot_one_record_and_the_nonce(
+        bytes32 realm,
+        IRegistry.RootProof memory proof,
+        Any memory any,
+        Signature memory it,
+        Place memory place
+    ) public {
+        IRegistry.Write memory write = writeOf(any);
+        vm.assume(write.kind != Design.ROOT_SET);
+        State memory wanted = stateOf(place);
+        assumeKeys(proof.roots);
+        vm.assume(appendByRoots(realm, proof, write, packed(it, indexOf(it, proof.roots.length))));
+        fold(wanted, realm, address(0), write);
+        if (place.realm == realm) wanted.rootSet = setHash(proof.nonce + 1, proof.threshold, proof.roots);
+        assertState(wanted);
+    }
+
+    /// @custom:slow minutes
     /// @custom:halmos --array-lengths proof.roots=1,roots={0,1,2}
     function check_a_new_root_set_is_well_formed_and_counts_from_the_next_nonce(
         bytes32 realm,
@@ -101,7 +159,7 @@ contract AppendByRootsProof is Signers {
         assertState(wanted);
     }
 
-    /// @dev Only the nonce that is stored is taken. (After a ROOT_SET it is the next one: shown above.)
+    /// @dev After a call that was taken, the stored set holds the next nonce (shown above); and only the nonce that is stored is taken.
     /// @custom:halmos --array-lengths proof.roots={1,2},roots={1,2},any.data=25 --solver-timeout-branching 2s
     function check_only_the_stored_root_nonce_is_taken(
         bytes32 realm,

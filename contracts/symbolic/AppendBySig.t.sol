@@ -54,7 +54,54 @@ contract AppendBySigProof is Signers {
         assert(Design.either(byKey(it.actor, digest, v, r, s), byWallet(it.actor, digest, signature)));
     }
 
-    /// @dev With any other entry, deadline and signature either. (The first is an inbox entry.)
+    /// @custom:slow minutes
+    /// @custom:halmos --default-bytes-lengths 25
+    function check_a_signed_entry_is_by_a_key_of_p256(
+        Signed memory it,
+        Any memory any,
+        bytes32 r,
+        bytes32 s,
+        bytes32 x,
+        bytes32 y
+    ) public {
+        IRegistry.Write memory write = writeOf(any);
+        bytes memory signature = abi.encodePacked(r, s, x, y);
+        bytes32 digest = takenRightly(it, write, signature);
+        assert(Design.either(byP256(it.actor, digest, r, s, x, y), byWallet(it.actor, digest, signature)));
+    }
+
+    /// @custom:slow minutes
+    /// @custom:halmos --array-lengths any.data=25,signature={64,66}
+    function check_an_entry_signed_in_another_form_is_by_a_wallet(
+        Signed memory it,
+        Any memory any,
+        bytes memory signature
+    ) public {
+        IRegistry.Write memory write = writeOf(any);
+        bytes32 digest = takenRightly(it, write, signature);
+        assert(byWallet(it.actor, digest, signature));
+    }
+
+    /// @custom:slow minutes
+    /// @custom:halmos --array-lengths any.data=25,signature=65
+    function check_a_signed_entry_changes_one_slot_and_the_nonce(
+        Signed memory it,
+        Any memory any,
+        bytes memory signature,
+        Place memory place
+    ) public {
+        IRegistry.Write memory write = writeOf(any);
+        vm.assume(it.actor.code.length == 0);
+        State memory wanted = stateOf(place);
+        vm.assume(appendBySig(it, write, signature));
+        bool its = Design.both(place.realm == it.realm, place.who == it.actor);
+        wanted.record += Design.pick(its, 1 << 64, 0);
+        fold(wanted, it.realm, it.actor, write);
+        assertState(wanted);
+    }
+
+    /// @dev With any other entry, deadline and signature either. (The first is an inbox entry: that every other counts the nonce up in the
+    /// same way is shown above.)
     /// @custom:halmos --array-lengths any.data=25,signature=65,other.data=25,otherSignature={65,66} --solver-timeout-branching 2s
     function check_a_nonce_is_taken_once(
         Signed memory it,
