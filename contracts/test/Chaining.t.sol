@@ -81,6 +81,15 @@ contract ChainingTest is RegistryTest {
         }
     }
 
+    function test_seconds_have_more_than_32_bits_and_days_more_than_16() public {
+        vm.warp(2 ** 33 + 7 hours);
+        uint64 shard = shardOf(7, block.timestamp / 1 days);
+        vm.assertEq(shard & type(uint32).max, 99420, "a day of the year 2242");
+        registry.append(realm, shardOf(7, 0), Kinds.ENROL, hex"0001");
+        vm.assertEq(foldLogs(), 1, "entries");
+        assertFolded(realm, shard);
+    }
+
     function testFuzz_heads_equal_the_fold_of_the_events(uint256 seed, uint8 count) public {
         uint16[8] memory kinds = [
             Kinds.USER_ADD,
