@@ -88,6 +88,7 @@ contract ChainingTest is RegistryTest {
         registry.append(realm, shardOf(7, 0), Kinds.ENROL, hex"0001");
         vm.assertEq(foldLogs(), 1, "entries");
         assertFolded(realm, shard);
+        vm.assertTrue(registry.slotOf(realm, shard) != 0, "in that day's shard");
     }
 
     function testFuzz_heads_equal_the_fold_of_the_events(uint256 seed, uint8 count) public {
