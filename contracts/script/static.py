@@ -39,7 +39,7 @@ BREAKAGES = {
     ),
     "any-encoding-of-a-member": (
         "check_append_takes_exactly_what_the_table_says", "Registry.sol",
-        " || head >> 248 != 0 || member > 1)", " || member > 1)",
+        "if (data.length != MEMBER_SET_SIZE || data[0] != 0) revert", "if (data.length != MEMBER_SET_SIZE) revert",
     ),
     "head-forgets-the-slot-before": (
         "check_append_changes_one_slot_and_at_most_one_member_bit", "Registry.sol",
@@ -77,6 +77,68 @@ BREAKAGES = {
     "realm-not-signed": (
         "check_a_signed_entry_is_by_a_key_of_secp256k1", "Registry.sol",
         "abi.encode(APPEND_TYPEHASH, actor, realm, shard,", "abi.encode(APPEND_TYPEHASH, actor, shard,",
+    ),
+    "any-p256-key": (
+        "check_a_signed_entry_is_by_a_key_of_p256", "Registry.sol",
+        "if (P256.names(signature, signer)) {", "if (signature.length == 128) {",
+    ),
+    "p256-high-s": (
+        "check_a_signed_entry_is_by_a_key_of_p256", "P256.sol",
+        "if (uint256(bytes32(signature[32:64])) > HALF_ORDER) return false;", "",
+    ),
+    "any-answer-of-the-precompile": (
+        "check_a_signed_entry_is_by_a_key_of_p256", "P256.sol",
+        "result.length == 32 && abi.decode(result, (uint256)) == 1;", "result.length != 31;",
+    ),
+    "a-wallet-that-says-no": (
+        "check_an_entry_signed_in_another_form_is_by_a_wallet", "Registry.sol",
+        " && abi.decode(result, (bytes32)) == bytes32(ERC1271_MAGIC)", "",
+    ),
+    "deadline-not-signed": (
+        "check_an_entry_signed_in_another_form_is_by_a_wallet", "Registry.sol",
+        "kind, dataHash, nonce, deadline)", "kind, dataHash, nonce)",
+    ),
+    "signed-by-one-written-by-another": (
+        "check_a_signed_entry_changes_one_slot_and_the_nonce", "Registry.sol",
+        "bytes32 dataHash = _append(realm, actor, 0, shard, kind, data);",
+        "bytes32 dataHash = _append(realm, msg.sender, 0, shard, kind, data);",
+    ),
+    "only-the-first-is-signed": (
+        "check_entries_signed_together_are_in_one_digest", "Registry.sol",
+        "return keccak256(abi.encodePacked(hashes));", "return keccak256(abi.encodePacked(hashes[0]));",
+    ),
+    "the-first-of-many-left-out": (
+        "check_the_second_of_two_entries_is_by_the_roles_that_the_first_left", "Registry.sol",
+        "for (uint256 i = 0; i < writes.length; ++i) {", "for (uint256 i = 1; i < writes.length; ++i) {",
+    ),
+    "the-first-of-many-twice": (
+        "check_two_entries_in_a_call_change_what_each_would", "Registry.sol",
+        "Write calldata write = writes[i];\n            _append(", "Write calldata write = writes[0];\n            _append(",
+    ),
+    "any-root-set": (
+        "check_a_threshold_of_the_roots_in_force_signed_it", "Registry.sol",
+        "if (given != expected) revert", "if (given == 0) revert",
+    ),
+    "a-root-counts-twice": (
+        "check_a_threshold_of_the_roots_in_force_signed_it", "Registry.sol",
+        "seen |= bit;", "",
+    ),
+    "no-threshold": (
+        "check_one_signature_is_no_threshold_of_two", "Registry.sol",
+        "if (count < threshold) revert", "if (count + threshold == 0) revert",
+    ),
+    "roots-write-batches": (
+        "check_roots_write_exactly_what_the_table_says", "Registry.sol",
+        "return class <= CLASS_REVOCATION;", "return class <= CLASS_REVOCATION + 1;",
+    ),
+    "root-nonce-not-counted": (
+        "check_an_entry_by_roots_changes_one_slot_one_record_and_the_nonce", "Registry.sol",
+        "rootSet[realm] = keccak256(abi.encode(nonce + 1, threshold, roots));",
+        "rootSet[realm] = keccak256(abi.encode(nonce, threshold, roots));",
+    ),
+    "role-set-forgets-the-nonce": (
+        "check_an_entry_by_roots_changes_one_slot_one_record_and_the_nonce", "Registry.sol",
+        "records[actor] = ((records[actor] >> 64) << 64) | roles;", "records[actor] = roles;",
     ),
     "any-root-nonce": (
         "check_only_the_stored_root_nonce_is_taken", "Registry.sol",
@@ -136,6 +198,8 @@ def proofs():
     for path in sorted((CONTRACTS / "symbolic").glob("*.t.sol")):
         text = path.read_text()
         contract = re.search(r"^contract (\w+) ", text, re.M).group(1)
+        if re.search(r"@custom:slow *\n", text):
+            raise Refused(f"{path.name}: @custom:slow takes a word: without one the compiler gives it the next line, halmos' bounds")
         for slow, name in re.findall(r"(/// @custom:slow[^\n]*\n(?:    ///[^\n]*\n)*)?    function (check_\w+)", text):
             found.append((contract, name, bool(slow)))
     if not found:

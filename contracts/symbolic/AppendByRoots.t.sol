@@ -76,6 +76,7 @@ contract AppendByRootsProof is Signers {
         return Design.both(first, isWellFormed(proof.threshold, proof.roots));
     }
 
+    /// @dev With an entry of class 02: which entries roots may write is shown below.
     /// @custom:slow minutes
     /// @custom:halmos --array-lengths proof.roots={1,2},any.data=25
     function check_a_threshold_of_the_roots_in_force_signed_it(
@@ -85,8 +86,8 @@ contract AppendByRootsProof is Signers {
         Signature memory first,
         Signature memory second
     ) public {
+        vm.assume(any.class == 2);
         IRegistry.Write memory write = writeOf(any);
-        vm.assume(write.kind != Design.ROOT_SET);
         uint256 count = proof.roots.length;
         (uint256 i, uint256 j) = (indexOf(first, count), indexOf(second, count));
         bool inForce = isInForce(realm, proof);
@@ -94,7 +95,6 @@ contract AppendByRootsProof is Signers {
 
         assert(Design.both(inForce, proof.threshold <= 2));
         assert(i != j && i < count && j < count);
-        assert(Design.takes(write, 0, true));
         bytes32 digest = rootsDigest(realm, proof.nonce, one(write.shard, write.kind, write.data));
         assert(signedBy(proof.roots[i], digest, first));
         assert(signedBy(proof.roots[j], digest, second));
@@ -113,11 +113,29 @@ contract AppendByRootsProof is Signers {
         Any memory any,
         Signature memory it
     ) public {
+        vm.assume(any.class == 2);
+        assumeKeys(proof.roots);
+        vm.assume(appendByRoots(realm, proof, writeOf(any), packed(it, indexOf(it, proof.roots.length))));
+        assert(proof.threshold <= 1);
+    }
+
+    /// @dev Given a set in force and the signature of its only root. (ROOT_SETs have a proof of their own.)
+    /// @custom:slow minutes
+    /// @custom:halmos --array-lengths proof.roots=1,any.data={25,61,70}
+    function check_roots_write_exactly_what_the_table_says(
+        bytes32 realm,
+        IRegistry.RootProof memory proof,
+        Any memory any,
+        Signature memory it
+    ) public {
         IRegistry.Write memory write = writeOf(any);
         vm.assume(write.kind != Design.ROOT_SET);
-        assumeKeys(proof.roots);
-        vm.assume(appendByRoots(realm, proof, write, packed(it, indexOf(it, proof.roots.length))));
-        assert(proof.threshold <= 1);
+        vm.assume(proof.threshold == 1);
+        vm.assume(proof.nonce != type(uint256).max);
+        vm.assume(isInForce(realm, proof));
+        bytes32 digest = rootsDigest(realm, proof.nonce, one(write.shard, write.kind, write.data));
+        vm.assume(byKey(proof.roots[0], digest, it.v, it.r, it.s));
+        assert(appendByRoots(realm, proof, write, packed(it, 0)) == Design.takes(write, 0, true));
     }
 
     /// @custom:slow minutes

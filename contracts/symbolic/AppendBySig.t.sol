@@ -94,8 +94,11 @@ contract AppendBySigProof is Signers {
         vm.assume(it.actor.code.length == 0);
         State memory wanted = stateOf(place);
         vm.assume(appendBySig(it, write, signature));
-        bool its = Design.both(place.realm == it.realm, place.who == it.actor);
-        wanted.record += Design.pick(its, 1 << 64, 0);
+        if (place.realm == it.realm && place.who == it.actor) {
+            unchecked {
+                wanted.record += 1 << 64;
+            }
+        }
         fold(wanted, it.realm, it.actor, write);
         assertState(wanted);
     }
@@ -116,5 +119,36 @@ contract AppendBySigProof is Signers {
         vm.assume(appendBySig(it, write, signature));
         it.deadline = otherDeadline;
         assert(!appendBySig(it, other, otherSignature));
+    }
+
+    /// @return digest What must have been signed.
+    function takenTogether(Signed memory it, IRegistry.Write[] memory writes, bytes memory signature)
+        internal
+        returns (bytes32 digest)
+    {
+        uint256 record = registry.actorOf(it.realm, it.actor);
+        // forgefmt: disable-next-item
+        vm.assume(send(msg.sender, abi.encodeCall(
+            IRegistry.appendManyBySig, (it.actor, it.realm, writes, it.nonce, it.deadline, signature)
+        )));
+        assert(Design.both(it.nonce == record >> 64, block.timestamp <= it.deadline));
+        assert(registry.actorOf(it.realm, it.actor) == record + (1 << 64));
+        return appendManyDigest(it.actor, it.realm, writes, it.nonce, it.deadline);
+    }
+
+    /// @dev Both in one digest, and one nonce for both. (Two inbox entries; which entries are taken is shown for `append`.)
+    /// @custom:halmos --array-lengths first.data=25,second.data=25
+    function check_entries_signed_together_are_in_one_digest(
+        Signed memory it,
+        Any memory first,
+        Any memory second,
+        uint8 v,
+        bytes32 r,
+        bytes32 s
+    ) public {
+        vm.assume(Design.both(first.class == 9, second.class == 9));
+        bytes memory signature = abi.encodePacked(r, s, v);
+        bytes32 digest = takenTogether(it, two(writeOf(first), writeOf(second)), signature);
+        assert(Design.either(byKey(it.actor, digest, v, r, s), byWallet(it.actor, digest, signature)));
     }
 }

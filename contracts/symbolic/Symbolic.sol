@@ -37,6 +37,15 @@ abstract contract Symbolic {
         writes[0] = IRegistry.Write(shard, kind, data);
     }
 
+    function two(IRegistry.Write memory first, IRegistry.Write memory second)
+        internal
+        pure
+        returns (IRegistry.Write[] memory writes)
+    {
+        writes = new IRegistry.Write[](2);
+        (writes[0], writes[1]) = (first, second);
+    }
+
     struct Any {
         uint64 shard;
         uint8 class;
