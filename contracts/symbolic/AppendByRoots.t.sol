@@ -105,7 +105,6 @@ contract AppendByRootsProof is Signers {
         return Design.either(byKey(root, digest, it.v, it.r, it.s), wallet_);
     }
 
-    /// @custom:slow minutes
     /// @custom:halmos --array-lengths proof.roots={1,2},any.data=25
     function check_one_signature_is_no_threshold_of_two(
         bytes32 realm,
@@ -157,7 +156,30 @@ contract AppendByRootsProof is Signers {
         assertState(wanted);
     }
 
+    /// @dev A ROLE_SET and an entry of class 02, in one digest.
     /// @custom:slow minutes
+    /// @custom:halmos --array-lengths proof.roots=1,first.data=61,second.data=25
+    function check_two_entries_by_roots_are_signed_together_and_change_what_each_would(
+        bytes32 realm,
+        IRegistry.RootProof memory proof,
+        Any memory first,
+        Any memory second,
+        Signature memory it,
+        Place memory place
+    ) public {
+        vm.assume(Design.both(Design.both(first.class == 0, first.number == 1), second.class == 2));
+        IRegistry.Write[] memory writes = two(writeOf(first), writeOf(second));
+        State memory wanted = stateOf(place);
+        assumeKeys(proof.roots);
+        bytes memory call = abi.encodeCall(IRegistry.appendByRoots, (realm, proof, writes, packed(it, 0)));
+        vm.assume(send(msg.sender, call));
+        assert(byKey(proof.roots[0], rootsDigest(realm, proof.nonce, writes), it.v, it.r, it.s));
+        fold(wanted, realm, address(0), writes[0]);
+        fold(wanted, realm, address(0), writes[1]);
+        if (place.realm == realm) wanted.rootSet = setHash(proof.nonce + 1, proof.threshold, proof.roots);
+        assertState(wanted);
+    }
+
     /// @custom:halmos --array-lengths proof.roots=1,roots={0,1,2}
     function check_a_new_root_set_is_well_formed_and_counts_from_the_next_nonce(
         bytes32 realm,
