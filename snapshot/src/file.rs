@@ -4,6 +4,7 @@
 //! only between two neighbours that stand in valid pages (a table's ends are known from the header, which is checked too).
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crate::codec::{BlobRef, BlobSource};
@@ -17,6 +18,11 @@ use crate::open::Directory;
 
 /// Probes by interpolation before the search halves. Salted digests are uniform: two or three are the rule.
 const INTERPOLATION_PROBES: u32 = 8;
+
+/// Pages that a lookup in one table of one file reads at most, whatever the keys: even somebody who knows the salt, and has found keys
+/// whose digests lie as interpolation likes least, gets no more than the halving of as many pages as a file can have.
+#[cfg(test)]
+const MAX_PROBES: u32 = INTERPOLATION_PROBES + 32;
 
 pub(crate) struct TableFile {
     file: File,
@@ -97,11 +103,7 @@ impl TableFile {
         let (mut below, mut above): (Option<Digest>, Option<Digest>) = (None, None);
         let mut probes = 0u32;
         while low < high {
-            let probe = if probes < INTERPOLATION_PROBES {
-                interpolate(low, high, below.as_ref(), above.as_ref(), wanted)
-            } else {
-                low.midpoint(high)
-            };
+            let probe = next_probe(probes, low..high, below.as_ref(), above.as_ref(), wanted);
             probes = probes.saturating_add(1);
             let page_number = entry.first_page.saturating_add(probe);
             self.read_page(page_number, page)?;
@@ -251,6 +253,15 @@ pub(crate) fn file_name(kind: FileKind, generation: u64) -> String {
     format!("{}.{generation}", kind.stem())
 }
 
+/// The page to read next, after so many probes: by interpolation first, by halving what is left then.
+fn next_probe(probes: u32, range: Range<u32>, below: Option<&Digest>, above: Option<&Digest>, wanted: &Digest) -> u32 {
+    if probes < INTERPOLATION_PROBES {
+        interpolate(range.start, range.end, below, above, wanted)
+    } else {
+        range.start.midpoint(range.end)
+    }
+}
+
 /// Where in `low..high` a digest would stand if digests between the known bounds were spread evenly.
 fn interpolate(low: u32, high: u32, below: Option<&Digest>, above: Option<&Digest>, wanted: &Digest) -> u32 {
     let start = below.map_or(0, leading_number);
@@ -292,35 +303,93 @@ mod tests {
 
     use super::*;
 
-    /// Probes until `wanted` is bracketed among pages that each hold one digest, as [`TableFile::find`] searches.
-    fn probes(digests: &[Digest], wanted: &Digest) -> u32 {
-        let (mut low, mut high) = (0u32, u32::try_from(digests.len()).unwrap());
+    /// Pages read until `wanted` is found or bracketed among pages with these first and last digests, as [`TableFile::find`] searches.
+    fn probes(pages: u32, ends: impl Fn(u32) -> [Digest; 2], wanted: &Digest) -> u32 {
+        let (mut low, mut high) = (0u32, pages);
         let (mut below, mut above): (Option<Digest>, Option<Digest>) = (None, None);
         let mut probes = 0;
         while low < high {
-            let probe = if probes < INTERPOLATION_PROBES {
-                interpolate(low, high, below.as_ref(), above.as_ref(), wanted)
-            } else {
-                low.midpoint(high)
-            };
+            let probe = next_probe(probes, low..high, below.as_ref(), above.as_ref(), wanted);
             probes = probes.saturating_add(1);
-            let found = digests[usize::try_from(probe).unwrap()];
-            match wanted.cmp(&found) {
-                std::cmp::Ordering::Equal => return probes,
-                std::cmp::Ordering::Less => (high, above) = (probe, Some(found)),
-                std::cmp::Ordering::Greater => (low, below) = (probe.saturating_add(1), Some(found)),
+            let [first, last] = ends(probe);
+            if *wanted < first {
+                (high, above) = (probe, Some(first));
+            } else if *wanted > last {
+                (low, below) = (probe.saturating_add(1), Some(last));
+            } else {
+                return probes;
             }
         }
         probes
     }
 
+    type DigestOf = fn(u32) -> Digest;
+
+    /// Digests that somebody with the salt, and any number of tries, would have put there.
+    fn adversarial() -> Vec<(&'static str, DigestOf)> {
+        fn spread(leading: u64, page: u32) -> Digest {
+            (u128::from(leading) << 64 | u128::from(page)).to_be_bytes()
+        }
+        vec![
+            ("one cluster at the lower end", |page| spread(0, page)),
+            ("one cluster at the upper end", |page| spread(u64::MAX, page)),
+            ("all but one in one cluster", |page| spread(if page == 0 { 0 } else { u64::MAX - 1 }, page)),
+            ("each half as far as the next", |page| spread(1u64 << (page / 67_108_864), page)),
+            ("each twice as far from the end", |page| spread(!(u64::MAX >> (page / 67_108_864)), page)),
+            ("growing by squares", |page| spread(u64::from(page).pow(2), page)),
+            ("growing by roots", |page| spread(u64::from(page).isqrt() << 48, page)),
+        ]
+    }
+
     #[test]
-    fn clustered_digests_cost_no_more_than_interpolation_and_halving_together() {
-        // All but one digest share their first 8 bytes: interpolation learns nothing.
-        let mut digests: Vec<Digest> = (0..65_536u128).map(|number| number.to_be_bytes()).collect();
-        digests.push([0xff; 16]);
-        for wanted in [0u128, 1, 40_000, 65_535, 70_000, u128::MAX - 1] {
-            assert!(probes(&digests, &wanted.to_be_bytes()) <= INTERPOLATION_PROBES + 17, "{wanted}");
+    fn no_choice_of_keys_costs_a_lookup_more_than_the_tested_bound() {
+        let mut most = 0;
+        for (what, digest_of) in adversarial() {
+            for pages in [1, 2, 1_000, 100_000, u32::MAX] {
+                let mut wanted: Vec<Digest> = vec![[0; 16], [0xff; 16], [0x7f; 16]];
+                for part in 0..200u32 {
+                    let page = u32::try_from(u64::from(pages - 1) * u64::from(part) / 199).unwrap();
+                    let near = u128::from_be_bytes(digest_of(page));
+                    wanted.extend([near, near.saturating_add(1), near.saturating_sub(1)].map(u128::to_be_bytes));
+                    wanted.extend(
+                        [page.saturating_add(1), page.saturating_mul(3)].map(|page| digest_of(page.min(pages - 1))),
+                    );
+                }
+                for wanted in wanted {
+                    let probes = probes(pages, |page| [digest_of(page); 2], &wanted);
+                    let halving = INTERPOLATION_PROBES + pages.checked_ilog2().unwrap() + 1;
+                    assert!(probes <= halving && halving <= MAX_PROBES, "{what}: {probes} of {pages} pages");
+                    most = most.max(probes);
+                }
+            }
+        }
+        assert!(most > INTERPOLATION_PROBES + 20, "the keys are not adversarial: {most} probes");
+    }
+
+    #[test]
+    fn keys_that_somebody_chooses_without_the_salt_cost_two_or_three_pages() {
+        use crate::codec::record_digest;
+        use crate::records::Salt;
+        let choices: [fn(u64) -> [u8; 16]; 3] = [
+            |number| u128::from(number).to_be_bytes(),
+            |number| (u128::from(number) << 64).to_be_bytes(),
+            |number| (u128::MAX - u128::from(number) * u128::from(number)).to_be_bytes(),
+        ];
+        for choice in choices {
+            let digest = |number| record_digest(&Salt([9; 16]), Table::User, &[&choice(number)]);
+            let mut digests: Vec<Digest> = (0..60_000).map(digest).collect();
+            digests.sort_unstable();
+            // As many as a page of login names holds.
+            let pages: Vec<[Digest; 2]> = digests.chunks(113).map(|page| [page[0], page[page.len() - 1]]).collect();
+            let count = u32::try_from(pages.len()).unwrap();
+            let all: u32 = (0..2_000)
+                .map(|number| {
+                    let probes = probes(count, |page| pages[usize::try_from(page).unwrap()], &digest(number * 59));
+                    assert!(probes <= INTERPOLATION_PROBES, "{probes}");
+                    probes
+                })
+                .sum();
+            assert!(all < 2_000 * 3, "{all} pages in 2,000 lookups");
         }
     }
 

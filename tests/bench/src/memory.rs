@@ -1,4 +1,4 @@
-//! The most memory that a process had, by itself: `getrusage` would tell the memory of whoever started it where that is more.
+//! The memory of a process when it ends, by itself: `getrusage` would tell the memory of whoever started it where that is more.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,11 +15,31 @@ use nix::{
     unistd::Pid,
 };
 
-/// Runs a program to its end, and tells the most memory that was resident, in KiB; asked of the kernel when it is about to exit.
+/// What a process needs, in KiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// The most that was resident: of it the binary's own pages are most, which the page cache has anyway. The kernel maps them in
+    /// stretches of 64 KiB around each one that is touched, so it depends on where the binary was loaded.
+    pub peak_kib: u64,
+    /// What it has to itself: heap, stack, and pages of the binary that were written to.
+    pub own_kib: u64,
+}
+
+/// The middle of some runs of a program, each to its end.
 ///
 /// # Errors
 /// Where it cannot be run or traced, or ends with anything but 0.
-pub fn peak_kib(command: &Command) -> io::Result<u64> {
+pub fn memory(command: &Command, rounds: usize) -> io::Result<Memory> {
+    let runs = (0..rounds).map(|_| run(command)).collect::<io::Result<Vec<Memory>>>()?;
+    let middle = |of: fn(&Memory) -> u64| {
+        let mut values: Vec<u64> = runs.iter().map(of).collect();
+        values.sort_unstable();
+        values.get(values.len() / 2).copied().unwrap_or(0)
+    };
+    Ok(Memory { peak_kib: middle(|run| run.peak_kib), own_kib: middle(|run| run.own_kib) })
+}
+
+fn run(command: &Command) -> io::Result<Memory> {
     // The shell waits until it is traced, then becomes the program.
     let mut shell = Command::new("sh");
     shell.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
@@ -31,12 +51,12 @@ pub fn peak_kib(command: &Command) -> io::Result<u64> {
     }
     ptrace::seize(pid, Options::PTRACE_O_TRACEEXIT)?;
     kill(pid, Signal::SIGCONT)?;
-    let mut peak = None;
+    let mut at_exit = None;
     loop {
         match waitpid(pid, None)? {
             WaitStatus::Exited(_, 0) => break,
             WaitStatus::PtraceEvent(_, _, event) if event == exit_event() => {
-                peak = Some(high_water(pid)?);
+                at_exit = Some(look(pid)?);
                 ptrace::cont(pid, None)?;
             }
             WaitStatus::PtraceEvent(..) => ptrace::cont(pid, None)?,
@@ -47,7 +67,7 @@ pub fn peak_kib(command: &Command) -> io::Result<u64> {
             }
         }
     }
-    peak.ok_or_else(|| io::Error::other("a process that ended without the kernel's saying so"))
+    at_exit.ok_or_else(|| io::Error::other("a process that ended without the kernel's saying so"))
 }
 
 #[expect(clippy::as_conversions, reason = "the kernel's number of the event, which nix gives as an enumeration")]
@@ -55,13 +75,14 @@ const fn exit_event() -> i32 {
     Event::PTRACE_EVENT_EXIT as i32
 }
 
-/// What is resident now, counted page by page, or the high water mark: the kernel keeps that one in steps of many pages.
-fn high_water(pid: Pid) -> io::Result<u64> {
+/// What is resident now, counted page by page, or the high water mark, which the kernel keeps in steps of many pages.
+fn look(pid: Pid) -> io::Result<Memory> {
     let of = |file: &str, field: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
         let line = text.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
         kib.ok_or_else(|| io::Error::other(format!("no {field} in /proc/{pid}/{file}")))
     };
-    Ok(of("smaps_rollup", "Rss:")?.max(of("status", "VmHWM:")?))
+    let peak_kib = of("smaps_rollup", "Rss:")?.max(of("status", "VmHWM:")?);
+    Ok(Memory { peak_kib, own_kib: of("smaps_rollup", "Anonymous:")? })
 }
