@@ -40,6 +40,8 @@ const MAX_SHARDS: u32 = 1 << 16;
 pub struct Contents {
     /// The final block up to which the log was read, by whoever wrote the file: number, hash, Unix seconds.
     pub block: (u64, B256, u64),
+    /// What that block's state has in the realm's `rootSet` slot: it tells the roots' nonce, as no entry does.
+    pub root_set: B256,
     /// Where each shard ends, by shard: its slot, and how many entries it has.
     pub heads: BTreeMap<u64, (U256, u64)>,
 }
@@ -52,11 +54,18 @@ impl Contents {
     }
 }
 
-/// Writes a new archive of what was read up to `header`: whole or not at all, never over another file.
+/// Writes a new archive of what was read up to `header`, with the content of the `rootSet` slot there: whole or not at all, never over
+/// another file.
 ///
 /// # Errors
 /// `File`, also when the file exists already.
-pub fn write(path: &Path, pin: &RealmPin, header: &TrustedHeader, entries: Entries) -> Result<Contents, ChainError> {
+pub fn write(
+    path: &Path,
+    pin: &RealmPin,
+    header: &TrustedHeader,
+    root_set: B256,
+    entries: Entries,
+) -> Result<Contents, ChainError> {
     let failed = |source| ChainError::File { path: path.to_owned(), source };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -67,7 +76,7 @@ pub fn write(path: &Path, pin: &RealmPin, header: &TrustedHeader, entries: Entri
         .filter(|(_, tip)| !tip.slot.is_zero())
         .map(|(shard, tip)| (shard, (tip.slot, tip.entries)))
         .collect();
-    let contents = Contents { block: (header.number, header.hash, header.time), heads };
+    let contents = Contents { block: (header.number, header.hash, header.time), root_set, heads };
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     let mut temporary = tempfile::Builder::new().permissions(mode).tempfile_in(directory).map_err(failed)?;
     let mut out = Hashing { inner: BufWriter::new(temporary.as_file_mut()), hasher: Keccak256::new() };
@@ -128,21 +137,58 @@ pub fn read(
     Ok(entries)
 }
 
+/// Whose log an archive says that it is: nobody has compared it with a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Hash of the chain's block 0.
+    pub genesis_hash: B256,
+    /// The registry contract.
+    pub contract: Address,
+    /// Realm id.
+    pub realm: B256,
+}
+
+/// Whether a file begins as archives do.
+///
+/// # Errors
+/// What the system refused.
+pub fn is_archive(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    let length = u64::try_from(MAGIC.len()).unwrap_or(u64::MAX);
+    File::open(path)?.take(length).read_to_end(&mut start)?;
+    Ok(start == MAGIC)
+}
+
+/// Reads anybody's archive to its end, as [`check`] does: it is whole, and a log of the realm that it names.
+///
+/// # Errors
+/// As [`check`].
+pub fn examine(path: &Path) -> Result<(Origin, Contents), ChainError> {
+    let reader = Reader::of_anybody(path)?;
+    let origin = reader.origin;
+    Ok((origin, fold_all(reader)?))
+}
+
 /// Reads an archive to its end and folds every shard to the head that the file itself names: it is whole, and a log of this realm. Whether
 /// it is *the* log, only heads from elsewhere tell.
 ///
 /// # Errors
 /// `Archive`, `File`.
 pub fn check(path: &Path, pin: &RealmPin) -> Result<Contents, ChainError> {
-    let mut reader = Reader::open(path, pin)?;
+    fold_all(Reader::open(path, pin)?)
+}
+
+fn fold_all(mut reader: Reader) -> Result<Contents, ChainError> {
     let mut folds: BTreeMap<u64, Fold> = BTreeMap::new();
-    let until = reader.block.0;
+    let (origin, until) = (reader.origin, reader.block.0);
     while let Some((block, entry)) = reader.next_entry()? {
         let shard = entry.shard;
         if folds.len() >= usize::try_from(MAX_SHARDS).unwrap_or(usize::MAX) && !folds.contains_key(&shard) {
             return Err(reader.refuse(format!("more than {MAX_SHARDS} shards")));
         }
-        let new = || Fold::new(pin.chain_id, pin.contract, pin.realm, shard, Tip::default(), until);
+        let new = || Fold::new(origin.chain_id, origin.contract, origin.realm, shard, Tip::default(), until);
         let fold = folds.entry(shard).or_insert_with(new);
         let index = fold.tip().entries;
         if fold.push(entry, block).is_err() {
@@ -192,6 +238,7 @@ fn head(pin: &RealmPin, contents: &Contents) -> Vec<u8> {
     bytes.extend_from_slice(&number.to_be_bytes());
     bytes.extend_from_slice(hash.as_slice());
     bytes.extend_from_slice(&time.to_be_bytes());
+    bytes.extend_from_slice(contents.root_set.as_slice());
     bytes
 }
 
@@ -226,20 +273,33 @@ struct Reader {
     path: PathBuf,
     file: BufReader<File>,
     hasher: Keccak256,
+    origin: Origin,
     block: (u64, B256, u64),
+    root_set: B256,
     heads: BTreeMap<u64, (U256, u64)>,
 }
 
 impl Reader {
     fn open(path: &Path, pin: &RealmPin) -> Result<Self, ChainError> {
+        let reader = Self::of_anybody(path)?;
+        let RealmPin { chain_id, genesis_hash, contract, realm, .. } = *pin;
+        if reader.origin != (Origin { chain_id, genesis_hash, contract, realm }) {
+            let Origin { chain_id, realm, .. } = reader.origin;
+            return Err(reader.refuse(format!("is of realm {realm} on chain {chain_id}, expected {}", pin.realm)));
+        }
+        Ok(reader)
+    }
+
+    fn of_anybody(path: &Path) -> Result<Self, ChainError> {
         let failed = |source| ChainError::File { path: path.to_owned(), source };
         // Of a pipe or a device there would be no end.
         let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(failed)?;
         let is_file = file.metadata().map_err(failed)?.is_file();
         let (file, hasher) = (BufReader::with_capacity(64 << 10, file), Keccak256::new());
-        let mut reader =
-            Self { path: path.to_owned(), file, hasher, block: Default::default(), heads: BTreeMap::new() };
+        let (block, root_set, heads) = Default::default();
+        let origin = Origin { chain_id: 0, genesis_hash: B256::ZERO, contract: Address::ZERO, realm: B256::ZERO };
+        let mut reader = Self { path: path.to_owned(), file, hasher, origin, block, root_set, heads };
         if !is_file {
             return Err(reader.refuse("expected a regular file".to_owned()));
         }
@@ -250,11 +310,10 @@ impl Reader {
         let genesis_hash = B256::from(reader.take()?);
         let contract = Address::from(reader.take()?);
         let realm = B256::from(reader.take()?);
-        if (chain_id, genesis_hash, contract, realm) != (pin.chain_id, pin.genesis_hash, pin.contract, pin.realm) {
-            return Err(reader.refuse(format!("is of realm {realm} on chain {chain_id}, expected {}", pin.realm)));
-        }
+        reader.origin = Origin { chain_id, genesis_hash, contract, realm };
         reader.block =
             (u64::from_be_bytes(reader.take()?), B256::from(reader.take()?), u64::from_be_bytes(reader.take()?));
+        reader.root_set = B256::from(reader.take()?);
         Ok(reader)
     }
 
@@ -323,7 +382,7 @@ impl Reader {
     }
 
     fn contents(&self) -> Contents {
-        Contents { block: self.block, heads: self.heads.clone() }
+        Contents { block: self.block, root_set: self.root_set, heads: self.heads.clone() }
     }
 
     fn refuse(&self, detail: String) -> ChainError {
@@ -336,6 +395,8 @@ mod tests {
     use countersign_registry::{Kind, head::Meta, shard};
 
     use super::*;
+
+    const ROOT_SET: B256 = B256::repeat_byte(4);
 
     type Written = Vec<(u64, LogEntry)>;
     type Log = (Written, Vec<U256>);
@@ -409,7 +470,7 @@ mod tests {
                 log(shard::DENIALS, denials, 5),
             ];
             let bed = Self { directory: tempfile::tempdir().unwrap(), logs };
-            write(&bed.path(), &pin(), &header(), entries(&bed.logs)).unwrap();
+            write(&bed.path(), &pin(), &header(), ROOT_SET, entries(&bed.logs)).unwrap();
             bed
         }
 
@@ -452,13 +513,14 @@ mod tests {
         }
         let contents = check(&bed.path(), &pin()).unwrap();
         assert_eq!((contents.entries(), contents.block), (12, (2000, B256::repeat_byte(3), 90)));
+        assert_eq!(contents.root_set, ROOT_SET);
         assert_eq!(contents.heads[&shard::DIRECTORY], (bed.logs[1].1[8], 8));
     }
 
     #[test]
     fn it_is_never_written_over_another_file() {
         let bed = Bed::new();
-        let error = write(&bed.path(), &pin(), &header(), entries(&bed.logs)).unwrap_err();
+        let error = write(&bed.path(), &pin(), &header(), ROOT_SET, entries(&bed.logs)).unwrap_err();
         assert!(matches!(error, ChainError::File { .. }), "{error}");
         assert_eq!(std::fs::read_dir(bed.directory.path()).unwrap().count(), 1, "nothing is left beside it");
     }
@@ -475,7 +537,7 @@ mod tests {
             changed[at] ^= 0x40;
             let changed = bed.with(&changed);
             assert!(read(&changed, &pin(), &heads, 2000, &Spill::default()).is_err(), "changed at {at}");
-            assert!(check(&changed, &pin()).is_err(), "changed at {at}");
+            assert!(check(&changed, &pin()).is_err() && examine(&changed).is_err(), "changed at {at}");
         }
         let longer = bed.with(&[&bytes[..], &[0]].concat());
         assert!(
@@ -489,7 +551,7 @@ mod tests {
     /// An archive with a right checksum, by somebody who may write what he likes.
     fn forged(bed: &Bed, logs: &[Log]) -> PathBuf {
         let heads = bed.heads([2, 8, 2]).into_iter().map(|(shard, slot)| (shard, (slot, 1))).collect();
-        let contents = Contents { block: (2000, B256::ZERO, 1), heads };
+        let contents = Contents { block: (2000, B256::ZERO, 1), root_set: ROOT_SET, heads };
         let mut bytes = Vec::new();
         let mut out = Hashing { inner: &mut bytes, hasher: Keccak256::new() };
         out.write_all(&head(&pin(), &contents)).unwrap();
@@ -538,6 +600,12 @@ mod tests {
             let error = read(&bed.path(), &other, &BTreeMap::new(), 2000, &Spill::default()).unwrap_err();
             assert!(error.to_string().contains("is of realm 0x0707"), "{error}");
         }
+        // Who only wants to know whose it is gets what the file says.
+        let RealmPin { chain_id, genesis_hash, contract, realm, .. } = pin();
+        let (origin, contents) = examine(&bed.path()).unwrap();
+        assert_eq!(origin, Origin { chain_id, genesis_hash, contract, realm });
+        assert_eq!(contents, check(&bed.path(), &pin()).unwrap());
+        assert!(is_archive(&bed.path()).unwrap() && !is_archive(&bed.with(b"countersign.archive.v1")).unwrap());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use countersign_registry::{
     pin::RealmPin,
     realm::EntryRef,
     replay::{Leg, LegError, ReplayError},
-    shard,
+    shard, sign,
 };
 use serde::{Deserialize, Serialize};
 
@@ -331,12 +331,19 @@ impl Roots {
         Self { threshold: pin.threshold, roots: pin.roots.clone() }
     }
 
-    /// What stands for their MIGRATE, if they have signed this.
+    /// What stands for their MIGRATE, if they have signed this. `slot` is what was proved of the realm's `rootSet`, where it was.
     ///
     /// # Errors
-    /// [`StatementError`].
-    pub fn verify(&self, statement: &Statement, source: &RealmPin) -> Result<payload::Migrate, StatementError> {
-        let known = RootsInForce { threshold: self.threshold, roots: &self.roots, slot: None };
+    /// [`StatementError`]; `Roots` also for a slot that is not of these roots.
+    pub fn verify(
+        &self,
+        statement: &Statement,
+        source: &RealmPin,
+        slot: Option<B256>,
+    ) -> Result<payload::Migrate, StatementError> {
+        let nonce = slot.map_or(Some(0), |slot| sign::root_nonce(slot, self.threshold, &self.roots));
+        let nonce = nonce.ok_or(StatementError::Roots)?;
+        let known = RootsInForce { threshold: self.threshold, roots: &self.roots, nonce };
         statement.verify(source, &known)
     }
 }

@@ -1,10 +1,17 @@
-//! `countersign inspect`: reads a certificate, a public key, a proposal or signed writes, from a file or stdin, and says what is in it.
+//! `countersign inspect`: reads a certificate, a public key, a proposal, signed writes, a migration statement or a realm's archive, from a
+//! file or stdin (an archive: from a file), and says what is in it.
 //! It asks no node and decides nothing: a certificate that it can print may still be worth nothing.
 
 use std::path::{Path, PathBuf};
 
+use alloy_primitives::{Address, B256};
 use clap::Args;
 use countersign_certificate::{CertType, Certificate, Target};
+use countersign_chain::archive::{self, Origin};
+use countersign_chain::realm_file::RealmFile;
+use countersign_registry::migration::Place;
+use countersign_registry::migration::statement::{RootSignature, Statement, VERSION};
+use countersign_registry::signature::verify;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -230,13 +237,165 @@ impl Show for WritesShown {
     }
 }
 
+/// A migration statement as printed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StatementInspected {
+    /// Always `migration-statement`.
+    pub what: &'static str,
+    /// The realm that is left.
+    pub realm: B256,
+    /// Where it goes.
+    pub target: Place,
+    /// Up to which block of the left realm's chain its log counts.
+    pub block: u64,
+    /// By how many heads.
+    pub heads: usize,
+    /// The roots' nonce.
+    pub nonce: u64,
+    /// How many must sign.
+    pub threshold: u64,
+    /// The roots that it names. Whether they are in force, hosts know.
+    pub roots: Vec<Address>,
+    /// Which of them have signed, each signature verified.
+    pub signed: Vec<Address>,
+    /// Signatures that count for nothing here, and why.
+    pub unverified: Vec<String>,
+}
+
+impl StatementInspected {
+    /// From a statement; its signatures are checked with the realm file of the realm that is left, if that is the one at hand.
+    fn new(statement: &Statement, realm: Option<&RealmFile>) -> Self {
+        let pin = realm.map(|realm| &realm.pin).filter(|pin| pin.realm == statement.source);
+        let (mut signed, mut unverified) = (Vec::new(), Vec::new());
+        for RootSignature { root, signature } in &statement.signatures {
+            let address = statement.roots.get(usize::from(*root)).copied();
+            let problem = match (address, pin) {
+                (None, _) => "there is no such root".to_owned(),
+                (Some(_), None) => "not checked without the realm file of the realm that is left".to_owned(),
+                (Some(address), Some(_)) if signed.contains(&address) => "has signed twice".to_owned(),
+                (Some(address), Some(pin)) => {
+                    match verify(address, &statement.digest(pin.chain_id, pin.contract), signature) {
+                        Ok(()) => {
+                            signed.push(address);
+                            continue;
+                        }
+                        Err(error) => error.to_string(),
+                    }
+                }
+            };
+            unverified.push(format!("root {root}: {problem}"));
+        }
+        let Statement { source, nonce, threshold, roots, target, heads, .. } = statement.clone();
+        let (what, block, heads) = ("migration-statement", heads.block, heads.slots.len());
+        Self { what, realm: source, target, block, heads, nonce, threshold, roots, signed, unverified }
+    }
+}
+
+impl Show for StatementInspected {
+    fn text(&self) -> String {
+        let Place { chain_id, contract, realm, .. } = &self.target;
+        let mut pairs = vec![
+            ("statement", "a realm leaves a chain on which nothing can be written any more".to_owned()),
+            ("realm", self.realm.to_string()),
+            ("goes to", format!("{realm} in contract {contract} on chain {chain_id}")),
+            ("counts up to", format!("block {}, {} heads", self.block, self.heads)),
+            ("root nonce", self.nonce.to_string()),
+        ];
+        pairs.extend(self.roots.iter().map(|root| ("root", root.to_string())));
+        pairs.push(("signatures", format!("{} of {}", self.signed.len(), self.threshold)));
+        pairs.extend(self.signed.iter().map(|root| ("signed by", root.to_string())));
+        pairs.extend(self.unverified.iter().map(|problem| ("does not count", problem.clone())));
+        fields(&pairs)
+    }
+}
+
+/// An archive as printed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ArchiveShown {
+    /// Always `realm-archive`.
+    pub what: &'static str,
+    /// Whose log it says that it is.
+    pub realm: B256,
+    /// The registry.
+    pub contract: Address,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Hash of the chain's block 0.
+    pub genesis_hash: B256,
+    /// The final block up to which it goes.
+    pub block: u64,
+    /// That block's time, Unix seconds.
+    pub time: u64,
+    /// How many shards it has.
+    pub shards: usize,
+    /// How many entries.
+    pub entries: u64,
+}
+
+impl Show for ArchiveShown {
+    fn text(&self) -> String {
+        fields(&[
+            (
+                "archive",
+                "a realm's log, whole; signed by nobody: heads from elsewhere tell whether it is the log".to_owned(),
+            ),
+            ("realm", format!("{} in contract {} on chain {}", self.realm, self.contract, self.chain_id)),
+            ("up to", format!("block {}, {}", self.block, time(self.time))),
+            ("holds", format!("{} entries of {} shards", self.entries, self.shards)),
+        ])
+    }
+}
+
+fn archive(context: &Context, path: &Path) -> Result<(), CliError> {
+    let (origin, contents) = archive::examine(path)?;
+    let Origin { chain_id, genesis_hash, contract, realm } = origin;
+    let ((block, _, time), shards, entries) = (contents.block, contents.heads.len(), contents.entries());
+    let what = "realm-archive";
+    context.printer.result(&ArchiveShown {
+        what,
+        realm,
+        contract,
+        chain_id,
+        genesis_hash,
+        block,
+        time,
+        shards,
+        entries,
+    })
+}
+
+fn statement(context: &Context, path: &Path, text: &str) -> Result<(), CliError> {
+    let content = |problem: String| CliError::Content { path: path.to_owned(), problem };
+    let statement: Statement =
+        serde_json::from_str(text).map_err(|error| content(format!("expected a migration statement: {error}")))?;
+    if statement.migration_statement != VERSION {
+        return Err(content(format!("migration-statement is {}, expected {VERSION}", statement.migration_statement)));
+    }
+    let realm = match context.realm() {
+        Ok(realm) => Some(realm),
+        Err(CliError::Missing { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    context.printer.result(&StatementInspected::new(&statement, realm.as_ref()))
+}
+
 /// Reads and prints.
 ///
 /// # Errors
 /// See [`CliError`].
 pub fn run(context: &Context, args: &InspectArgs) -> Result<(), CliError> {
     let path = args.file.as_path();
+    if path != Path::new("-")
+        && archive::is_archive(path).map_err(|source| CliError::File { path: path.to_owned(), source })?
+    {
+        return archive(context, path);
+    }
     let text = files::read_text(path)?;
+    if text.trim_start().starts_with('{') {
+        return statement(context, path, &text);
+    }
     let content = |problem: String| CliError::Content { path: path.to_owned(), problem };
     let first = text.split_whitespace().next().unwrap_or_default();
     if first.ends_with("-cert-v01@openssh.com") {
@@ -248,7 +407,10 @@ pub fn run(context: &Context, args: &InspectArgs) -> Result<(), CliError> {
         return writes(context, path, &text);
     }
     let key = ssh_key::PublicKey::from_openssh(text.trim()).and_then(|key| key.to_bytes()).map_err(|_| {
-        content("expected an OpenSSH certificate or public key, a proposal or signed writes".to_owned())
+        content(
+            "expected an OpenSSH certificate or public key, a proposal, signed writes, a statement or an archive"
+                .to_owned(),
+        )
     })?;
     let parsed = countersign_certificate::PublicKey::parse(&key).map_err(|error| content(error.to_string()))?;
     context.printer.result(&KeyShown {

@@ -11,7 +11,8 @@ use alloy_primitives::{Address, B128, B256, Bytes, U256};
 use clap::Args;
 use countersign_chain::archive;
 use countersign_chain::endpoints::Limits;
-use countersign_chain::history::{self, Arrival, Roots};
+use countersign_chain::history::{self, Arrival};
+use countersign_chain::proofs;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::spool::Spill;
 use countersign_chain::sync::{Cursor, Ledger};
@@ -287,15 +288,8 @@ async fn from_archive(context: &Context) -> Result<Source, CliError> {
         }
         None => Replay::new(realm.pin.realm),
     };
-    let mut roots = Roots::first(&realm.pin);
-    let mut last = None;
-    let mut nonce = 0_u64;
-    let note = |placed: &PlacedEntry| {
-        if placed.entry.actor.is_zero() && last.replace(placed.at.block) != Some(placed.at.block) {
-            nonce = nonce.saturating_add(1);
-        }
-        roots = history::root_set(placed).unwrap_or_else(|| roots.clone());
-    };
+    let mut by_roots = Vec::new();
+    let note = |placed: &PlacedEntry| by_roots.extend(placed.entry.actor.is_zero().then(|| placed.clone()));
     let header = BlockRef { number: block, time };
     history::advance(&mut replay, header, entries, note).map_err(|error| CliError::View(history_error(error)))?;
     let latest = replay.block(header);
@@ -303,7 +297,10 @@ async fn from_archive(context: &Context) -> Result<Source, CliError> {
     let back = effective.settings.max_ttl.saturating_add(shard::DAY_SECS);
     let shards = shards(time, back);
     let (heads, left_out) = heads_of(block, &shards, |shard| contents.heads.get(&shard).map(|(slot, _)| *slot));
-    let roots = RootState { nonce, threshold: roots.threshold, roots: roots.roots, salt: realm.pin.salt };
+    let roots = RootState::find(&realm.pin, &by_roots, contents.root_set).ok_or_else(|| {
+        let problem = format!("its root set {} does not follow from its entries", contents.root_set);
+        CliError::Content { path: file, problem }
+    })?;
     Ok(Source { realm, effective, heads, left_out, roots })
 }
 
@@ -443,7 +440,12 @@ pub async fn archive(context: &Context, args: ArchiveArgs) -> Result<(), CliErro
     let back = view.effective.settings.max_ttl.saturating_add(shard::DAY_SECS);
     let back = back.max(args.days.saturating_mul(shard::DAY_SECS));
     let reading = ledger.read(&Cursor::default(), &heads, &shards(heads.latest.time, back)).await?;
-    let contents = archive::write(&args.file, &realm.pin, &reading.final_header, reading.final_entries)?;
+    // Where finality lags further than nodes prove, the latest one tells the nonce too.
+    let root_set = match proofs::root_set(ledger.endpoints(), &realm.pin, &reading.final_header).await {
+        Ok(root_set) => root_set,
+        Err(_) => proofs::root_set(ledger.endpoints(), &realm.pin, &heads.latest).await?,
+    };
+    let contents = archive::write(&args.file, &realm.pin, &reading.final_header, root_set, reading.final_entries)?;
     context.printer.result(&Archived::new("archived", args.file, &contents))
 }
 

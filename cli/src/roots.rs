@@ -4,13 +4,10 @@
 //! ROOT_SET, or the realm file's), and the nonce is the number that makes the hash: it grows by one with each of their calls. A slot
 //! that no number makes is an error, never a guess.
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256};
 use countersign_registry::entries::{Entry, Kind};
 use countersign_registry::head::Meta;
 use countersign_registry::{PlacedEntry, RealmPin, sign};
-
-/// More calls than the roots of any realm make.
-const MOST_NONCES: u64 = 1 << 20;
 
 /// What a root's signature depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,14 +43,15 @@ impl RootState {
             return (!written).then_some(state);
         }
         // Not every call is among the entries: those of class 03 leave the view with their shards.
-        state.nonce = (1..=MOST_NONCES)
-            .find(|nonce| sign::root_set_hash(U256::from(*nonce), U256::from(state.threshold), &state.roots) == slot)?;
+        state.nonce = sign::root_nonce(slot, state.threshold, &state.roots)?;
         Some(state)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::U256;
+
     use super::*;
     use countersign_registry::entries::payload;
     use countersign_registry::{EntryRef, LogEntry};

@@ -12,13 +12,14 @@ use std::path::Path;
 use countersign_chain::ChainError;
 use countersign_chain::endpoints::Limits;
 use countersign_chain::history::{self, AdvanceError, HistoryError};
+use countersign_chain::proofs;
 use countersign_chain::realm_file::RealmFile;
-use countersign_chain::source::Heads;
+use countersign_chain::source::{Heads, TrustedHeader};
 use countersign_chain::spool::Spill;
 use countersign_chain::sync::Ledger;
 use countersign_registry::entries::payload;
 use countersign_registry::replay::ReplayError;
-use countersign_registry::{Effective, PlacedEntry, Replay, U256};
+use countersign_registry::{BlockRef, Effective, PlacedEntry, Replay, U256};
 use countersign_snapshot::{Clock, Gid};
 use nix::unistd::{Group, geteuid};
 
@@ -311,38 +312,63 @@ impl Agent {
     async fn sync_and_publish(&mut self) -> Result<Effective, Failure> {
         self.now()?;
         self.find_leg()?;
-        let (heads, effective) = loop {
-            let stated = self.heed_statement().await;
-            let heads = match (self.ledger.heads().await, stated) {
-                (Ok(heads), Ok(())) => heads,
-                (Ok(heads), Err(refused)) => {
-                    self.note_once(&refused);
-                    heads
-                }
-                (Err(error), Ok(())) => return Err(error.into()),
-                (Err(_), Err(refused)) => return Err(refused),
-            };
-            let latest = self.in_history(cycle::block_ref(&heads.latest)).number;
-            if let Some(published) = self.state.published.filter(|published| latest < published.latest.number) {
-                let message = format!(
-                    "newest block is {}, the snapshot is of block {}",
-                    heads.latest.number,
-                    in_chain(published.latest).number
-                );
-                return Err(Failure::new(Reason::LatestWentBack, message));
+        let (latest, effective) = loop {
+            let looked = self.look_at_realm().await;
+            if matches!(looked, Ok(None)) {
+                continue;
             }
-            match self.sync(&heads).await? {
-                Synced::Effective(effective) => break (heads, *effective),
-                Synced::Moved(migrate) => self.follow(&migrate, None).await?,
+            // After the look: who may sign a statement is what the newest proofs say.
+            match (self.heed_statement().await, &looked) {
+                (Ok(true), _) => continue,
+                (Ok(false), _) => {}
+                (Err(refused), Err(failure)) if failure.reason == Reason::EndpointsSilent => return Err(refused),
+                (Err(refused), _) => self.note_once(&refused),
+            }
+            if let Some(found) = looked? {
+                break found;
             }
         };
-        let saved_long_ago = heads.latest.time.saturating_sub(self.saved_secs) >= SAVE_INTERVAL_SECS;
+        let saved_long_ago = latest.time.saturating_sub(self.saved_secs) >= SAVE_INTERVAL_SECS;
         if self.dirty || saved_long_ago {
             self.save();
-            self.saved_secs = heads.latest.time;
+            self.saved_secs = latest.time;
         }
         self.publish(&effective)?;
         Ok(effective)
+    }
+
+    /// One look at the realm that is read: its latest block, and what holds under it. None when it has moved, and the agent with it.
+    async fn look_at_realm(&mut self) -> Result<Option<(BlockRef, Effective)>, Failure> {
+        let heads = self.ledger.heads().await?;
+        let latest = self.in_history(cycle::block_ref(&heads.latest)).number;
+        if let Some(published) = self.state.published.filter(|published| latest < published.latest.number) {
+            let message = format!(
+                "newest block is {}, the snapshot is of block {}",
+                heads.latest.number,
+                in_chain(published.latest).number
+            );
+            return Err(Failure::new(Reason::LatestWentBack, message));
+        }
+        match self.sync(&heads).await? {
+            Synced::Effective(effective) => Ok(Some((cycle::block_ref(&heads.latest), *effective))),
+            Synced::Moved(migrate) => {
+                self.follow(&migrate).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Proves the roots' nonce, where their writes have changed it and nodes can.
+    async fn prove_roots(&mut self, final_header: &TrustedHeader, latest: &TrustedHeader) {
+        let provable = latest.number.saturating_sub(final_header.number) < self.ledger.profile().proof_window;
+        if self.state.root_slot.is_some() || !provable {
+            return;
+        }
+        // Where it fails, the next cycle tries again.
+        if let Ok(slot) = proofs::root_set(self.ledger.endpoints(), &self.realm.pin, final_header).await {
+            self.state.root_slot = Some(slot);
+            self.dirty = true;
+        }
     }
 
     /// Brings the final view up to date and returns what holds under these heads.
@@ -355,8 +381,13 @@ impl Agent {
             let reading = self.ledger.read(&self.state.cursor, heads, &shards).await?;
             let has_new_final_entries = !reading.final_entries.is_empty();
             let final_block = cycle::block_ref(&reading.final_header);
-            let roots = &mut self.state.roots;
-            let note_roots = |placed: &PlacedEntry| *roots = history::root_set(placed).or(roots.take());
+            let (roots, root_slot) = (&mut self.state.roots, &mut self.state.root_slot);
+            let note_roots = |placed: &PlacedEntry| {
+                if placed.entry.actor.is_zero() {
+                    *root_slot = None;
+                    *roots = history::root_set(placed).or(roots.take());
+                }
+            };
             match history::advance(&mut self.state.replay, final_block, reading.final_entries, note_roots) {
                 Ok(()) => {}
                 Err(AdvanceError::Chain(error)) => return Err(error.into()),
@@ -366,6 +397,7 @@ impl Agent {
                     self.state.replay = Replay::new(self.identity.realm);
                     self.state.left.clear();
                     self.state.roots = None;
+                    self.state.root_slot = None;
                     self.state_is_complete = false;
                     return Err(Failure::of(Reason::ReplayFailed, &error));
                 }
@@ -384,6 +416,7 @@ impl Agent {
             self.state.cursor.shards.retain(|shard, _| keep(*shard));
             self.state.replay.retain_shards(keep);
             self.state_is_complete = true;
+            self.prove_roots(&reading.final_header, &reading.latest).await;
             self.look_at_left(heads.latest.time).await;
             let effective = self.state.replay.effective(latest, &latest_entries);
             self.seen_latest = reading.latest_slots;

@@ -13,7 +13,7 @@ use crate::reason::Reason;
 pub const MAGIC: &[u8; 8] = b"CSAGENT\0";
 
 /// The version written and read.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 const HEAD: usize = 8 + 2 + 8 + 20 + 32 + 16 + 8;
 const CHECKSUM: usize = 32;
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_file_of_another_version_is_refused_as_such() {
         let mut sealed = seal(&identity(), b"body");
-        for version in [2, 4] {
+        for version in [3, 5] {
             sealed[9] = version;
             assert_eq!(open(&identity(), &sealed), Err(EnvelopeError::Version(version.into())));
         }

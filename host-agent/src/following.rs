@@ -2,7 +2,8 @@
 //! of those that were left.
 //!
 //! It goes on only when the source's MIGRATE is final there (or a threshold of its roots has signed a statement), the target's MIGRATED
-//! is final and the first entry of its log, and both name each other and the same heads. Until then the source is read as before; whatever
+//! is final and the first entry of its log, and both name each other and the same heads. A statement is heeded after the source was asked
+//! once more, and by a host only that has read and proved the source's ledger before. Until then the source is read as before; whatever
 //! does not fit is a failure with a reason, and the old snapshot stays. On disk the state is either before the move or after
 //! the target has been read once, never between.
 //!
@@ -18,8 +19,8 @@ use countersign_chain::spool::Spill;
 use countersign_chain::sync::{Cursor, Ledger};
 use countersign_chain::{ChainError, source::Heads};
 use countersign_registry::entries::payload;
-use countersign_registry::migration::{MAX_LEGS, statement::Statement};
-use countersign_registry::{B256, BlockRef, PlacedEntry, migration};
+use countersign_registry::migration::MAX_LEGS;
+use countersign_registry::{B256, BlockRef, migration};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -220,25 +221,30 @@ impl Agent {
         Ok(())
     }
 
-    /// Goes on by a statement, where the realm file names one: its chain is dead, and may be so for good.
-    pub(crate) async fn heed_statement(&mut self) -> Result<(), Failure> {
-        let Some(path) = &self.realm.links.statement else { return Ok(()) };
+    /// Goes on by a statement, where the realm file names one: its chain is dead, and may be so for good. Gives whether it did.
+    ///
+    /// Whose signatures count is what this host has proved itself. The log that a statement names cannot tell: its heads are the
+    /// statement's own choice, from before the roots that have signed it were replaced, or of a log that somebody made up.
+    pub(crate) async fn heed_statement(&mut self) -> Result<bool, Failure> {
+        let Some(path) = &self.realm.links.statement else { return Ok(false) };
         let statement = history::statement(path).map_err(|error| moved(&error))?;
-        if self.state_is_complete {
-            let first = Roots::first(&self.realm.pin);
-            let roots = self.state.roots.as_ref().unwrap_or(&first);
-            roots.verify(&statement, &self.realm.pin).map_err(|error| moved(&error.into()))?;
+        if self.state.cursor.final_header.is_none() {
+            let realm = self.realm.pin.realm;
+            let message = format!(
+                "this host has never read realm {realm}, hence does not know whose signatures count: pin it to the realm that the \
+                 statement leads to, and name this one as its predecessor"
+            );
+            return Err(Failure::new(Reason::StatementRoots, message));
         }
-        self.follow(&statement.migrate(), Some(&statement)).await
+        let first = Roots::first(&self.realm.pin);
+        let roots = self.state.roots.as_ref().unwrap_or(&first);
+        let migrate = roots.verify(&statement, &self.realm.pin, self.state.root_slot);
+        self.follow(&migrate.map_err(|error| moved(&error.into()))?).await?;
+        Ok(true)
     }
 
-    /// Goes on to where `migrate` leads: final on the realm that is read, or said in a statement. A host that has read nothing yet learns
-    /// from the log itself whose signatures the statement needs.
-    pub(crate) async fn follow(
-        &mut self,
-        migrate: &payload::Migrate,
-        statement: Option<&Statement>,
-    ) -> Result<(), Failure> {
+    /// Goes on to where `migrate` leads: final on the realm that is read, or said in a statement that was verified.
+    pub(crate) async fn follow(&mut self, migrate: &payload::Migrate) -> Result<(), Failure> {
         let (target, step) = history::successor(&self.realm, migrate, &self.state.replay.legs(), Limits::default())
             .await
             .map_err(|error| moved(&error))?;
@@ -247,23 +253,8 @@ impl Agent {
             None => {
                 // The state has gone beyond the heads, or not as far: the log is read once more, up to them.
                 self.is_reading_again = true;
-                let mut roots = Roots::first(&self.realm.pin);
-                let (first, mut leg) = (roots.clone(), 0);
-                let note_roots = |placed: &PlacedEntry| {
-                    // Each realm of a history has roots of its own.
-                    if std::mem::replace(&mut leg, migration::leg_of(placed.at.block)) != leg {
-                        roots = first.clone();
-                    }
-                    if let Some(set) = history::root_set(placed) {
-                        roots = set;
-                    }
-                };
-                let found =
-                    history::up_to(self.realm.clone(), step, Limits::default(), &self.spill(), note_roots).await;
+                let found = history::up_to(self.realm.clone(), step, Limits::default(), &self.spill(), |_| ()).await;
                 let mut found = found.map_err(|error| moved(&error))?;
-                if let Some(statement) = statement.filter(|_| !self.state_is_complete) {
-                    roots.verify(statement, &self.realm.pin).map_err(|error| moved(&error.into()))?;
-                }
                 found.replay.keep_denials_of(&self.state.replay);
                 self.is_reading_again = false;
                 (found.replay, found.left.into_iter().map(|left| left.cursor).collect())
@@ -274,6 +265,7 @@ impl Agent {
         self.state.replay = replay;
         self.state.left = left;
         self.state.roots = None;
+        self.state.root_slot = None;
         self.state.cursor = Cursor::default();
         self.watch_left();
         self.dirty = true;

@@ -41,6 +41,8 @@ pub struct State {
     pub cursor: Cursor,
     /// The roots in force on the realm that is read, where they are not its first ones any more.
     pub roots: Option<Roots>,
+    /// The content of its `rootSet` slot, which tells their nonce; none where it could not be proved yet.
+    pub root_slot: Option<B256>,
     /// How far each realm that was left was read since, the first first.
     pub left: Vec<Cursor>,
     /// The final view and the pending denials.
@@ -140,6 +142,7 @@ impl State {
             look_back_secs: crate::cycle::DEFAULT_LOOK_BACK_SECS,
             cursor: Cursor::default(),
             roots: None,
+            root_slot: None,
             left: Vec::new(),
             replay: Replay::new(identity.realm),
             receiving: Receiving::default(),

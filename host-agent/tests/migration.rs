@@ -5,9 +5,9 @@
 
 mod support;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -19,16 +19,16 @@ use countersign_chain::profile::ProfileName;
 use countersign_chain::realm_file::{HeaderTrust, Links, RealmFile};
 use countersign_chain::send::{RootProof, RootSignature};
 use countersign_chain::sync::{Cursor, Ledger};
-use countersign_chain::{ChainError, keys::ActorKey};
+use countersign_chain::{ChainError, keys::ActorKey, proofs};
 use countersign_registry::entries::{Entry, Roles, Targets, payload};
 use countersign_registry::migration::statement::{RootSignature as Signed, Statement};
 use countersign_registry::migration::{Heads, Place};
-use countersign_registry::{B256, RealmPin, U256, shard, sign};
+use countersign_registry::{Address, B256, Fingerprint20, RealmPin, U256, shard, sign};
 use countersign_snapshot::Denial;
 use harness::node::Client;
 use harness::proxy::{Act, Proxy};
 use serde_json::json;
-use support::{HostFiles, OTHER_ROOT_KEY, ROOT_KEY, World, grant, key, key_lock, limits};
+use support::{ADMIN_KEY, DEVICE_KEY, HostFiles, OTHER_ROOT_KEY, ROOT_KEY, World, grant, key, key_lock, limits};
 use url::Url;
 
 /// A realm of the same contract as a world's, by other first roots or another salt: it costs nothing to make one.
@@ -36,6 +36,8 @@ struct Realm<'a> {
     world: &'a World,
     pin: RealmPin,
     nonce: Cell<u64>,
+    /// Those in force.
+    roots: RefCell<Vec<Address>>,
 }
 
 impl<'a> Realm<'a> {
@@ -44,7 +46,21 @@ impl<'a> Realm<'a> {
         let (threshold, salt, roots) = (2, B256::repeat_byte(salt), world.pin.roots.clone());
         let realm = sign::realm_id(world.pin.chain_id, world.pin.contract, threshold, &roots, salt);
         let pin = RealmPin { realm, threshold, salt, ..world.pin.clone() };
-        Self { world, pin, nonce: Cell::new(0) }
+        Self { world, pin, nonce: Cell::new(0), roots: roots.into() }
+    }
+
+    /// The world's own, of which one root is enough.
+    fn own(world: &'a World) -> Self {
+        let pin = world.pin.clone();
+        Self { world, nonce: Cell::new(1), roots: pin.roots.clone().into(), pin }
+    }
+
+    /// Other keys take the place of both roots.
+    async fn replace_roots(&self, keys: &[(u8, ActorKey)]) {
+        let roots: Vec<Address> = keys.iter().map(|(_, key)| key.address()).collect();
+        let set = payload::RootSet { threshold: U256::from(self.pin.threshold), roots: roots.clone() };
+        self.by_roots(&[Entry::RootSet(set)]).await;
+        self.roots.replace(roots);
     }
 
     async fn by(&self, keys: &[(u8, ActorKey)], entries: &[Entry]) -> Result<(), ChainError> {
@@ -60,7 +76,7 @@ impl<'a> Realm<'a> {
         };
         let signatures: Vec<RootSignature> = keys.iter().map(signature).collect();
         let threshold = U256::from(pin.threshold);
-        let proof = RootProof { nonce, threshold, roots: pin.roots.clone(), salt: pin.salt };
+        let proof = RootProof { nonce, threshold, roots: self.roots.borrow().clone(), salt: pin.salt };
         self.world.admin.append_by_roots(pin.contract, pin.realm, proof, &writes, &signatures, &mut |_| ()).await?;
         self.nonce.set(self.nonce.get() + 1);
         Ok(())
@@ -96,6 +112,27 @@ impl<'a> Realm<'a> {
         Heads { block: update.final_header.number, slots: slots.filter(|(_, slot)| !slot.is_zero()).collect() }
     }
 
+    async fn archive(&self, path: &Path) {
+        let mut ledger = Ledger::new(&self.file(), limits()).unwrap();
+        let now = ledger.heads().await.unwrap();
+        let reading = ledger.read(&Cursor::default(), &now, &shards(now.latest.time)).await.unwrap();
+        let header = &reading.final_header;
+        let root_set = proofs::root_set(ledger.endpoints(), &self.pin, header).await.unwrap();
+        archive::write(path, &self.pin, header, root_set, reading.final_entries).unwrap();
+    }
+
+    /// A statement that this realm goes on in `target`, signed by these.
+    fn statement(&self, target: &Realm<'_>, heads: &Heads, nonce: u64, by: &[(u8, ActorKey)]) -> Statement {
+        let (threshold, roots) = (self.pin.threshold, by.iter().map(|(_, key)| key.address()).collect());
+        let mut statement = Statement::new(self.pin.realm, nonce, threshold, roots, target.place(), heads.clone());
+        let digest = statement.digest(self.pin.chain_id, self.pin.contract);
+        statement.signatures = by
+            .iter()
+            .map(|(root, key)| Signed { root: *root, signature: key.sign(&digest).unwrap().as_bytes().to_vec().into() })
+            .collect();
+        statement
+    }
+
     /// The same log with admin and revoker as the target must have it.
     fn arrival(&self, source: &Realm<'_>, heads: &Heads) -> Vec<Entry> {
         vec![Entry::Migrated(payload::Migrated::new(&source.place(), heads)), role(self.world)]
@@ -114,6 +151,11 @@ fn shards(now: u64) -> Vec<u64> {
 
 fn both() -> [(u8, ActorKey); 2] {
     [(0, key(OTHER_ROOT_KEY)), (1, key(ROOT_KEY))]
+}
+
+/// Who comes after them.
+fn successors() -> [(u8, ActorKey); 2] {
+    [(0, key(DEVICE_KEY)), (1, key(ADMIN_KEY))]
 }
 
 fn role(world: &World) -> Entry {
@@ -147,6 +189,20 @@ async fn finalize(target: &Realm<'_>, host: &HostFiles) {
     host.shift.raise(i64::try_from(target.world.latest_time().await.saturating_sub(now)).unwrap());
 }
 
+/// To the target by a statement.
+fn by_statement() -> Links {
+    Links {
+        successor: Some("target.toml".into()),
+        archive: Some("source.archive".into()),
+        statement: Some("statement.json".into()),
+        predecessor: None,
+    }
+}
+
+fn put(host: &HostFiles, statement: &Statement) {
+    std::fs::write(host.path("statement.json"), serde_json::to_vec(statement).unwrap()).unwrap();
+}
+
 /// A host whose realm file is replaced by one with links.
 fn host_of(realm: &Realm<'_>, host: countersign_certificate::Id, links: Links) -> HostFiles {
     let files = HostFiles::of(&realm.file(), host, "");
@@ -159,7 +215,7 @@ async fn a_host_follows_its_realm_from_anvil_to_geth_and_what_was_denied_there_s
     let (source, geth) = (World::new().await, World::of(Client::Geth).await);
     let target = Realm::of(&geth, 1);
     let records = source.populate().await;
-    let left = Realm { world: &source, pin: source.pin.clone(), nonce: Cell::new(1) };
+    let left = Realm::own(&source);
     let one_root = |realm: &Realm<'_>| realm.pin.threshold == 1;
     assert!(one_root(&left), "the world's own realm");
 
@@ -210,11 +266,8 @@ async fn a_host_follows_its_realm_from_anvil_to_geth_and_what_was_denied_there_s
     assert!(host.log.text().contains("event=realm-moved"), "{}", host.log.text());
 
     // The archive for later, and what is written on the target.
-    let mut ledger = Ledger::new(&left.file(), limits()).unwrap();
-    let now = ledger.heads().await.unwrap();
-    let reading = ledger.read(&Cursor::default(), &now, &shards(now.latest.time)).await.unwrap();
     let file = host.path("source.archive");
-    archive::write(&file, &left.pin, &reading.final_header, reading.final_entries).unwrap();
+    left.archive(&file).await;
     target.append(&Entry::GrantAdd(grant(10, records.user, records.host))).await;
     finalize(&target, &host).await;
 
@@ -383,19 +436,10 @@ async fn a_dead_chain_is_left_by_a_statement_of_the_threshold_and_by_nothing_les
     world.anvil.finalize().await;
 
     let dead: Url = "http://127.0.0.1:1".parse().unwrap();
-    let host = HostFiles::of(&source.file_at(&dead), id, "");
-    let mut ledger = Ledger::new(&source.file(), limits()).unwrap();
-    let now = ledger.heads().await.unwrap();
-    let reading = ledger.read(&Cursor::default(), &now, &shards(now.latest.time)).await.unwrap();
-    let path = host.path("source.archive");
-    archive::write(&path, &source.pin, &reading.final_header, reading.final_entries).unwrap();
-    let links = Links {
-        successor: Some("target.toml".into()),
-        archive: Some("source.archive".into()),
-        statement: Some("statement.json".into()),
-        predecessor: None,
-    };
-    beside(&host, "realm.toml", source.file_at(&dead), links);
+    let host = HostFiles::of(&source.file(), id, "");
+    source.archive(&host.path("source.archive")).await;
+    assert_eq!(host.open().cycle().await.failure, None, "{}", host.log.text());
+    beside(&host, "realm.toml", source.file_at(&dead), by_statement());
     beside(&host, "target.toml", target.file(), Links::default());
 
     let unsigned = |of: &Realm<'_>| {
@@ -427,26 +471,149 @@ async fn a_dead_chain_is_left_by_a_statement_of_the_threshold_and_by_nothing_les
         (signed(unsigned(&source), &[1, 1]), Reason::StatementDuplicate),
         (signed(unsigned(&other), &[0, 1]), Reason::StatementRealm),
         (signed(fewer, &[0]), Reason::StatementRoots),
-        (altered, Reason::MigrateHeads),
+        (altered, Reason::StatementSignature),
         (swapped, Reason::StatementSignature),
         (signed(elsewhere, &[0, 1]), Reason::MigrateTarget),
         (signed(other_heads, &[0, 1]), Reason::MigrateHeads),
     ];
-    let put = |statement: &Statement| {
-        std::fs::write(host.path("statement.json"), serde_json::to_vec(statement).unwrap()).unwrap();
-    };
     let mut agent = host.open();
     assert_eq!(agent.cycle().await.failure.unwrap().reason, Reason::StatementFile);
     for (statement, reason) in cases {
-        put(&statement);
+        put(&host, &statement);
         let failure = agent.cycle().await.failure.unwrap();
         assert_eq!(failure.reason, reason, "{}", failure.message);
-        assert_eq!(host.status()["published"], json!(null));
+        assert_eq!(host.status()["realm"], json!(source.pin.realm));
     }
-    put(&signed(unsigned(&source), &[1, 0]));
+    put(&host, &signed(unsigned(&source), &[1, 0]));
     assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
     assert_eq!(host.status()["realm"], json!(target.pin.realm));
     drop(agent);
     let mut agent = host.open();
     assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
+}
+
+#[tokio::test]
+async fn a_statement_by_roots_that_were_replaced_moves_nobody_whatever_log_it_names() {
+    let world = World::new().await;
+    let id = countersign_certificate::Id([5; 16]);
+    let realms: Vec<Realm<'_>> = (50..54).map(|salt| Realm::of(&world, salt)).collect();
+    let [source, stolen, target, third] = realms.as_slice() else { unreachable!("four") };
+    source.by_roots(&[role(&world)]).await;
+    world.anvil.finalize().await;
+    let (host, fresh) = (HostFiles::of(&source.file(), id, ""), HostFiles::of(&source.file(), id, ""));
+    let before = source.heads().await;
+    source.archive(&fresh.path("source.archive")).await;
+    source.replace_roots(&successors()).await;
+    world.anvil.finalize().await;
+    let after = source.heads().await;
+    source.archive(&host.path("source.archive")).await;
+    // Whoever has the old keys has a realm of his own that says it comes from here; so has the realm's owner.
+    stolen.by_roots(&stolen.arrival(source, &before)).await;
+    target.by_roots(&target.arrival(source, &after)).await;
+    target.replace_roots(&successors()).await;
+    world.anvil.finalize().await;
+
+    let dead: Url = "http://127.0.0.1:1".parse().unwrap();
+    let refused = async |host: &HostFiles, statement: Statement, text: &str| {
+        put(host, &statement);
+        let failure = host.open().cycle().await.failure.unwrap();
+        assert_eq!(failure.reason, Reason::StatementRoots, "{}", failure.message);
+        assert!(failure.message.contains(text), "{}", failure.message);
+        assert_eq!(host.status()["realm"], json!(source.pin.realm));
+    };
+    let old = |nonce, heads| source.statement(stolen, heads, nonce, &both());
+    // A host that has seen the roots replaced, and one that has seen nothing: with the log from before, or one that somebody made up.
+    assert_eq!(host.open().cycle().await.failure, None, "{}", host.log.text());
+    for host in [&host, &fresh] {
+        beside(host, "realm.toml", source.file_at(&dead), by_statement());
+        beside(host, "target.toml", stolen.file(), Links::default());
+    }
+    for nonce in [1, 2, 3] {
+        refused(&host, old(nonce, &before), "not those in force").await;
+        refused(&fresh, old(nonce, &before), "has never read realm").await;
+    }
+    // While its chain lives, a host asks it first: even one that was away while the roots were replaced.
+    beside(&fresh, "realm.toml", source.file(), by_statement());
+    put(&fresh, &old(1, &before));
+    assert_eq!(fresh.open().cycle().await.failure, None, "{}", fresh.log.text());
+    assert_eq!(fresh.status()["realm"], json!(source.pin.realm));
+    assert_eq!(fresh.status()["last-failure"]["reason"], json!("statement-roots"));
+
+    // What the roots in force have signed and withdrawn since, by writing something else.
+    beside(&host, "target.toml", target.file(), to("third.toml"));
+    refused(&host, source.statement(target, &after, 1, &successors()), "the roots have written since").await;
+
+    // The right one; and in the same breath a statement of the target's own first roots, which were replaced as well.
+    let ends = target.heads().await;
+    third.by_roots(&third.arrival(target, &ends)).await;
+    world.anvil.finalize().await;
+    put(&host, &source.statement(target, &after, 2, &successors()));
+    let hop = target.statement(third, &ends, 1, &both());
+    std::fs::write(host.path("hop.json"), serde_json::to_vec(&hop).unwrap()).unwrap();
+    let on = |statement: &str| Links { statement: Some(statement.into()), ..to("third.toml") };
+    beside(&host, "target.toml", target.file(), on("hop.json"));
+    beside(&host, "third.toml", third.file(), Links::default());
+    assert_eq!(host.open().cycle().await.failure, None, "{}", host.log.text());
+    assert_eq!(host.status()["realm"], json!(target.pin.realm));
+    assert_eq!(host.status()["last-failure"]["reason"], json!("statement-roots"), "{}", host.log.text());
+    // The first realm's statement again, in the name of the second.
+    beside(&host, "target.toml", target.file(), on("statement.json"));
+    assert_eq!(host.open().cycle().await.failure, None, "{}", host.log.text());
+    assert_eq!(host.status()["realm"], json!(target.pin.realm));
+    assert_eq!(host.status()["last-failure"]["reason"], json!("statement-realm"), "{}", host.log.text());
+}
+
+#[tokio::test]
+async fn a_host_follows_two_moves_from_its_first_realm_file_and_what_the_first_realm_denies_holds_in_the_third() {
+    let world = World::new().await;
+    let records = world.populate().await;
+    let first = Realm::own(&world);
+    let (second, third) = (Realm::of(&world, 60), Realm::of(&world, 61));
+    let lock = |seed: u8| (Fingerprint20([seed; 20]), key_lock(Fingerprint20([seed; 20])));
+    let ((before, before_lock), (late, late_lock), (between, between_lock)) = (lock(1), lock(2), lock(3));
+    first.append(&before_lock).await;
+    world.anvil.finalize().await;
+    let heads = first.heads().await;
+    second.by_roots(&second.arrival(&first, &heads)).await;
+    world.by_roots(&[sign::write(shard::GOVERNANCE, &second.departure(&heads))]).await;
+    world.anvil.finalize().await;
+    second.append(&between_lock).await;
+    second.append(&Entry::GrantAdd(grant(9, records.user, records.host))).await;
+    world.anvil.finalize().await;
+    let heads = second.heads().await;
+    third.by_roots(&third.arrival(&second, &heads)).await;
+    second.by_roots(&[third.departure(&heads)]).await;
+    world.anvil.finalize().await;
+
+    let host = host_of(&first, records.host, to("second.toml"));
+    beside(&host, "second.toml", second.file(), to("third.toml"));
+    beside(&host, "third.toml", third.file(), Links::default());
+    let mut agent = host.open();
+    assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
+    let assert_holds = |denied: &[Fingerprint20]| {
+        let snapshot = host.snapshot();
+        assert_eq!(snapshot.facts().realm, RealmId(third.pin.realm.0));
+        assert_eq!(snapshot.login(b"alice").unwrap().unwrap().uid.0, 1_900_000_000);
+        assert_eq!(snapshot.key_grant(records.user, b"deploy").unwrap(), Some(records.grant));
+        for key in denied {
+            assert_eq!(snapshot.key_revoked(*key).unwrap(), Some(Denial::Locked), "{key:?}");
+        }
+    };
+    assert_holds(&[before, between]);
+    assert_eq!(host.snapshot().key_revoked(late).unwrap(), None);
+    let left = [&first, &second].map(|realm| json!(realm.pin.realm));
+    assert_eq!([0, 1].map(|leg| host.status()["left"][leg]["realm"].clone()), left);
+
+    // What the first realm denies after both moves counts in the third, whose roots do not lift it; those before the moves they do.
+    first.append(&late_lock).await;
+    world.anvil.finalize().await;
+    assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
+    assert_holds(&[before, between, late]);
+    third.by_roots(&[Entry::Unlock(Targets::Keys(vec![before, late]))]).await;
+    world.anvil.finalize().await;
+    drop(agent);
+    let mut agent = host.open();
+    assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
+    assert_holds(&[between, late]);
+    assert_eq!(host.snapshot().key_revoked(before).unwrap(), None);
 }

@@ -148,6 +148,18 @@ pub fn head_slot(realm: B256, shard: u64) -> B256 {
     keccak256((shard, inner).abi_encode_params())
 }
 
+/// More calls than the roots of any realm make.
+const MOST_NONCES: u64 = 1 << 20;
+
+/// The nonce of a `rootSet` slot with this content, which are the roots' next; none where the slot is not of these roots.
+#[must_use]
+pub fn root_nonce(slot: B256, threshold: u64, roots: &[Address]) -> Option<u64> {
+    if slot.is_zero() {
+        return Some(0);
+    }
+    (1..=MOST_NONCES).find(|nonce| root_set_hash(U256::from(*nonce), U256::from(threshold), roots) == slot)
+}
+
 /// The storage slot of `rootSet[realm]`.
 #[must_use]
 pub fn root_set_slot(realm: B256) -> B256 {

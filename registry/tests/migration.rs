@@ -105,7 +105,7 @@ fn statement(vectors: &Value, forms: &[(u8, &str)]) -> Statement {
 
 fn checked(vectors: &Value, statement: &Statement) -> Result<payload::Migrate, StatementError> {
     let pin = source(vectors);
-    let known = RootsInForce { threshold: pin.threshold, roots: &pin.roots, slot: None };
+    let known = RootsInForce { threshold: pin.threshold, roots: &pin.roots, nonce: 0 };
     statement.verify(&pin, &known)
 }
 
@@ -382,7 +382,7 @@ fn a_statement_about_another_realm_chain_or_contract_or_by_roots_not_in_force_is
     let good = statement(&vectors, &[(0, "ecdsa"), (1, "ecdsa")]);
     let pin = source(&vectors);
     let against = |pin: &RealmPin, known: RootsInForce<'_>| good.verify(pin, &known).map_err(|error| error.reason());
-    let known = RootsInForce { threshold: 2, roots: &pin.roots, slot: None };
+    let known = RootsInForce { threshold: 2, roots: &pin.roots, nonce: 0 };
     assert_eq!(against(&RealmPin { realm: B256::ZERO, ..pin.clone() }, known), Err("statement-realm"));
     assert_eq!(against(&RealmPin { chain_id: 1, ..pin.clone() }, known), Err("statement-signature"));
     assert_eq!(against(&RealmPin { contract: Address::ZERO, ..pin.clone() }, known), Err("statement-signature"));
@@ -392,12 +392,16 @@ fn a_statement_about_another_realm_chain_or_contract_or_by_roots_not_in_force_is
     assert_eq!(against(&pin, RootsInForce { roots: &replaced, ..known }), Err("statement-roots"));
     let turned: Vec<Address> = pin.roots.iter().rev().copied().collect();
     assert_eq!(against(&pin, RootsInForce { roots: &turned, ..known }), Err("statement-roots"));
-    // With the slot proved, the nonce must be its own.
+    // With the slot proved, an earlier nonce is withdrawn, and a later one may have come since.
     let slot = word(&vectors["statement"]["rootSetSlot"]);
-    assert!(against(&pin, RootsInForce { slot: Some(slot), ..known }).is_ok());
-    let next = sign::root_set_hash(U256::from(4), U256::from(2), &pin.roots);
-    assert_eq!(against(&pin, RootsInForce { slot: Some(next), ..known }), Err("statement-roots"));
-    assert_eq!(against(&pin, RootsInForce { slot: Some(B256::ZERO), ..known }), Err("statement-roots"));
+    let nonce = sign::root_nonce(slot, 2, &pin.roots).unwrap();
+    assert_eq!(nonce, good.nonce);
+    assert_eq!(sign::root_nonce(slot, 3, &pin.roots), None);
+    assert_eq!(sign::root_nonce(B256::ZERO, 2, &pin.roots), Some(0));
+    for earlier in [nonce - 1, nonce] {
+        assert!(against(&pin, RootsInForce { nonce: earlier, ..known }).is_ok());
+    }
+    assert_eq!(against(&pin, RootsInForce { nonce: nonce + 1, ..known }), Err("statement-roots"));
     let mut nobody = good;
     (nobody.threshold, nobody.signatures) = (0, vec![]);
     let error = nobody.verify(&pin, &RootsInForce { threshold: 0, ..known }).unwrap_err();

@@ -124,6 +124,6 @@ fn inspect_reads_a_key_from_stdin_and_refuses_what_it_does_not_know() {
     let error: serde_json::Value = serde_json::from_slice(&unknown.stderr).unwrap();
     assert_eq!(
         error["error"]["message"],
-        "-: expected an OpenSSH certificate or public key, a proposal or signed writes"
+        "-: expected an OpenSSH certificate or public key, a proposal, signed writes, a statement or an archive"
     );
 }

@@ -11,6 +11,7 @@ mod arguments;
 mod bed;
 mod deployment;
 mod devices;
+mod leaving;
 mod manual;
 mod post;
 mod stores;

@@ -1,7 +1,7 @@
 //! A statement: MIGRATE for a chain on which nothing can be written any more, signed by a threshold of the source's roots.
 //!
-//! It is checked without a chain, so only by what the reader knew before: the realm's root set in force. It refuses contract
-//! wallets, whose signatures only their chain can judge. One bad signature refuses all of it, as in the contract.
+//! It is checked without a chain, so only by what the reader has proved before: the realm's root set in force, and its nonce. It refuses
+//! contract wallets, whose signatures only their chain can judge. One bad signature refuses all of it, as in the contract.
 
 use std::collections::BTreeSet;
 
@@ -78,8 +78,9 @@ pub struct RootsInForce<'a> {
     pub threshold: u64,
     /// The roots, in their order.
     pub roots: &'a [Address],
-    /// The content of the realm's `rootSet` slot, where the reader has it proved; zero: never written.
-    pub slot: Option<B256>,
+    /// The nonce that they have used up to: what they signed for an earlier one is withdrawn. They may have written since the reader
+    /// looked last, so that a later one fits.
+    pub nonce: u64,
 }
 
 /// Why a statement does not count.
@@ -97,8 +98,16 @@ pub enum StatementError {
         expected: B256,
     },
     /// By other roots.
-    #[error("the statement's nonce, threshold or roots are not those in force in the source")]
+    #[error("the statement's threshold or roots are not those in force in the source")]
     Roots,
+    /// Signed before what the roots wrote last.
+    #[error("the statement has root nonce {said}, the roots have written since: {expected} is the next one")]
+    Nonce {
+        /// The statement's.
+        said: u64,
+        /// The least that counts.
+        expected: u64,
+    },
     /// Too few.
     #[error("{signatures} roots have signed the statement, expected at least {threshold}")]
     BelowThreshold {
@@ -143,7 +152,7 @@ impl StatementError {
         match self {
             Self::Version(_) => "statement-version",
             Self::Realm { .. } => "statement-realm",
-            Self::Roots => "statement-roots",
+            Self::Roots | Self::Nonce { .. } => "statement-roots",
             Self::BelowThreshold { .. } => "statement-threshold",
             Self::Duplicate { .. } => "statement-duplicate",
             Self::NoSuchRoot { .. } => "statement-root-index",
@@ -197,13 +206,12 @@ impl Statement {
         if self.source != source.realm {
             return Err(StatementError::Realm { said: self.source, expected: source.realm });
         }
-        let nonce_fits = known.slot.is_none_or(|slot| {
-            let hash = sign::root_set_hash(U256::from(self.nonce), U256::from(self.threshold), &self.roots);
-            if slot.is_zero() { self.nonce == 0 } else { slot == hash }
-        });
         // A threshold that no contract has let through would be met by no signature at all.
-        if self.threshold == 0 || self.threshold != known.threshold || self.roots != known.roots || !nonce_fits {
+        if self.threshold == 0 || self.threshold != known.threshold || self.roots != known.roots {
             return Err(StatementError::Roots);
+        }
+        if self.nonce < known.nonce {
+            return Err(StatementError::Nonce { said: self.nonce, expected: known.nonce });
         }
         self.heads.check()?;
         let have = u64::try_from(self.signatures.len()).unwrap_or(u64::MAX);
