@@ -22,6 +22,7 @@ pub mod source;
 pub mod spool;
 pub mod survey;
 pub mod sync;
+pub mod wallet;
 
 mod error;
 mod progress;

@@ -430,7 +430,7 @@ fn writes(context: &Context, path: &Path, text: &str) -> Result<(), CliError> {
         return context.printer.result(&WritesShown {
             what: "signed-writes",
             writes: signed.writes.iter().map(|write| write.shown(&name)).collect::<Result<_, _>>()?,
-            signed: signed.is_by_key().then(|| signed.actor.to_string()).into_iter().collect(),
+            signed: (!signed.wallet).then(|| signed.actor.to_string()).into_iter().collect(),
             threshold: 1,
         });
     }
@@ -438,7 +438,12 @@ fn writes(context: &Context, path: &Path, text: &str) -> Result<(), CliError> {
     context.printer.result(&WritesShown {
         what: "proposal",
         writes: proposal.writes.iter().map(|write| write.shown(&name)).collect::<Result<_, _>>()?,
-        signed: proposal.signatures.iter().map(|signed| signed.root.to_string()).collect(),
+        signed: proposal
+            .signatures
+            .iter()
+            .filter(|signed| !signed.wallet)
+            .map(|signed| signed.root.to_string())
+            .collect(),
         threshold: proposal.threshold,
     })
 }

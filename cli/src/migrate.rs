@@ -27,13 +27,10 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::files::{self, Existing};
 use crate::output::{self, Show, fields, time};
-use crate::proposal::{Proposal, WriteText};
+use crate::proposal::{MAX_WRITES, Proposal, WriteText};
 use crate::roots::RootState;
 use crate::send::Sender;
 use crate::values;
-
-/// Entries of one transaction: well below what a block, or EIP-7825, takes.
-const WRITES: usize = 100;
 
 /// Where to go.
 #[derive(Debug, Args)]
@@ -196,7 +193,7 @@ pub async fn run(context: &Context, args: MigrateArgs) -> Result<(), CliError> {
     if let Some(name) = &args.out {
         planned.outcome = "proposed";
         let pin = &target.pin;
-        for (number, writes) in (0_u64..).zip(texts.chunks(WRITES)) {
+        for (number, writes) in (0_u64..).zip(texts.chunks(MAX_WRITES)) {
             let state = RootState { nonce: number, threshold: pin.threshold, roots: pin.roots.clone(), salt: pin.salt };
             let file = named(name, &format!("-target-{}.toml", number.saturating_add(1)));
             Proposal::new(pin, &state, writes.to_vec()).save(&file, Existing::Keep)?;

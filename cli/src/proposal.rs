@@ -9,16 +9,12 @@ use std::path::Path;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use countersign_chain::signing::SigningKey;
 use countersign_registry::RealmPin;
-use countersign_registry::entries::{Entry, Kind};
-use countersign_registry::shard;
 use countersign_registry::sign::{self, Write};
 use countersign_registry::signature::verify;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use thiserror::Error;
 
-use crate::decode;
 use crate::error::CliError;
 use crate::files::{self, Existing};
 use crate::roots::RootState;
@@ -26,190 +22,14 @@ use crate::roots::RootState;
 /// The version of both formats, their key `version`.
 pub const VERSION: u64 = 1;
 
-/// Why a file of writes cannot be used.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum ProposalError {
-    /// Not TOML, an unknown key, or a value of the wrong type.
-    #[error("{path}: {problem}")]
-    Syntax {
-        /// The file.
-        path: String,
-        /// What was found.
-        problem: String,
-    },
-    /// Of a version that this program does not know.
-    #[error("{path}: version is {found}, expected {VERSION}")]
-    Version {
-        /// The file.
-        path: String,
-        /// In the file.
-        found: u64,
-    },
-    /// For another realm, chain or contract.
-    #[error("{path}: {field} is {found}, the realm file says {expected}")]
-    OtherRealm {
-        /// The file.
-        path: String,
-        /// Which field.
-        field: &'static str,
-        /// In the file.
-        found: String,
-        /// In the realm file.
-        expected: String,
-    },
-    /// The roots have written since.
-    #[error("{path}: has root nonce {found}, the ledger's is {expected}: make the proposal anew{}", ahead(*found, *expected))]
-    Nonce {
-        /// The file.
-        path: String,
-        /// In the file.
-        found: u64,
-        /// On the ledger.
-        expected: u64,
-    },
-    /// The roots in the file are not those in force.
-    #[error("{path}: names other roots than those in force")]
-    OtherRoots {
-        /// The file.
-        path: String,
-    },
-    /// The signer is no root.
-    #[error("{signer} is not a root of this realm")]
-    NotRoot {
-        /// The signer.
-        signer: Address,
-    },
-    /// A signature in the file is not what it says.
-    #[error("{path}: the signature of {signer} is not one over these writes")]
-    BadSignature {
-        /// The file.
-        path: String,
-        /// Who is said to have signed.
-        signer: Address,
-    },
-    /// The same signer twice.
-    #[error("{path}: {signer} has signed already")]
-    SignedAlready {
-        /// The file.
-        path: String,
-        /// Who.
-        signer: Address,
-    },
-    /// Too few signatures.
-    #[error("{path}: has {have} of {need} signatures")]
-    BelowThreshold {
-        /// The file.
-        path: String,
-        /// In the file.
-        have: usize,
-        /// The threshold.
-        need: u64,
-    },
-    /// Somebody has signed it, so it cannot change any more.
-    #[error("{path}: is signed already, nothing can be added")]
-    Frozen {
-        /// The file.
-        path: String,
-    },
-    /// Nothing to sign.
-    #[error("{path}: holds no writes")]
-    Empty {
-        /// The file.
-        path: String,
-    },
-    /// The deadline has passed.
-    #[error("{path}: the deadline {deadline} has passed")]
-    Deadline {
-        /// The file.
-        path: String,
-        /// Unix seconds.
-        deadline: u64,
-    },
-    /// A write whose meaning cannot be shown to its signer.
-    #[error("{path}: holds a {kind} that does not read ({problem}): nobody should sign what cannot be shown")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// The kind's name or number.
-        kind: String,
-        /// Why not.
-        problem: String,
-    },
-    /// Signing failed.
-    #[error("signing: {0}")]
-    Signing(String),
-}
+/// Writes of one proposal, hence of one transaction: well below what a block, or EIP-7825, takes.
+pub const MAX_WRITES: usize = 100;
 
-/// One entry to be written, in a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct WriteText {
-    /// The author's remark; decides nothing.
-    pub about: String,
-    /// The kind's name or number.
-    pub kind: String,
-    /// Shard number.
-    pub shard: u64,
-    /// Encoding byte and payload.
-    pub data: Bytes,
-}
+mod error;
+mod write_text;
 
-impl WriteText {
-    /// From a write and a remark.
-    pub fn new(write: &Write, about: &str) -> Self {
-        Self {
-            about: about.to_owned(),
-            kind: Kind(write.kind).to_string(),
-            shard: write.shard,
-            data: write.data.clone(),
-        }
-    }
-
-    /// The write, as it is signed.
-    ///
-    /// # Errors
-    /// [`ProposalError::Syntax`] for a kind that is neither a name nor a number.
-    pub fn write(&self, path: &str) -> Result<Write, ProposalError> {
-        let named = Kind::NAMED.iter().find(|(name, _)| *name == self.kind).map(|(_, kind)| kind.0);
-        let four = |digits: &&str| digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let digits = || self.kind.strip_prefix("0x").filter(four);
-        let numbered = || digits().and_then(|digits| u16::from_str_radix(digits, 16).ok());
-        let kind = named.or_else(numbered).ok_or_else(|| ProposalError::Syntax {
-            path: path.to_owned(),
-            problem: format!("kind `{}`: expected a name such as ROLE_SET, or 0x and four digits", self.kind),
-        })?;
-        Ok(Write { shard: self.shard, kind, data: self.data.clone() })
-    }
-
-    /// Refuses a write whose meaning cannot be shown.
-    fn check_readable(&self, path: &str) -> Result<(), ProposalError> {
-        let write = self.write(path)?;
-        let kind = Kind(write.kind);
-        Entry::decode(kind, &write.data).map(|_| ()).map_err(|error| ProposalError::Unreadable {
-            path: path.to_owned(),
-            kind: kind.to_string(),
-            problem: error.to_string(),
-        })
-    }
-
-    /// What the bytes say, for a signer; and the shard, where the kind does not decide it.
-    ///
-    /// # Errors
-    /// As [`WriteText::write`].
-    pub fn shown(&self, path: &str) -> Result<String, ProposalError> {
-        let write = self.write(path)?;
-        let kind = Kind(write.kind);
-        let shard = match shard::write_shard(kind) {
-            Some(usual) if usual == write.shard => String::new(),
-            _ => format!(" shard={}/{}", shard::class_of(write.shard), shard::epoch_of(write.shard)),
-        };
-        let text = match Entry::decode(kind, &write.data) {
-            Ok(entry) => decode::one_line(&entry),
-            Err(error) => format!("UNREADABLE ({error}): {}", write.data),
-        };
-        Ok(format!("{kind}{shard} {text}"))
-    }
-}
+pub use error::ProposalError;
+pub use write_text::WriteText;
 
 /// One signature in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,8 +37,17 @@ impl WriteText {
 pub struct SignatureText {
     /// Who signed.
     pub root: Address,
-    /// Any form of a key's that the contract takes.
+    /// Any form that the contract takes.
     pub signature: Bytes,
+    /// The root is a contract wallet, and only the contract can ask it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wallet: bool,
+}
+
+/// What is left out of a file.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+pub(crate) const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A proposal to the roots.
@@ -250,15 +79,6 @@ const HEADING: &str = "\
 # A proposal to the roots of a Countersign realm. `countersign realm sign FILE` shows what the data of each write says and signs
 # it; `countersign realm submit FILE` sends it when enough roots have signed. The `about` lines are remarks and decide nothing.
 ";
-
-/// A nonce that is still to come: what is signed for it can be sent when it has come, by whoever has the file.
-fn ahead(found: u64, expected: u64) -> &'static str {
-    if found > expected {
-        "; signatures in it become good later: write something that undoes it before they do"
-    } else {
-        ""
-    }
-}
 
 impl Proposal {
     /// A proposal without signatures.
@@ -295,6 +115,7 @@ impl Proposal {
         if proposal.writes.is_empty() {
             return Err(ProposalError::Empty { path: path.to_owned() });
         }
+        proposal.check_number(path)?;
         let digest = proposal.digest(path)?;
         let mut seen: Vec<Address> = Vec::new();
         for signed in &proposal.signatures {
@@ -305,7 +126,7 @@ impl Proposal {
                 return Err(ProposalError::SignedAlready { path: path.to_owned(), signer: signed.root });
             }
             seen.push(signed.root);
-            if verify(signed.root, &digest, &signed.signature).is_err() {
+            if !signed.wallet && verify(signed.root, &digest, &signed.signature).is_err() {
                 return Err(ProposalError::BadSignature { path: path.to_owned(), signer: signed.root });
             }
         }
@@ -347,13 +168,18 @@ impl Proposal {
     /// Adds writes to a proposal that nobody has signed.
     ///
     /// # Errors
-    /// [`ProposalError::Frozen`].
+    /// [`ProposalError::Frozen`], [`ProposalError::TooMany`].
     pub fn add(&mut self, path: &str, writes: Vec<WriteText>) -> Result<(), ProposalError> {
         if !self.signatures.is_empty() {
             return Err(ProposalError::Frozen { path: path.to_owned() });
         }
         self.writes.extend(writes);
-        Ok(())
+        self.check_number(path)
+    }
+
+    fn check_number(&self, path: &str) -> Result<(), ProposalError> {
+        let have = self.writes.len();
+        if have > MAX_WRITES { Err(ProposalError::TooMany { path: path.to_owned(), have }) } else { Ok(()) }
     }
 
     /// Adds a root's signature.
@@ -388,6 +214,16 @@ impl Proposal {
         self.writes.iter().try_for_each(|write| write.check_readable(path))
     }
 
+    /// Adds what a contract wallet takes for its signature: nobody but the contract can ask it.
+    ///
+    /// # Errors
+    /// As [`Proposal::may_sign`].
+    pub fn attach_wallet(&mut self, path: &str, root: Address, signature: Bytes) -> Result<(), ProposalError> {
+        self.may_sign(path, root)?;
+        self.signatures.push(SignatureText { root, signature, wallet: true });
+        Ok(())
+    }
+
     /// Adds a signature, wherever it was made.
     ///
     /// # Errors
@@ -397,7 +233,7 @@ impl Proposal {
         if verify(root, &self.digest(path)?, &signature).is_err() {
             return Err(ProposalError::BadSignature { path: path.to_owned(), signer: root });
         }
-        self.signatures.push(SignatureText { root, signature });
+        self.signatures.push(SignatureText { root, signature, wallet: false });
         Ok(())
     }
 
@@ -508,7 +344,8 @@ pub(crate) fn same_realm(
 mod tests {
     use super::*;
     use countersign_chain::keys::ActorKey;
-    use countersign_registry::entries::payload;
+    use countersign_registry::entries::{Entry, payload};
+    use countersign_registry::shard;
 
     fn keys() -> Vec<SigningKey> {
         (1..=3_u8).map(|number| ActorKey::from_secret(&[number; 32]).unwrap().into()).collect()
@@ -646,6 +483,31 @@ mod tests {
         assert!(error.contains("missing field `version`"), "{error}");
         let later = Proposal { version: 2, ..proposal() };
         assert_eq!(round(&later), Err(ProposalError::Version { path: "p.toml".into(), found: 2 }));
+    }
+
+    #[test]
+    fn more_writes_than_one_transaction_takes_are_refused_when_they_are_added_and_when_they_are_read() {
+        let mut file = proposal();
+        let one = file.writes[0].clone();
+        file.add("p.toml", vec![one.clone(); MAX_WRITES - 1]).unwrap();
+        round(&file).unwrap();
+        let many = Err(ProposalError::TooMany { path: "p.toml".into(), have: MAX_WRITES + 1 });
+        assert_eq!(file.add("p.toml", vec![one]), many);
+        assert_eq!(round(&file).map(|_| ()), many);
+    }
+
+    #[test]
+    fn a_wallets_signature_is_marked_as_such_and_another_without_the_mark_is_no_signature() {
+        let mut file = proposal();
+        let root = pin().roots[0];
+        file.attach_wallet("p.toml", root, Bytes::from_static(&[1, 2])).unwrap();
+        assert_eq!(round(&file).unwrap(), file);
+        let again = file.attach_wallet("p.toml", root, Bytes::new());
+        assert!(matches!(again, Err(ProposalError::SignedAlready { .. })));
+        let stranger = file.attach_wallet("p.toml", Address::repeat_byte(9), Bytes::new());
+        assert!(matches!(stranger, Err(ProposalError::NotRoot { .. })));
+        file.signatures[0].wallet = false;
+        assert!(matches!(round(&file), Err(ProposalError::BadSignature { .. })));
     }
 
     #[test]

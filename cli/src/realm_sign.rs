@@ -1,5 +1,6 @@
 //! `countersign realm sign`: shows what a proposal says and signs it as a root, by a key at hand or with a signature that was made
-//! elsewhere: by a wallet, a TPM, a smart card or a passkey. A signature that is not one over these writes never enters the file.
+//! elsewhere: by a wallet, a TPM, a smart card or a passkey. A signature that is not one over these writes never enters the file; one by
+//! a contract wallet, which only its chain can judge, is marked as such after the wallet was asked.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use clap::Args;
 use countersign_chain::signing::p256_public_key;
 use countersign_registry::p256_key::P256PublicKey;
-use countersign_registry::signature::P256Form;
+use countersign_registry::signature::{P256Form, verify};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -33,7 +34,8 @@ pub struct SignArgs {
     /// Sign nothing: print the digest, and the typed data that a wallet shows and signs
     #[arg(long, conflicts_with_all = ["signature", "assertion"])]
     typed_data: bool,
-    /// Add this signature over the digest: 65 bytes of a wallet; or, with --public-key, DER or r and s by a P-256 key
+    /// Add this signature over the digest: 65 bytes of a wallet; with --public-key, DER or r and s by a P-256 key; with --root, whatever a
+    /// contract wallet takes (ERC-1271)
     #[arg(long, value_name = "HEX", conflicts_with = "assertion")]
     signature: Option<String>,
     /// Add a passkey's: its assertion over the digest as browsers put it into JSON (PublicKeyCredential.toJSON)
@@ -46,7 +48,7 @@ pub struct SignArgs {
     /// for a nonce that is still to come
     #[arg(long)]
     offline: bool,
-    /// The root that the signature must be by
+    /// The root that the signature must be by; a contract wallet, where the signature is by no key of that address
     #[arg(long, value_name = "ADDRESS")]
     root: Option<String>,
 }
@@ -98,7 +100,14 @@ pub async fn run(context: &Context, args: &SignArgs) -> Result<(), CliError> {
             return Err(CliError::Argument { argument: "--typed-data", problem });
         }
         return migrate::sign_statement(context, args.file.clone(), |digest| {
-            made(context, args, digest, root, |_| Ok(()))
+            match made(context, args, digest, root, |_| Ok(()))? {
+                Made::ByKey(signer, signature) => Ok((signer, signature)),
+                Made::ByWallet(root, _) => {
+                    let problem =
+                        format!("the signature is not by the key of {root}; a contract wallet cannot sign a statement");
+                    Err(CliError::Argument { argument: "--root", problem })
+                }
+            }
         });
     }
     let realm = context.realm()?;
@@ -126,10 +135,30 @@ pub async fn run(context: &Context, args: &SignArgs) -> Result<(), CliError> {
         let file = args.file.clone();
         return context.printer.result(&ToSign { outcome: "to-sign", file, digest, typed_data });
     }
-    let (signer, signature) = made(context, args, &digest, root, |signer| Ok(proposal.may_sign(&name, signer)?))?;
-    proposal.attach(&name, signer, signature)?;
+    match made(context, args, &digest, root, |signer| Ok(proposal.may_sign(&name, signer)?))? {
+        Made::ByKey(signer, signature) => proposal.attach(&name, signer, signature)?,
+        Made::ByWallet(root, signature) => {
+            proposal.may_sign(&name, root)?;
+            if args.offline {
+                output::message(&format!(
+                    "{root}: not by its key, hence taken for a contract wallet's; nobody has asked the wallet"
+                ));
+            } else {
+                Sender::new(context, &realm)?.check_wallet(root, &digest, &signature).await?;
+            }
+            proposal.attach_wallet(&name, root, signature)?;
+        }
+    }
     proposal.save(&args.file, Existing::Replace)?;
     context.printer.result(&ProposalShown::new("signed", args.file.clone(), &proposal, None)?)
+}
+
+/// A signature with who made it.
+enum Made {
+    /// By the key of this address; still to be verified.
+    ByKey(Address, Bytes),
+    /// By no key of the root that was named, so that it is a contract wallet's, or nobody's.
+    ByWallet(Address, Bytes),
 }
 
 /// The signature, by a key at hand that `may_sign`, or from elsewhere; and who made it.
@@ -139,9 +168,10 @@ fn made(
     digest: &B256,
     root: Option<Address>,
     may_sign: impl FnOnce(Address) -> Result<(), CliError>,
-) -> Result<(Address, Bytes), CliError> {
+) -> Result<Made, CliError> {
     let (signer, signature) = match attached(args, digest, root)? {
-        Some(attached) => attached,
+        Some(Made::ByKey(signer, signature)) => (signer, signature),
+        Some(by_wallet) => return Ok(by_wallet),
         None => {
             let key = match &args.root_key {
                 Some(path) => context.signing_key(path)?,
@@ -156,14 +186,15 @@ fn made(
         let problem = format!("the signature is by {signer}");
         return Err(CliError::Argument { argument: "--root", problem });
     }
-    Ok((signer, signature))
+    Ok(Made::ByKey(signer, signature))
 }
 
 /// A signature from elsewhere, with who made it, in the form that the contract takes.
-fn attached(args: &SignArgs, digest: &B256, root: Option<Address>) -> Result<Option<(Address, Bytes)>, CliError> {
+fn attached(args: &SignArgs, digest: &B256, root: Option<Address>) -> Result<Option<Made>, CliError> {
     let key = args.public_key.as_deref().map(public_key).transpose()?;
     if let (Some(path), Some(key)) = (&args.assertion, key) {
-        return assertion(path, &key, digest).map(Some);
+        let (signer, signature) = assertion(path, &key, digest)?;
+        return Ok(Some(Made::ByKey(signer, signature)));
     }
     let Some(text) = &args.signature else {
         if key.is_some() {
@@ -175,16 +206,26 @@ fn attached(args: &SignArgs, digest: &B256, root: Option<Address>) -> Result<Opt
     let bytes = hex::decode(text.trim()).map_err(|_| wrong("expected hexadecimal digits".into()))?;
     if let Some(key) = key {
         let signature = key.signature(&bytes).map_err(|error| wrong(error.to_string()))?;
-        return Ok(Some((key.address(P256Form::Digest), signature)));
+        return Ok(Some(Made::ByKey(key.address(P256Form::Digest), signature)));
     }
     if bytes.len() == 65 {
         let parsed = Signature::from_raw(&bytes).map_err(|error| wrong(error.to_string()))?;
         let signature = parsed.normalize_s().unwrap_or(parsed);
-        let signer = signature.recover_address_from_prehash(digest).map_err(|error| wrong(error.to_string()))?;
-        return Ok(Some((signer, signature.as_bytes().to_vec().into())));
+        let signer = signature.recover_address_from_prehash(digest).map_err(|error| wrong(error.to_string()));
+        return Ok(Some(match (root, signer) {
+            // The very bytes: what an owner of a wallet has signed is not for this program to put right.
+            (Some(root), signer) if !signer.as_ref().is_ok_and(|signer| *signer == root) => {
+                Made::ByWallet(root, bytes.into())
+            }
+            (_, signer) => Made::ByKey(signer?, signature.as_bytes().to_vec().into()),
+        }));
     }
     let root = root.ok_or(CliError::Missing { what: "whose signature it is", flag: "--public-key, or --root" })?;
-    Ok(Some((root, bytes.into())))
+    // A P-256 key's or a passkey's, as it stands in files and calls already.
+    if verify(root, digest, &bytes).is_ok() {
+        return Ok(Some(Made::ByKey(root, bytes.into())));
+    }
+    Ok(Some(Made::ByWallet(root, bytes.into())))
 }
 
 fn public_key(path: &Path) -> Result<P256PublicKey, CliError> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 
 use countersign_chain::ChainError;
 
@@ -14,6 +14,7 @@ use countersign_chain::send::{
     FeeCaps, Mined, Patience, Progress as Step, RootProof, RootSignature, Sender as ChainSender, SignedAppend,
 };
 use countersign_chain::source::HeaderSource;
+use countersign_chain::wallet;
 use countersign_registry::sign::Write;
 use serde::Serialize;
 
@@ -133,6 +134,27 @@ impl<'a> Sender<'a> {
         let progress = self.printer.progress("sending");
         let mut report = |step| show(&progress, step);
         Ok(self.chain_sender(payer).append_by_sig(self.realm.pin.contract, &append, &mut report).await?.into())
+    }
+
+    /// Refuses what is no contract wallet's signature: an address without code, which is proved, or one that the wallet does not take, as
+    /// a node tells.
+    ///
+    /// # Errors
+    /// [`CliError::Chain`], [`CliError::Argument`] for `--root` and `--signature`.
+    pub async fn check_wallet(&self, wallet: Address, digest: &B256, signature: &Bytes) -> Result<(), CliError> {
+        let header = self.headers().latest().await?;
+        let code = proofs::code_hash(&self.endpoints, wallet, &header).await?;
+        if code.is_none_or(|hash| hash == KECCAK256_EMPTY) {
+            let problem =
+                format!("the signature is not by {wallet}, which is no contract wallet either: it has no code");
+            return Err(CliError::Argument { argument: "--root", problem });
+        }
+        let registry = self.realm.pin.contract;
+        if wallet::takes(&self.endpoints, registry, wallet, *digest, signature).await? {
+            return Ok(());
+        }
+        let problem = format!("wallet {wallet} does not take it for digest {digest}");
+        Err(CliError::Argument { argument: "--signature", problem })
     }
 
     /// An actor's next nonce for signed writes, proved: by a nonce that is still to come, a node could have the same writes

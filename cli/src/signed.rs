@@ -10,12 +10,12 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use countersign_chain::signing::SigningKey;
 use countersign_registry::RealmPin;
 use countersign_registry::sign::{self, Write};
-use countersign_registry::signature::{SignatureError, verify};
+use countersign_registry::signature::verify;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
 use crate::files::{self, Existing};
-use crate::proposal::{ProposalError, VERSION, WriteText, of_this_version, same_realm, save};
+use crate::proposal::{ProposalError, VERSION, WriteText, is_false, of_this_version, same_realm, save};
 
 /// One actor's signed writes; anybody may send them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct SignedWrites {
     pub deadline: u64,
     /// Any form that the contract takes.
     pub signature: Bytes,
+    /// The actor is a contract wallet, and only the contract can ask it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wallet: bool,
     /// What is to be written.
     pub writes: Vec<WriteText>,
 }
@@ -66,6 +69,7 @@ impl SignedWrites {
             nonce,
             deadline,
             signature: Bytes::new(),
+            wallet: false,
             writes,
         };
         signed.signature =
@@ -96,16 +100,10 @@ impl SignedWrites {
         if signed.deadline < now {
             return Err(ProposalError::Deadline { path, deadline: signed.deadline });
         }
-        if signed.is_by_key() && verify(signed.actor, &signed.digest(&path)?, &signed.signature).is_err() {
+        if !signed.wallet && verify(signed.actor, &signed.digest(&path)?, &signed.signature).is_err() {
             return Err(ProposalError::BadSignature { path, signer: signed.actor });
         }
         Ok(signed)
-    }
-
-    /// Whether a key made the signature, so that [`SignedWrites::parse`] has verified it. An actor that is a wallet contract has no
-    /// key to recover: its signatures are of another form, and only the contract can ask it.
-    pub fn is_by_key(&self) -> bool {
-        !matches!(verify(self.actor, &B256::ZERO, &self.signature), Err(SignatureError::NotByKey { .. }))
     }
 
     /// The writes, as they are signed.

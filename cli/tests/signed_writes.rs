@@ -201,6 +201,15 @@ fn the_documented_examples_are_the_vectors() {
     let page = include_str!("../../docs/spec/signed-writes.md");
     let examples: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(examples, [read("proposal.toml"), read("signed.toml")]);
+    // The proposal as wallets show it; another program's hash of it is the digest, since its signature is the one in the file.
+    let example = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let file = proposal(&read("proposal.toml")).unwrap();
+    let typed_data: Value = serde_json::from_str(example).unwrap();
+    assert_eq!(typed_data, file.typed_data("file").unwrap());
+    let secret = vectors()["keys"]["root2"]["privateKey"].as_str().unwrap().to_owned();
+    let sign = ["wallet", "sign", "--data", "--private-key", &secret, example];
+    let output = Command::new(cast()).args(sign).output().expect("cast: run .ci/tools");
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), file.signatures[0].signature.to_string());
     for (name, digest) in
         [("proposal", "structHash"), ("proposal", "digest"), ("signed", "structHash"), ("signed", "digest")]
     {
@@ -373,7 +382,9 @@ fn inspect_shows_what_the_data_says_and_only_signatures_that_it_has_verified() {
     assert_eq!(shown["signed"], serde_json::json!([address("admin")]));
 
     // A wallet contract's signature, which only the contract can check.
-    let shown = inspected(&altered(&text, "signature", "\"0x0102\""));
+    let of_wallet = altered(&text, "signature", "\"0x0102\"");
+    assert!(is_bad_signature(signed(&of_wallet)));
+    let shown = inspected(&of_wallet.replacen("\n\n[[writes]]", "\nwallet = true\n\n[[writes]]", 1));
     assert_eq!(shown["signed"], serde_json::json!([]));
     assert_eq!(shown["threshold"], 1);
 }
@@ -476,7 +487,7 @@ fn a_wallet_a_key_file_and_a_passkey_sign_one_proposal() {
     let by_wallet = String::from_utf8(output.stdout).unwrap().trim().to_owned();
     let stranger = key("root2").address().to_string();
     let error = room.sign(&["--signature", &by_wallet, "--root", &stranger]).unwrap_err();
-    assert!(error.contains("--root: the signature is by"), "{error}");
+    assert!(error.contains("is not a root of this realm"), "{error}");
     // Another digest's recovers to somebody who is no root.
     let other = key("root1").sign(&B256::ZERO).unwrap().to_string();
     let error = room.sign(&["--signature", &other]).unwrap_err();
@@ -527,7 +538,7 @@ fn signed_writes_of_a_p256_actor_are_verified_and_counted_as_such() {
     anew.save(&path).unwrap();
     let text = std::fs::read_to_string(path).unwrap();
     assert_eq!(signed(&text).unwrap(), anew);
-    assert!(anew.is_by_key());
+    assert!(!anew.wallet);
     assert!(is_bad_signature(signed(&altered(&text, "nonce", "8"))));
     assert_eq!(inspected(&text)["signed"], serde_json::json!([room.token.address().to_string()]));
 }

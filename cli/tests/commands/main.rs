@@ -14,5 +14,6 @@ mod devices;
 mod leaving;
 mod manual;
 mod post;
+mod signers;
 mod stores;
 mod story;

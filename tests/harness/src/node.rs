@@ -72,12 +72,13 @@ impl Node {
         Self::with(&[])
     }
 
-    /// anvil with more arguments.
+    /// anvil with more arguments; `--hardfork` first of them has it follow other rules than the tests' usual ones.
     #[must_use]
     pub fn with(arguments: &[&str]) -> Self {
+        let skipped = if arguments.first() == ANVIL_ARGUMENTS.first() { 2 } else { 0 };
         let mut child = Command::new(tools::foundry("anvil"))
             .args(["--host", "127.0.0.1", "--port", "0"])
-            .args(ANVIL_ARGUMENTS)
+            .args(ANVIL_ARGUMENTS.iter().skip(skipped))
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
