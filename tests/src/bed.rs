@@ -27,7 +27,16 @@ const SCENARIO_DEADLINE: Duration = Duration::from_secs(300);
 macro_rules! in_bed {
     ($body:expr) => {{
         fn here() {}
-        $crate::bed::run(::std::any::type_name_of_val(&here), $body)
+        $crate::bed::run(::std::any::type_name_of_val(&here), None, $body)
+    }};
+}
+
+/// The same, with the sshd of another Debian release.
+#[macro_export]
+macro_rules! in_bed_of {
+    ($suite:expr, $body:expr) => {{
+        fn here() {}
+        $crate::bed::run(::std::any::type_name_of_val(&here), Some($suite), $body)
     }};
 }
 
@@ -38,7 +47,7 @@ pub fn is_inside() -> bool {
 }
 
 /// The body of [`in_bed!`]; `here` is the path of an item inside the test function.
-pub fn run(here: &str, body: impl FnOnce()) {
+pub fn run(here: &str, suite: Option<&str>, body: impl FnOnce()) {
     if is_inside() {
         return body();
     }
@@ -48,11 +57,11 @@ pub fn run(here: &str, body: impl FnOnce()) {
         .and_then(|(_, rest)| rest.strip_suffix("::here"))
         .expect("in_bed! stands in a test function");
     tools::build();
-    let (passed, output) = run_inside(name);
+    let (passed, output) = run_inside(name, suite);
     assert!(passed && output.contains("test result: ok. 1 passed"), "the scenario failed in its bed:\n{output}");
 }
 
-fn run_inside(name: &str) -> (bool, String) {
+fn run_inside(name: &str, suite: Option<&str>) -> (bool, String) {
     let bed = tools::workspace().join("tests/bed");
     let program = env::current_exe().expect("the path of this test program");
     // Should this process be killed, the bed goes with it: its first process takes everything else along.
@@ -67,6 +76,9 @@ fn run_inside(name: &str) -> (bool, String) {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if let Some(suite) = suite {
+        outer.env("COUNTERSIGN_SUITE", suite);
+    }
     let mut outer = outer.spawn().expect("setpriv is not installed: run .ci/tools");
     let pid = Pid::from_raw(i32::try_from(outer.id()).expect("a process id"));
 

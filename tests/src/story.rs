@@ -185,6 +185,26 @@ impl Story {
         self.assert_lines(2, &line.text(reason, login, self.mode()));
     }
 
+    /// [`Story::assert_accepted`] with a plain key, about which the principals command is never asked.
+    ///
+    /// # Panics
+    /// See [`Story::assert_accepted`].
+    pub fn assert_accepted_by_keys(&mut self, login: &str, key: &Credential, line: &Line<'_>) {
+        let principals_mode = std::mem::take(&mut self.principals_mode);
+        self.assert_accepted(login, key, line);
+        self.principals_mode = principals_mode;
+    }
+
+    /// [`Story::assert_refused`] with a plain key.
+    ///
+    /// # Panics
+    /// See [`Story::assert_refused`].
+    pub fn assert_refused_by_keys(&mut self, login: &str, key: &Credential, reason: &str, line: &Line<'_>) {
+        let principals_mode = std::mem::take(&mut self.principals_mode);
+        self.assert_refused(login, key, reason, line);
+        self.principals_mode = principals_mode;
+    }
+
     /// Makes `minted` part of a batch of its own, logged by the issuer, and gives the certificate with its proof.
     pub fn log(&self, minted: &Minted) -> (Id, Minted) {
         let leaf = minted.leaf(RealmId(self.realm.id().0), self.ca);

@@ -145,6 +145,8 @@ fn parse(text: &str) -> Option<Line> {
     };
     let (program, message) = rest.split_once(": ")?;
     let program = program.split_once('[').map_or(program, |(program, _)| program);
+    // From 9.8 on, sshd is several programs.
+    let program = if matches!(program, "sshd-session" | "sshd-auth") { "sshd" } else { program };
     Some(Line {
         priority: priority.parse().ok()?,
         program: program.to_owned(),
@@ -170,6 +172,12 @@ mod tests {
     fn a_line_of_sshd_is_read_whole() {
         let line = parse("<86>Nov  1 01:02:03 sshd[12]: Accepted publickey: [x]: y").unwrap();
         assert_eq!(line, Line { priority: 86, program: "sshd".into(), message: "Accepted publickey: [x]: y".into() });
+    }
+
+    #[test]
+    fn a_line_of_one_of_sshds_programs_is_sshds() {
+        let line = parse("<86>Nov  1 01:02:03 sshd-session[12]: Accepted publickey").unwrap();
+        assert_eq!((line.program.as_str(), line.message.as_str()), ("sshd", "Accepted publickey"));
     }
 
     #[test]

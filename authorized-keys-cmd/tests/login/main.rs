@@ -13,5 +13,4 @@ mod authorized_keys;
 mod binary;
 mod chain;
 mod decisions;
-mod sessions;
 mod support;
