@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 
 use countersign_snapshot::Trust;
-use countersign_sshd::program::{Options, asked, deadline, end, refused};
+use countersign_sshd::program::{Options, asked, deadline, end, end_noted, refused};
 use countersign_sshd::{Earlier, Query, Reason, Verdict, decide_on};
 
 const WITH_CHAIN: &str = "countersign-sshd-chain";
@@ -29,12 +29,17 @@ fn main() -> ExitCode {
         Ok(deadline) => deadline,
         Err(refusal) => return end(&Verdict::refused(refusal), &user, mode),
     };
-    let verdict = match Query::from_arguments(&arguments) {
-        Ok(query) => decide_on(&options.directory, Trust::ROOT, &query),
-        Err(refusal) => Verdict::refused(refusal),
-    };
-    deadline.wait_or_claim();
-    end(&verdict, &user, mode)
+    match Query::from_arguments(&arguments) {
+        Ok(query) => {
+            let verdict = decide_on(&options.directory, Trust::ROOT, &query);
+            deadline.wait_or_claim();
+            end_noted(&verdict, query)
+        }
+        Err(refusal) => {
+            deadline.wait_or_claim();
+            end(&Verdict::refused(refusal), &user, mode)
+        }
+    }
 }
 
 /// Returns only where it fails. Nobody but root can have put a program beside this one: sshd has looked.

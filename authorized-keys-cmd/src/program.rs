@@ -7,12 +7,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
+
+use countersign_snapshot::Clock;
 
 use crate::deadline::Deadline;
 use crate::decide::{Refusal, Verdict};
 use crate::log::{log_line, send_to_syslog};
-use crate::query::Mode;
+use crate::note::{RUNTIME, leave};
+use crate::query::{Mode, Query};
 use crate::reason::Reason;
 
 const LIMIT: Duration = Duration::from_millis(200);
@@ -20,7 +25,10 @@ const LIMIT: Duration = Duration::from_millis(200);
 const CHAIN_SECS: u64 = 5;
 const MAX_CHAIN_SECS: u64 = 60;
 const SNAPSHOT: &str = "/var/lib/countersign/snapshot";
-const SYSLOG: &str = "/dev/log";
+/// Where syslog listens.
+pub const SYSLOG: &str = "/dev/log";
+/// How long a login waits for its note to be written.
+const NOTE_PATIENCE: Duration = Duration::from_millis(50);
 
 /// What stands before the mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +97,26 @@ pub fn end(verdict: &Verdict, user: &[u8], mode: Option<Mode>) -> ExitCode {
         Verdict::Accept { line, .. } => print(format!("{line}\n").as_bytes()),
         Verdict::Refuse { .. } => ExitCode::SUCCESS,
     }
+}
+
+/// As [`end`], and leaves a note of what was granted, after sshd has its line. On a thread: whatever becomes of it, the login goes on.
+#[must_use]
+pub fn end_noted(verdict: &Verdict, query: Query) -> ExitCode {
+    let ended = end(verdict, query.login().as_bytes(), Some(query.mode()));
+    if matches!(verdict, Verdict::Accept { .. }) {
+        let parent = std::os::unix::process::parent_id();
+        let (done, waits) = mpsc::channel();
+        let note = move || {
+            if let Ok(clock) = Clock::now() {
+                let _ = leave(Path::new(RUNTIME), parent, &query, &clock);
+            }
+            let _ = done.send(());
+        };
+        if thread::Builder::new().spawn(note).is_ok() {
+            let _ = waits.recv_timeout(NOTE_PATIENCE);
+        }
+    }
+    ended
 }
 
 /// Logs `verdict`. A login does not wait for a log that nobody reads: sshd writes its own lines.

@@ -114,6 +114,15 @@ impl Query {
         Ok(Self { mode, login, uid, blob: blob.to_vec(), claims: None })
     }
 
+    /// The question about a session: may `blob` (a key or certificate in SSH wire form) still be in `login`, whose uid is `uid`?
+    ///
+    /// # Errors
+    /// [`Reason::LoginUnsafe`].
+    pub fn session(login: &str, uid: Uid, blob: &[u8]) -> Result<Self, Refusal> {
+        let login = parse_login(login.as_bytes())?;
+        Ok(Self { mode: Mode::Keys, login, uid, blob: blob.to_vec(), claims: None })
+    }
+
     /// Which question it is.
     #[must_use]
     pub fn mode(&self) -> Mode {

@@ -15,6 +15,17 @@ pub enum Severity {
     Info,
 }
 
+/// What a reason that comes up after a login does to the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// Nothing: it is about the moment of a login, or about the host and not about the access.
+    Never,
+    /// The access is over.
+    AtOnce,
+    /// What is missing may come back by itself, after a reorganisation of the chain: over if it stays.
+    IfItStays,
+}
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal),+ $(,)?) => {
         /// The outcome of a decision, as one stable code.
@@ -198,6 +209,83 @@ impl Reason {
             | Self::ChainFailed
             | Self::ChainTimeout => Severity::Error,
             _ => Severity::Notice,
+        }
+    }
+}
+
+impl Reason {
+    /// What it does to a session that was let in and is judged again (`docs/spec/sessions.md` has the table).
+    #[must_use]
+    pub const fn session_end(self) -> SessionEnd {
+        match self {
+            Self::Granted
+            | Self::BadArguments
+            | Self::LoginUnsafe
+            | Self::NoSnapshot
+            | Self::SnapshotUnreadable
+            | Self::SnapshotUntrusted
+            | Self::SnapshotCorrupt
+            | Self::Clock
+            | Self::BootChanged
+            | Self::SnapshotStale
+            | Self::CertificateNotYetValid
+            | Self::PickupLate
+            | Self::Deadline
+            | Self::Chained
+            | Self::ChainNoKey
+            | Self::ChainUnsafe
+            | Self::ChainFailed
+            | Self::ChainTimeout => SessionEnd::Never,
+            Self::BatchUnknown | Self::BatchWaiting | Self::RequestUnknown | Self::ApprovalsMissing => {
+                SessionEnd::IfItStays
+            }
+            Self::HostUnknown
+            | Self::HostLocked
+            | Self::UidMismatch
+            | Self::RootNotAllowed
+            | Self::UserUnknown
+            | Self::UserLocked
+            | Self::KeyMalformed
+            | Self::CertificateMalformed
+            | Self::CertificateType
+            | Self::KeyLocked
+            | Self::KeyRevoked
+            | Self::KeyUnknown
+            | Self::KeyPurpose
+            | Self::KeyExpired
+            | Self::CaUnknown
+            | Self::CaLocked
+            | Self::CaRevoked
+            | Self::CaLogin
+            | Self::CertificateExpired
+            | Self::TtlTooLong
+            | Self::Principals
+            | Self::CriticalOption
+            | Self::SourceAddress
+            | Self::ScopeMissing
+            | Self::ScopeMalformed
+            | Self::ScopeRealm
+            | Self::ScopeHost
+            | Self::GrantUnknown
+            | Self::HostNotCovered
+            | Self::NoGrant
+            | Self::LoginNotGranted
+            | Self::GrantExpired
+            | Self::GrantHours
+            | Self::GrantNotViaKey
+            | Self::GrantNotViaCert
+            | Self::CertificateRevoked
+            | Self::LogProofMissing
+            | Self::LogProofMalformed
+            | Self::BatchLocked
+            | Self::BatchIssuer
+            | Self::LogProofMismatch
+            | Self::BatchTime
+            | Self::CaRetired
+            | Self::ScopeUser
+            | Self::RequestMismatch
+            | Self::ApprovalDenied
+            | Self::ForceCommand => SessionEnd::AtOnce,
         }
     }
 }

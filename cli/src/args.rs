@@ -140,6 +140,9 @@ pub enum Command {
     Inspect(crate::inspect::InspectArgs),
     /// Replay a host's decision about a certificate, offline
     Explain(crate::explain::ExplainArgs),
+    /// Sessions on this host: who is in, until when
+    #[command(subcommand)]
+    Sessions(crate::sessions::SessionsCommand),
     /// Send an actor's signed writes
     Submit(crate::submit::SubmitArgs),
     /// Print a completion script

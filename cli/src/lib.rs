@@ -42,6 +42,7 @@ pub mod revoke;
 pub mod role;
 pub mod roots;
 pub mod send;
+pub mod sessions;
 pub mod signed;
 pub mod status;
 pub mod store;
@@ -148,6 +149,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Status(args) => status::run(context, args).await,
         Command::Inspect(args) => inspect::run(context, &args),
         Command::Explain(args) => explain::run(context, &args),
+        Command::Sessions(command) => sessions::run(context, command),
         Command::Submit(args) => submit::run(context, args).await,
         Command::Completions(args) => completions::run(context, &args),
     }

@@ -152,6 +152,7 @@ if __name__ == "__main__":
     # The tests as such were run above.
     tool.run_test_cmd = lambda *_: True
     tool.main()
+    assert judge.tests(*judge.original) == UNCAUGHT, "the tests fail on the contract itself by now: no verdict counts"
     print(f"mutants: {judge.counts}, of different code: {len(judge.verdicts)}", flush=True)
     if errors.count > 0:
         sys.exit("slither-mutate reported errors: the campaign is not whole")

@@ -180,6 +180,7 @@ contract AppendByRootsProof is Signers {
         assertState(wanted);
     }
 
+    /// @custom:slow half a minute
     /// @custom:halmos --array-lengths proof.roots=1,roots={0,1,2}
     function check_a_new_root_set_is_well_formed_and_counts_from_the_next_nonce(
         bytes32 realm,

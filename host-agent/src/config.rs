@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::files::{self, FileError, Owners, Secrecy};
 use crate::receive::suffixes;
+use crate::sessions::SessionSetting;
 
 /// Where the configuration is, unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/countersign/agent.toml";
@@ -118,6 +119,9 @@ pub struct Config {
     /// The files of an sshd that reads plain ones.
     #[serde(default)]
     pub plain_sshd: Option<PlainSshdFiles>,
+    /// What happens to sessions whose access ends.
+    #[serde(default)]
+    pub sessions: SessionSetting,
     /// The keys with which this device receives deliveries.
     #[serde(default)]
     pub device: Option<Device>,

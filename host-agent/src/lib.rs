@@ -1,4 +1,4 @@
-//! The agent on a host: syncs the ledger, publishes the snapshot that logins are answered from, receives deliveries.
+//! The agent on a host: syncs the ledger, publishes the snapshot that logins are answered from, receives deliveries, ends sessions.
 //!
 //! Every failure keeps the old snapshot and has a stable reason code ([`reason::Reason`]); nothing that a peer says is used
 //! before it was proved against the pinned realm, and nothing is ever published that would take a known denial away.
@@ -15,6 +15,7 @@ pub mod reason;
 pub mod receive;
 pub mod renewal;
 pub mod run;
+pub mod sessions;
 pub mod state;
 pub mod status;
 pub mod verify;

@@ -13,6 +13,7 @@ use crate::cycle::Failure;
 use crate::log::{Level, Line, Log};
 use crate::notify;
 use crate::reason::Reason;
+use crate::sessions::Sessions;
 
 /// How long a cycle may take; shorter than the watchdog of the systemd unit.
 const CYCLE_DEADLINE: Duration = Duration::from_secs(100);
@@ -102,10 +103,12 @@ pub async fn run(path: &Path, log: Log, clocks: Clocks) -> Result<(), AgentError
     if let Err(failure) = agent.republish() {
         agent.report(&failure);
     }
+    let mut sessions = Sessions::start(agent.config(), Log::for_process("countersign-agent"));
     let mut ready = false;
     loop {
         let wake = match one_cycle(&mut agent, &mut signals).await {
             Some(Wake::Time) | None => {
+                sessions.wake();
                 let status = summary(&agent);
                 if ready {
                     notify::alive(&status);
@@ -123,11 +126,19 @@ pub async fn run(path: &Path, log: Log, clocks: Clocks) -> Result<(), AgentError
         };
         match wake {
             Wake::Time => {}
-            Wake::Reload => agent = reload(agent, path)?,
+            Wake::Reload => {
+                let before = (agent.config().sessions.clone(), agent.config().snapshot_dir());
+                agent = reload(agent, path)?;
+                if before != (agent.config().sessions.clone(), agent.config().snapshot_dir()) {
+                    drop(sessions);
+                    sessions = Sessions::start(agent.config(), Log::for_process("countersign-agent"));
+                }
+            }
             Wake::Stop => break,
         }
     }
     notify::stopping();
+    drop(sessions);
     agent.flush();
     agent.log().line(Level::Notice, &Line::event("stopped"));
     Ok(())

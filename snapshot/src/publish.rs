@@ -211,7 +211,7 @@ impl<'a> Publisher<'a> {
         match (self.file(audience, None, &fill), &below) {
             (Ok(base), _) => self.replace_manifest(audience, base, None),
             // Where there is no room for another base, a denial must not wait for it.
-            (Err(Unwritten::Failed(error @ PublishError::Io { .. })), Some(below)) => {
+            (Err(Unwritten::Failed(error)), Some(below)) if is_for_want_of_room(&error) => {
                 self.delta(audience, below, u64::MAX, &fill).map_err(|_| error)
             }
             (Err(error), _) => Err(error.into()),
@@ -356,6 +356,11 @@ impl<'a> Publisher<'a> {
             WriteError::Io(source) => at(path)(source),
         })
     }
+}
+
+fn is_for_want_of_room(error: &PublishError) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, PublishError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
 }
 
 /// Why a file was not written.

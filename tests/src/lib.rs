@@ -27,6 +27,7 @@ pub mod mint;
 pub mod probe;
 pub mod process;
 pub mod realm;
+pub mod sessions;
 pub mod sshd;
 pub mod story;
 pub mod syslog;

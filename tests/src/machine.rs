@@ -47,6 +47,17 @@ pub fn install_helper() {
     install(&helper, HELPER);
     // Beside it, the program that it becomes where an earlier command is named.
     install(&helper.with_file_name("countersign-sshd-chain"), &format!("{HELPER}-chain"));
+    // And the one that PAM runs.
+    install(&helper.with_file_name("countersign-sshd-session"), &format!("{HELPER}-session"));
+}
+
+/// Has PAM tell the helper of sessions, before any module in which users set PAM's environment.
+///
+/// # Panics
+/// Outside a bed.
+pub fn install_session_hook() {
+    let pam = fs::read_to_string("/etc/pam.d/sshd").expect("sshd's PAM service");
+    write("/etc/pam.d/sshd", &format!("session optional pam_exec.so quiet {HELPER}-session\n{pam}"), 0o644);
 }
 
 /// Installs the name service module as a package does: after `files`, and a home is made at the first login.
@@ -61,7 +72,7 @@ pub fn install_name_service() {
     write("/etc/pam.d/sshd", &format!("{pam}session required pam_mkhomedir.so umask=0077\n"), 0o644);
 }
 
-/// The group id that may read the snapshot.
+/// The group id that may read the snapshot, and the uid of the helper's user.
 #[must_use]
 pub fn helper_group() -> u32 {
     HELPER_ID

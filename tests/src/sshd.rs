@@ -132,6 +132,7 @@ AuthorizedKeysCommand {HELPER} keys %u %U %t %k{chain}
 AuthorizedKeysCommandUser {HELPER_USER}
 AuthorizedKeysFile none
 TrustedUserCAKeys {ca_file}
+Subsystem sftp internal-sftp
 {break_glass}"
     )
 }

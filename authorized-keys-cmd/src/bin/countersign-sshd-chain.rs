@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::process::{ExitCode, exit};
 
 use countersign_snapshot::Trust;
-use countersign_sshd::program::{Options, asked, deadline, end, log, print, refused, send};
+use countersign_sshd::program::{Options, asked, deadline, end, end_noted, log, print, refused, send};
 use countersign_sshd::{
     Answer, Deadline, Earlier, Group, Mode, Query, Reason, Refusal, Verdict, VerdictFacts, answer_on, lines_of_key,
     log_line_of_earlier,
@@ -33,7 +33,8 @@ fn main() -> ExitCode {
     };
     deadline.wait_or_claim();
     match (answer, query) {
-        (Answer::Ours(verdict), _) => end(&verdict, &user, mode),
+        (Answer::Ours(verdict), Ok(query)) => end_noted(&verdict, query),
+        (Answer::Ours(verdict), Err(_)) => end(&verdict, &user, mode),
         (Answer::Earlier(_), Err(refusal)) => end(&Verdict::refused(refusal), &user, mode),
         (Answer::Earlier(facts), Ok(query)) => ask(&earlier, &query, facts),
     }

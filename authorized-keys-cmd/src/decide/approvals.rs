@@ -6,7 +6,7 @@
 use countersign_certificate::{ApprovalTerms, Certificate, Id, Scope, approval_hash};
 use countersign_snapshot::{Grant, UserState, Verdict};
 
-use super::{Judge, Refusal};
+use super::{Judge, Moment, Refusal};
 use crate::reason::Reason;
 use crate::step::Step;
 
@@ -61,7 +61,7 @@ impl Judge<'_> {
                 continue;
             }
             let latest_end = approval.time_secs.saturating_add(ttl_secs).saturating_add(facts.pickup_secs);
-            if certificate.valid_before > latest_end {
+            if certificate.valid_before > latest_end && self.moment == Moment::Login {
                 late = true;
                 continue;
             }

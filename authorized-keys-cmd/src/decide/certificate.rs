@@ -11,7 +11,7 @@ use countersign_certificate::{
 };
 use countersign_snapshot::{Ca, CaState, Grant, KeyState};
 
-use super::{CaName, Judge, Refusal, grant_options};
+use super::{CaName, Judge, Moment, Refusal, grant_options};
 use crate::options::is_network;
 use crate::query::{Mode, is_safe_principal};
 use crate::reason::Reason;
@@ -105,7 +105,7 @@ impl Judge<'_> {
 
     fn check_validity(&mut self, certificate: &Certificate<'_>, ca: &Ca) -> Result<(), Refusal> {
         let now = self.clock.unix_secs;
-        if now < certificate.valid_after {
+        if now < certificate.valid_after && self.moment == Moment::Login {
             return Err(Reason::CertificateNotYetValid.into());
         }
         if now >= certificate.valid_before {

@@ -191,8 +191,24 @@ pub fn decide_observed(
     clock: &Clock,
     observe: &mut dyn FnMut(Step<'_>),
 ) -> Verdict {
+    judge(snapshot, query, clock, Moment::Login, observe)
+}
+
+/// Whether what let `query` in holds on, as of `clock`: the same checks in the same order, without those that are about the moment of
+/// the login ([`SessionEnd::Never`](crate::SessionEnd::Never)). `observe` is told each fact that this rests on.
+pub fn decide_session(snapshot: &Snapshot, query: &Query, clock: &Clock, observe: &mut dyn FnMut(Step<'_>)) -> Verdict {
+    judge(snapshot, query, clock, Moment::Session, observe)
+}
+
+fn judge(
+    snapshot: &Snapshot,
+    query: &Query,
+    clock: &Clock,
+    moment: Moment,
+    observe: &mut dyn FnMut(Step<'_>),
+) -> Verdict {
     let facts = VerdictFacts { block: Some(snapshot.facts().latest_block.number), ..VerdictFacts::default() };
-    let mut judge = Judge { snapshot, query, clock, facts, observe };
+    let mut judge = Judge { snapshot, query, clock, moment, facts, observe };
     match judge.verdict() {
         Ok(line) => Verdict::Accept { line, facts: judge.facts },
         Err(Refusal { reason, detail }) => Verdict::Refuse { reason, detail, facts: judge.facts },
@@ -223,7 +239,7 @@ fn opened(directory: &Path, trust: Trust) -> Result<(Snapshot, Clock), Refusal> 
 #[must_use]
 pub fn answer(snapshot: &Snapshot, query: &Query, clock: &Clock) -> Answer {
     let facts = VerdictFacts { block: Some(snapshot.facts().latest_block.number), ..VerdictFacts::default() };
-    let mut judge = Judge { snapshot, query, clock, facts, observe: &mut |_| () };
+    let mut judge = Judge { snapshot, query, clock, moment: Moment::Login, facts, observe: &mut |_| () };
     match judge.is_unclaimed() {
         Ok(true) => Answer::Earlier(judge.facts),
         Ok(false) => Answer::Ours(decide(snapshot, query, clock)),
@@ -231,10 +247,20 @@ pub fn answer(snapshot: &Snapshot, query: &Query, clock: &Clock) -> Answer {
     }
 }
 
+/// When the question is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// At a login.
+    Login,
+    /// Of a session that was let in.
+    Session,
+}
+
 struct Judge<'a> {
     snapshot: &'a Snapshot,
     query: &'a Query,
     clock: &'a Clock,
+    moment: Moment,
     facts: VerdictFacts,
     observe: &'a mut dyn FnMut(Step<'_>),
 }
@@ -247,7 +273,9 @@ impl Judge<'_> {
     }
 
     fn check_host(&mut self) -> Result<(), Refusal> {
-        self.snapshot.fresh(self.clock)?;
+        if self.moment == Moment::Login {
+            self.snapshot.fresh(self.clock)?;
+        }
         (self.observe)(Step::Snapshot(self.snapshot.facts()));
         match self.snapshot.facts().host_state {
             HostState::Active => Ok(()),

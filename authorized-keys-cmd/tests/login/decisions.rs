@@ -14,7 +14,7 @@ use countersign_sshd::{CaName, Mode, Query, Reason, Verdict, decide, decide_obse
 pub(crate) type Case = (&'static str, Reason, fn(&mut World));
 
 /// About a certificate; each is asked in both modes.
-const CERTIFICATES: &[Case] = &[
+pub(crate) const CERTIFICATES: &[Case] = &[
     ("nothing is changed", Reason::Granted, |_| {}),
     ("the clock is before one that was seen", Reason::Clock, |w| w.clock.unix_secs = NOW - 1),
     ("the clock is far behind the block", Reason::Clock, |w| {
@@ -351,7 +351,7 @@ const CERTIFICATES: &[Case] = &[
 ];
 
 /// About a plain key.
-const PLAIN_KEYS: &[Case] = &[
+pub(crate) const PLAIN_KEYS: &[Case] = &[
     ("nothing is changed", Reason::Granted, |_| {}),
     ("the key has a byte more", Reason::KeyMalformed, |w| w.tamper = Some(|blob| blob.push(0))),
     ("the key is of another type", Reason::KeyMalformed, |w| w.plain_key = string(b"ssh-dss")),

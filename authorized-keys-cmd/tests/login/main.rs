@@ -13,4 +13,5 @@ mod authorized_keys;
 mod binary;
 mod chain;
 mod decisions;
+mod sessions;
 mod support;

@@ -22,6 +22,7 @@ fn the_shipped_example_parses_and_names_every_field() {
         "poll-interval-ms",
         "max-staleness-secs",
         "allow-root",
+        "[sessions]",
         "[device]",
         "ledger-key",
         "ledger-password-file",
@@ -89,7 +90,7 @@ fn files_of_a_plain_sshd_are_some_and_none_of_the_agents_own() {
 #[test]
 fn an_unknown_field_is_named_with_its_line() {
     let expected = "`realm-file`, `host`, `state-dir`, `snapshot-dir`, `group`, `poll-interval-ms`, \
-                    `max-staleness-secs`, `allow-root`, `plain-sshd`, `device`, `block-store`, `payload`";
+                    `max-staleness-secs`, `allow-root`, `plain-sshd`, `sessions`, `device`, `block-store`, `payload`";
     assert_eq!(
         parse(&format!("{MINIMAL}allow-rot = true\n")),
         Err(format!("agent.toml:3: unknown field `allow-rot`, expected one of {expected}"))

@@ -11,7 +11,7 @@ use countersign_snapshot::{
 use nix::unistd::geteuid;
 
 use crate::forged::{name_header, seal};
-use crate::support::{access, accounts, id, info, trust};
+use crate::support::{access, accounts, id, info, quick_directory, trust};
 
 const PAGE: u64 = 4096;
 
@@ -46,7 +46,7 @@ fn revoke(directory: &Path, tables: &mut AccessTables, serial: u64) -> Manifest 
 
 #[test]
 fn a_revocation_writes_two_pages_and_leaves_the_base_alone() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     publish_large(directory.path());
     let base = || fs::metadata(directory.path().join("access/base.1")).unwrap();
     let before = (base().ino(), base().mtime(), base().mtime_nsec());
@@ -59,7 +59,7 @@ fn a_revocation_writes_two_pages_and_leaves_the_base_alone() {
 
 #[test]
 fn what_did_not_change_is_not_written_again() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     publish_large(directory.path());
     publish(directory.path(), &large(), &accounts(), &info()).unwrap();
     let manifest = manifest(directory.path());
@@ -68,7 +68,7 @@ fn what_did_not_change_is_not_written_again() {
 
 #[test]
 fn a_small_base_is_written_anew_so_that_lookups_need_no_second_file() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     publish(directory.path(), &access(), &accounts(), &info()).unwrap();
     let manifest = revoke(directory.path(), &mut access(), 100);
     assert_eq!((manifest.base.generation, manifest.delta), (2, None));
@@ -76,7 +76,7 @@ fn a_small_base_is_written_anew_so_that_lookups_need_no_second_file() {
 
 #[test]
 fn a_delta_that_passes_its_limit_becomes_a_base_and_the_next_change_a_small_delta() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     publish_large(directory.path());
     let mut tables = large();
     // Sixteen pages: the header, and fifteen of 240 serials.
@@ -92,7 +92,7 @@ fn a_delta_that_passes_its_limit_becomes_a_base_and_the_next_change_a_small_delt
 
 #[test]
 fn long_blobs_count_towards_the_limit_too() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     publish_large(directory.path());
     let mut tables = large();
     for number in 0..5_u8 {
@@ -125,7 +125,7 @@ fn a_base_that_cannot_be_built_on_is_replaced() {
         }),
     ];
     for (what, harm) in harms {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = quick_directory();
         publish_large(directory.path());
         harm(&directory.path().join("access"));
         let manifest = revoke(directory.path(), &mut large(), 100);
@@ -143,7 +143,7 @@ fn a_base_of_another_salt_realm_host_or_group_is_replaced() {
         others.push(PublishInfo { access_group: Some(Gid(12_345)), ..info() });
     }
     for other in others {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = quick_directory();
         publish_large(directory.path());
         publish(directory.path(), &large(), &accounts(), &other).unwrap();
         let manifest = manifest(directory.path());
@@ -153,7 +153,7 @@ fn a_base_of_another_salt_realm_host_or_group_is_replaced() {
 
 #[test]
 fn a_flipped_bit_in_any_part_of_the_base_makes_another_base() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     publish_large(directory.path());
     let mut tables = large();
     let pages = usize::try_from(manifest(directory.path()).base.bytes / PAGE).unwrap();
@@ -171,7 +171,7 @@ fn a_flipped_bit_in_any_part_of_the_base_makes_another_base() {
 /// Whoever can write as root can write right checksums too. That is no attack that could be withstood, but neither are its results kept.
 #[test]
 fn records_changed_in_the_base_by_somebody_are_put_right_by_the_next_delta() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     publish_large(directory.path());
     let path = directory.path().join("access/base.1");
     let mut forged = fs::read(&path).unwrap();
@@ -197,7 +197,7 @@ fn records_changed_in_the_base_by_somebody_are_put_right_by_the_next_delta() {
 
 #[test]
 fn base_and_delta_stay_for_readers_until_nobody_needs_them_and_no_longer() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     let at = |now_unix_secs| PublishInfo { now_unix_secs, ..info() };
     let names = || {
         let entries = fs::read_dir(directory.path().join("access")).unwrap();
@@ -220,7 +220,7 @@ fn base_and_delta_stay_for_readers_until_nobody_needs_them_and_no_longer() {
 
 #[test]
 fn accounts_get_deltas_of_their_own() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = quick_directory();
     let mut accounts = accounts();
     let pattern = accounts.accounts[0].clone();
     accounts.accounts.extend((0..5_000).map(|number| {

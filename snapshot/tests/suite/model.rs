@@ -13,7 +13,7 @@ use countersign_snapshot::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{access, full_grant, id, info, plain_grant, trust};
+use crate::support::{access, full_grant, id, info, plain_grant, quick_directory, trust};
 
 /// Records of each table are drawn from so many keys.
 const KEYS: u8 = 14;
@@ -297,7 +297,7 @@ fn after_any_sequence_of_publications_and_accidents_readers_say_what_was_publish
     let mut deltas = 0;
     for seed in 0..4 {
         let mut random = Random(seed);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = quick_directory();
         let (mut access, mut accounts) = (AccessTables::default(), AccountsTables::default());
         for step in 0..24_u64 {
             change(&mut random, &mut access, &mut accounts);

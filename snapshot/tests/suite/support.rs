@@ -15,6 +15,11 @@ pub(crate) fn trust() -> Trust {
     Trust::owner(nix::unistd::geteuid().as_raw())
 }
 
+/// A directory in memory where there is one: for tests that publish hundreds of times and lose no power.
+pub(crate) fn quick_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 pub(crate) fn id(byte: u8) -> Id {
     Id([byte; 16])
 }
