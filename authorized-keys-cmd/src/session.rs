@@ -43,8 +43,6 @@ pub fn record_session(
     let name = process.to_string();
     let offers = Folder::open(runtime, OFFERS, 0)?;
     let note = offers.read(&name, MAX_NOTE_BYTES)?;
-    // It has done its work, whatever it says: nobody shall take it for more than what sshd says now.
-    offers.remove(&name)?;
     let Some(note) = note.and_then(|text| Note::decode(&text).ok()) else { return Ok(Opened::NotOurs) };
     let said = variable("SSH_AUTH_INFO_0").map(OsString::into_vec).unwrap_or_default();
     let is_it = note.process == process
@@ -52,6 +50,8 @@ pub fn record_session(
         && text("PAM_USER").is_some_and(|user| user == note.login)
         && accepted(&said).any(|blob| blob == note.blob);
     if !is_it {
+        // Nobody shall take it for more than what sshd says now.
+        offers.remove(&name)?;
         return Ok(Opened::NotOurs);
     }
     let audit_before = std::fs::read_to_string(format!("/proc/{parent}/sessionid"));
@@ -64,6 +64,8 @@ pub fn record_session(
         scope: None,
     };
     Folder::open(runtime, SESSIONS, 0)?.write(&name, record.encode().as_bytes())?;
+    // After it: where there is no room for the record, the note still tells the agent as much as it may.
+    offers.remove(&name)?;
     Ok(Opened::Recorded(process))
 }
 
