@@ -174,9 +174,9 @@ fn parse_login(login: &[u8]) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// Digits only: no sign, no white space.
+/// Digits as sshd prints them: no sign, no white space, no leading zeros.
 fn decimal<N: std::str::FromStr>(digits: &[u8]) -> Option<N> {
-    if !digits.iter().all(u8::is_ascii_digit) {
+    if !digits.iter().all(u8::is_ascii_digit) || matches!(digits, [b'0', _, ..]) {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
@@ -237,10 +237,10 @@ mod tests {
 
     #[test]
     fn numbers_with_signs_spaces_or_overflow_are_refused() {
-        for uid in ["", "-1", "+1", " 1", "1 ", "4294967296", "0x1", "1.0"] {
+        for uid in ["", "-1", "+1", " 1", "1 ", "4294967296", "0x1", "1.0", "01", "00"] {
             assert_eq!(reason(&["keys", "a", uid, "ssh-ed25519", KEY]), Err(Reason::BadArguments), "{uid}");
         }
-        for serial in ["", "-1", "+1", "18446744073709551616"] {
+        for serial in ["", "-1", "+1", "007", "18446744073709551616"] {
             let arguments = ["principals", "a", "0", "ssh-ed25519", KEY, "id", serial, KEY];
             assert_eq!(reason(&arguments), Err(Reason::BadArguments), "{serial}");
         }
