@@ -36,8 +36,8 @@ pub enum Step<'a> {
     NotLogged,
     /// The request asked for exactly this.
     Request(Id, &'a Request),
-    /// An approval that counts.
-    Approval(&'a Approval),
+    /// An approval that counts, by request and ordinal.
+    Approval(Id, u8, &'a Approval),
 }
 
 impl Step<'_> {
@@ -58,7 +58,7 @@ impl Step<'_> {
             Self::Batch(..) => "batch",
             Self::NotLogged => "not-logged",
             Self::Request(..) => "request",
-            Self::Approval(_) => "approval",
+            Self::Approval(..) => "approval",
         }
     }
 }
@@ -106,7 +106,7 @@ impl fmt::Display for Step<'_> {
             Self::Request(id, request) => {
                 write!(out, "request {id} of user {} asked for exactly this at {}", request.user, request.time_secs)
             }
-            Self::Approval(approval) => match approval.approver {
+            Self::Approval(_, _, approval) => match approval.approver {
                 Some(approver) => write!(out, "user {approver} approved it at {}", approval.time_secs),
                 None => write!(out, "nobody approved it"),
             },

@@ -349,29 +349,35 @@ fn add_requests(this: &ThisHost<'_>, tables: &mut AccessTables) {
             Request { user: request.user, approval_hash: request.approval_hash.0, time_secs: request.at.time };
         tables.requests.push((*id, compiled));
     }
-    let lasting_secs = effective.settings.max_ttl.saturating_add(effective.settings.pickup).saturating_add(MARGIN_SECS);
     let answered: BTreeSet<&Id> = effective.approvals.keys().chain(effective.refusals.keys()).collect();
     for id in answered {
         if effective.requests.get(id).is_some_and(|request| request.host != this.id) {
             continue;
         }
-        let denials = effective.refusals.get(id).into_iter().flatten().take(MAX_DENIALS).map(|refusal| Approval {
-            verdict: Verdict::Deny,
-            approver: refusal.user,
-            time_secs: refusal.at.time,
-            approval_hash: [0; 32],
-        });
-        let approvals = effective.approvals.get(id).into_iter().flatten();
-        let approvals = approvals.filter(|approval| approval.at.time.saturating_add(lasting_secs) >= this.now_secs());
-        let approvals = approvals.map(|approval| Approval {
-            verdict: Verdict::Approve,
-            approver: Some(approval.user),
-            time_secs: approval.at.time,
-            approval_hash: approval.hash.0,
-        });
-        let answers: Vec<Approval> = denials.chain(approvals).take(MAX_ANSWERS).collect();
+        let answers: Vec<Approval> = answers(effective, id).map(|(_, answer)| answer).collect();
         if !answers.is_empty() {
             tables.approvals.push((*id, answers));
         }
     }
+}
+
+/// The answers to a request, in the order in which they are numbered, each with its entry: denials first.
+pub(crate) fn answers<'a>(
+    effective: &'a Effective,
+    request: &Id,
+) -> impl Iterator<Item = (realm::EntryRef, Approval)> + use<'a> {
+    let lasting_secs = effective.settings.max_ttl.saturating_add(effective.settings.pickup).saturating_add(MARGIN_SECS);
+    let now_secs = effective.latest_block.time;
+    let denials = effective.refusals.get(request).into_iter().flatten().take(MAX_DENIALS).map(|refusal| {
+        let approver = refusal.user;
+        let time_secs = refusal.at.time;
+        (refusal.at, Approval { verdict: Verdict::Deny, approver, time_secs, approval_hash: [0; 32] })
+    });
+    let approvals = effective.approvals.get(request).into_iter().flatten();
+    let approvals = approvals.filter(move |approval| approval.at.time.saturating_add(lasting_secs) >= now_secs);
+    let approvals = approvals.map(|approval| {
+        let (approver, approval_hash) = (Some(approval.user), approval.hash.0);
+        (approval.at, Approval { verdict: Verdict::Approve, approver, time_secs: approval.at.time, approval_hash })
+    });
+    denials.chain(approvals).take(MAX_ANSWERS)
 }

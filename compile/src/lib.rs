@@ -9,6 +9,7 @@
 
 mod access;
 mod accounts;
+mod origins;
 mod plain;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use countersign_registry::effective::Effective;
 use countersign_registry::realm::{Host, State};
 use countersign_snapshot::{AccessTables, AccountsTables, BlockRef, Facts, HostState};
 
+pub use origins::origins;
 pub use plain::{PlainSshd, plain_sshd};
 
 /// Which host is compiled for, and what its own configuration says.

@@ -83,6 +83,7 @@ fn realm() -> Effective {
         keys: Keys::default(),
         eclipsing: None,
         once_granted: Records::default(),
+        origins: countersign_registry::origins::Origins::default(),
         once_labelled: BTreeMap::new(),
         grants: Records::default(),
         cas: BTreeMap::new(),

@@ -31,6 +31,7 @@ use crate::following::{Watch, backward, in_chain};
 use crate::in_place::InPlace;
 use crate::lock::{Lock, LockError};
 use crate::log::{Level, Line, Log};
+use crate::origins::Origins;
 use crate::plain_sshd::Written;
 use crate::publishing::{Made, learn_from, manifest_in_place, status_of};
 use crate::reason::Reason;
@@ -135,6 +136,7 @@ pub struct Agent {
     pub(crate) access_group: Option<Gid>,
     pub(crate) made: Option<Made>,
     pub(crate) plain_sshd: Option<Written>,
+    pub(crate) origins: Origins,
     /// The slots of the latest view, as of the last look.
     pub(crate) seen_latest: BTreeMap<u64, U256>,
     pub(crate) state_is_complete: bool,
@@ -222,6 +224,7 @@ impl Agent {
             access_group,
             made: None,
             plain_sshd: None,
+            origins: Origins::default(),
             seen_latest: BTreeMap::new(),
             state_is_complete,
             dirty: false,
@@ -447,7 +450,13 @@ impl Agent {
     }
 
     fn save(&mut self) {
-        match self.state.save(&self.directory, &self.identity) {
+        let mut saved = self.state.save(&self.directory, &self.identity);
+        if let Err(FileError::Io { source, .. }) = &saved
+            && self.origins_give_way(source)
+        {
+            saved = self.state.save(&self.directory, &self.identity);
+        }
+        match saved {
             Ok(()) => self.dirty = false,
             // The chain still has everything; a snapshot without newer denials would be worse than a state without them.
             Err(error) => self.note(&Failure::of(Reason::StateIo, &error)),

@@ -22,6 +22,7 @@ pub mod verify;
 
 mod following;
 mod in_place;
+mod origins;
 mod plain_sshd;
 mod prekeys;
 mod publishing;

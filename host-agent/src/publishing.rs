@@ -9,8 +9,8 @@ use countersign_certificate::{Id, RealmId};
 use countersign_compile::{Compiled, HostView, compile};
 use countersign_registry::{B256, Effective};
 use countersign_snapshot::{
-    AccessTables, AccountsTables, BootId, Clock, Facts, Freshness, Manifest, PublishInfo, Salt, Snapshot, Trust,
-    publish, refresh,
+    AccessTables, AccountsTables, BootId, Clock, Facts, Freshness, Manifest, PublishError, PublishInfo, Salt, Snapshot,
+    Trust, publish, refresh,
 };
 use nix::unistd::geteuid;
 
@@ -70,8 +70,7 @@ impl Agent {
                 let effective = self.state.replay.effective(latest, &[]).map_err(|error| replay_failure(&error))?;
                 let compiled = compile(&effective, &self.view());
                 let info = self.info(compiled.facts.clone(), freshness, &clock);
-                publish(&self.config.snapshot_dir(), &compiled.access, &compiled.accounts, &info)
-                    .map_err(|error| Failure::of(Reason::PublishFailed, &error))?
+                self.publish_tables(&compiled, &info)?
             }
             None => return Ok(false),
         };
@@ -107,12 +106,12 @@ impl Agent {
             .and_then(|made| refresh(&directory, made.generation, &info).ok());
         let generation = match unchanged {
             Some(generation) => generation,
-            None => publish(&directory, &compiled.access, &compiled.accounts, &info)
-                .map_err(|error| Failure::of(Reason::PublishFailed, &error))?,
+            None => self.publish_tables(&compiled, &info)?,
         };
         self.state.highest_wall_secs = freshness.highest_wall_secs;
         self.state.published = Some(record(generation, (latest, effective.final_block), &freshness, &clock));
         self.tell(effective, &compiled, generation, unchanged.is_none());
+        self.write_origins(effective, &compiled.facts, unchanged.is_none());
         let files = InPlace::look(&directory);
         self.made = Some(Made { generation, access: compiled.access, accounts: compiled.accounts, files });
         if is_old {
@@ -130,6 +129,17 @@ impl Agent {
             return Err(Failure::new(Reason::ClockBehind, message));
         }
         plain_sshd
+    }
+
+    fn publish_tables(&mut self, compiled: &Compiled, info: &PublishInfo) -> Result<u64, Failure> {
+        let directory = self.config.snapshot_dir();
+        let mut published = publish(&directory, &compiled.access, &compiled.accounts, info);
+        if let Err(PublishError::Io { source, .. }) = &published
+            && self.origins_give_way(source)
+        {
+            published = publish(&directory, &compiled.access, &compiled.accounts, info);
+        }
+        published.map_err(|error| Failure::of(Reason::PublishFailed, &error))
     }
 
     /// Puts what was published into status and log.

@@ -7,9 +7,16 @@ use std::os::unix::fs::PermissionsExt;
 use countersign_agent::reason::Reason;
 use countersign_registry::entries::{Entry, Targets, payload};
 use countersign_registry::{Fingerprint20, shard};
-use countersign_snapshot::{Clock, Denial, HostState, Stale, UserState};
+use countersign_snapshot::{Clock, Denial, HostState, Origin, OriginOf, Stale, Trust, UserState, read_origins};
 use serde_json::json;
 use support::{HostFiles, World, grant, key_lock, unknown};
+
+fn origins(host: &HostFiles, wanted: &[OriginOf]) -> std::io::Result<Vec<Option<Origin>>> {
+    let trust = Trust::owner(nix::unistd::geteuid().as_raw());
+    let snapshot = host.snapshot();
+    let facts = snapshot.facts();
+    read_origins(&host.path("state/snapshot"), trust, &facts.realm, facts.host, wanted)
+}
 
 #[tokio::test]
 async fn what_was_granted_on_the_ledger_is_answered_from_the_snapshot() {
@@ -37,6 +44,15 @@ async fn what_was_granted_on_the_ledger_is_answered_from_the_snapshot() {
     assert_eq!(status["failures"], 0);
     assert_eq!(status["latest"]["number"], snapshot.facts().latest_block.number);
     assert_eq!(status["published"]["generation"], 1);
+
+    let wanted = [OriginOf::User(records.user), OriginOf::Grant(records.grant), OriginOf::LockedKey(records.key)];
+    let found = origins(&host, &wanted).unwrap();
+    let (user, granted) = (found[0].unwrap(), found[1].unwrap());
+    assert!(user.block <= granted.block && granted.block <= snapshot.facts().final_block.number);
+    assert_eq!((user.place.unwrap().shard, granted.place.unwrap().shard), (shard::DIRECTORY, shard::DIRECTORY));
+    assert_eq!(found[2], None);
+    let metadata = std::fs::metadata(host.path("state/snapshot/origins")).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o600, "whoever may not read `access` may not read this");
 }
 
 #[tokio::test]
@@ -55,6 +71,9 @@ async fn new_authority_waits_for_the_final_block_and_a_revocation_does_not() {
     assert!(snapshot.facts().final_block.number < snapshot.facts().latest_block.number);
     assert_eq!(snapshot.key_revoked(records.key).unwrap(), Some(Denial::Locked), "the lock is in the newest block");
     assert_eq!(snapshot.grant(later).unwrap(), None, "the grant is not final");
+    let lock = Origin { block: snapshot.facts().latest_block.number, place: None };
+    let found = origins(&host, &[OriginOf::LockedKey(records.key), OriginOf::Grant(later)]);
+    assert_eq!(found.unwrap(), [Some(lock), None]);
 
     world.anvil.mine(3).await;
     assert_eq!(agent.cycle().await.failure, None);
@@ -477,7 +496,7 @@ async fn days_that_are_over_fall_away_and_what_was_granted_or_denied_before_stay
 }
 
 #[tokio::test]
-async fn a_state_or_status_that_cannot_be_written_is_told_and_does_not_hold_a_revocation_back() {
+async fn state_status_or_origins_that_cannot_be_written_are_told_and_do_not_hold_a_revocation_back() {
     let world = World::new().await;
     let records = world.populate().await;
     let host = HostFiles::new(&world, records.host, "");
@@ -489,8 +508,14 @@ async fn a_state_or_status_that_cannot_be_written_is_told_and_does_not_hold_a_re
     assert_eq!(host.snapshot().key_revoked(records.key).unwrap(), Some(Denial::Locked));
     assert_eq!(host.status()["last-failure"]["reason"], "state-io");
 
-    std::fs::remove_file(host.path("state/status.json")).unwrap();
-    std::fs::create_dir(host.path("state/status.json")).unwrap();
+    for file in ["state/status.json", "state/snapshot/origins"] {
+        std::fs::remove_file(host.path(file)).unwrap();
+        std::fs::create_dir(host.path(file)).unwrap();
+    }
+    let other = Fingerprint20([9; 20]);
+    world.append(shard::DENIALS, &key_lock(other)).await;
     assert_eq!(agent.cycle().await.failure, None);
+    assert_eq!(host.snapshot().key_revoked(other).unwrap(), Some(Denial::Locked));
+    assert!(host.log.text().contains("message=\"origins: "), "{}", host.log.text());
     assert!(host.log.text().contains("reason=status-io message="), "{}", host.log.text());
 }

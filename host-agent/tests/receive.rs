@@ -238,6 +238,7 @@ fn empty() -> Effective {
         grants: Records::default(),
         eclipsing: None,
         once_granted: Records::default(),
+        origins: countersign_registry::origins::Origins::default(),
         once_labelled: BTreeMap::new(),
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),

@@ -13,6 +13,7 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::migration;
+use crate::origins::Origins;
 use crate::realm::{
     Acknowledgement, Actor, Approval, Batch, BlockRef, Ca, Delivery, EntryRef, Envelope, Grant, Group, Host, Key,
     PayloadName, Prekey, PublicData, Refusal, Removed, Request, User, Waiting,
@@ -153,6 +154,9 @@ pub struct Effective {
     pub once_granted: Records<Id, Grant>,
     /// By host, the labels that it had once and has no more.
     pub once_labelled: BTreeMap<Id, BTreeSet<String>>,
+    /// Where memberships and denials come from.
+    #[serde(skip)]
+    pub origins: Origins,
     /// All CAs.
     pub cas: BTreeMap<Id, Ca>,
     /// Batches, accepted or not.

@@ -16,6 +16,7 @@ pub mod entries;
 pub mod head;
 pub mod header;
 pub mod migration;
+pub mod origins;
 pub mod p256_key;
 pub mod pin;
 pub mod proof;

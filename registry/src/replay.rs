@@ -28,10 +28,12 @@ use crate::head::PlacedEntry;
 use crate::migration::in_leg;
 use crate::realm::{BlockRef, EntryRef};
 use crate::shard;
+pub(crate) use denial::Target;
 use denial::{PendingDenials, Sink};
 use engine::Engine;
 use late::Late;
 use legs::LegState;
+pub(crate) use state::Membership;
 use state::State;
 
 pub use denial::DENIAL_BLOCKS;
@@ -221,7 +223,9 @@ impl Replay {
         }
         self.state.check_publishable()?;
         let (late, pending) = self.late_denials();
-        Ok(combine::combine(&self.state, &tip, late, pending, (self.final_block, latest)))
+        let mut effective = combine::combine(&self.state, &tip, late, pending, (self.final_block, latest));
+        effective.origins.pending = self.pending.origins();
+        Ok(effective)
     }
 
     /// Forgets the records of day and period shards (class 3 and up) that `wanted` does not want. A shard that is wanted again

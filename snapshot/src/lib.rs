@@ -17,6 +17,7 @@ mod file;
 mod layout;
 mod manifest;
 mod open;
+mod origins;
 mod publish;
 mod read;
 mod records;
@@ -28,6 +29,9 @@ pub use clock::{BootId, Clock, Freshness, Stale};
 pub use error::{Distrust, OpenError, PublishError, ReadError};
 pub use manifest::{BlockRef, Facts, FileRef, HostState, Manifest};
 pub use open::Trust;
+pub use origins::{
+    ORIGINS_NAME, Origin, OriginOf, OriginPlace, origins_bytes, read_origins, remove_origins, write_origins,
+};
 pub use publish::{PublishInfo, publish, publish_base, publish_delta, refresh};
 pub use read::{Accounts, Snapshot};
 pub use records::{

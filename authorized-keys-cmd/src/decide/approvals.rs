@@ -65,7 +65,7 @@ impl Judge<'_> {
                 late = true;
                 continue;
             }
-            (self.observe)(Step::Approval(&approval));
+            (self.observe)(Step::Approval(scope.request, ordinal, &approval));
             approvers.push(approver);
         }
         if approvers.len() >= needed {

@@ -11,6 +11,7 @@ mod arguments;
 mod bed;
 mod deployment;
 mod devices;
+mod explain;
 mod leaving;
 mod manual;
 mod post;

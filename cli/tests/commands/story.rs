@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::bed::Bed;
 use countersign_chain::realm_file::RealmFile;
-use countersign_compile::{HostView, compile};
+use countersign_compile::{HostView, compile, origins};
 use countersign_issuer::view::View;
-use countersign_snapshot::{Clock, Freshness, PublishInfo, Salt, publish};
+use countersign_snapshot::{Clock, Freshness, PublishInfo, Salt, publish, write_origins};
 
 /// Publishes what `host` would have, as its agent does.
 fn snapshot(bed: &Bed, host: &str, directory: &Path) {
@@ -32,6 +32,7 @@ fn snapshot(bed: &Bed, host: &str, directory: &Path) {
         now_unix_secs: clock.unix_secs,
     };
     publish(directory, &compiled.access, &compiled.accounts, &info).unwrap();
+    write_origins(directory, &info.facts.realm, host, origins(&view.effective)).unwrap();
 }
 
 // row: D3, D4, D13, D20
@@ -62,6 +63,11 @@ fn from_an_empty_chain_to_a_certificate_its_revocation_and_the_reason() {
     let steps: Vec<&str> =
         granted["facts"].as_array().unwrap().iter().map(|fact| fact["step"].as_str().unwrap()).collect();
     assert!(steps.contains(&"batch") && steps.contains(&"serial-not-revoked"), "{steps:?}");
+    for step in ["ca", "user", "grant", "batch"] {
+        let fact = granted["facts"].as_array().unwrap().iter().find(|fact| fact["step"] == step).unwrap();
+        let entry = &fact["entries"][0];
+        assert!(["block", "shard", "index", "time"].iter().all(|field| entry[*field].is_u64()), "{fact}");
+    }
     let other = bed.ok(&["explain", "alice-cert.pub", "--login", "root", "--snapshot", directory]);
     assert_eq!(other["reason"], "root-not-allowed");
     let at = |when: &str| {

@@ -10,6 +10,7 @@ use countersign_certificate::{Fingerprint20, Id};
 
 use crate::effective::{Eclipsing, Effective, Keys, Settings};
 use crate::entries::{Kind, Roles};
+use crate::origins::Origins;
 use crate::realm::{
     Acknowledgement, Actor, Approval, Batch, BatchState, BlockRef, Ca, CaState, EntryRef, Grant, GrantTarget, Group,
     Host, Key, PayloadName, Prekey, Refusal, Removed, Request, State as RecordState, Subject, User, Waiting,
@@ -78,6 +79,13 @@ pub(super) fn combine(
         eclipsing,
         once_granted: view.once_granted(),
         once_labelled: view.once_labelled(),
+        origins: Origins {
+            memberships: fin.memberships.clone(),
+            locks: fin.locks.clone(),
+            revoked: fin.revoked.clone(),
+            removed: fin.removed.clone(),
+            pending: Vec::new(),
+        },
         refusals: view.refusals(&view.undenied().actors()),
         locked_keys: view.keys_in(fin.locks.iter().map(|(target, _)| target), &denied.locked),
         revoked_keys: view.keys_in(fin.revoked.iter().map(|(target, _)| target), &denied.revoked),

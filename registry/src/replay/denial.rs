@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::effective::Settings;
 use crate::entries::Roles;
+use crate::origins;
 use crate::realm::CaLimits;
 use crate::replay::late::Late;
 
@@ -19,13 +20,33 @@ pub const DENIAL_BLOCKS: u64 = 64;
 
 /// What a lock or a revocation is aimed at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Key(Fingerprint20),
     User(Id),
     Host(Id),
     Ca(Id),
     Actor(Address),
     Batch(Id),
+}
+
+impl Target {
+    /// Its lock, where it is a record or a key.
+    pub(crate) fn locked(&self) -> Option<origins::Denied> {
+        match self {
+            Self::Key(key) => Some(origins::Denied::LockedKey(*key)),
+            Self::User(id) | Self::Host(id) | Self::Ca(id) | Self::Batch(id) => Some(origins::Denied::Locked(*id)),
+            Self::Actor(_) => None,
+        }
+    }
+
+    /// Its revocation, where it is a record or a key.
+    pub(crate) fn revoked(&self) -> Option<origins::Denied> {
+        match self {
+            Self::Key(key) => Some(origins::Denied::RevokedKey(*key)),
+            Self::User(id) | Self::Host(id) | Self::Ca(id) | Self::Batch(id) => Some(origins::Denied::Revoked(*id)),
+            Self::Actor(_) => None,
+        }
+    }
 }
 
 /// One thing that is taken away.
@@ -130,6 +151,17 @@ impl PendingDenials {
         let mut denied = Denied::default();
         self.add_to(&mut denied);
         denied
+    }
+
+    /// Those of records and keys, with the greatest block in which each was seen.
+    pub(super) fn origins(&self) -> Vec<(origins::Denied, u64)> {
+        let of = |denial: &Denial| match denial {
+            Denial::Locked(target) => target.locked(),
+            Denial::Revoked(target) => target.revoked(),
+            Denial::Removed(id) => Some(origins::Denied::Removed(*id)),
+            _ => None,
+        };
+        self.blocks.iter().filter_map(|(denial, seen)| Some((of(denial)?, seen.last))).collect()
     }
 
     pub(super) fn add_to(&self, denied: &mut Denied) {

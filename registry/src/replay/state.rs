@@ -142,11 +142,11 @@ pub(super) struct LabelRecord {
     pub(super) label: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Membership {
-    pub(super) at: EntryRef,
-    pub(super) group: Id,
-    pub(super) user: Id,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    pub(crate) at: EntryRef,
+    pub(crate) group: Id,
+    pub(crate) user: Id,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

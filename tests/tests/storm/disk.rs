@@ -78,6 +78,8 @@ fn a_full_disk_at_each_write_leaves_the_old_snapshot_as_it_was_and_status_says_w
         let filler = Filler::new(agent::SNAPSHOT);
         let mut before = answers();
         let mut failures = 0;
+        let origins = Path::new(agent::SNAPSHOT).join("origins");
+        assert!(origins.exists());
         for pages in 0.. {
             assert!(pages < 64, "it is never enough");
             filler.leave(pages);
@@ -86,6 +88,7 @@ fn a_full_disk_at_each_write_leaves_the_old_snapshot_as_it_was_and_status_says_w
                 break;
             }
             failures += 1;
+            assert!(!origins.exists(), "what no login needs gives way");
             // Either the very same bytes, or what the agent publishes at its start from its own state: no younger, and what it has
             // heard of denials since.
             let now = answers();
@@ -121,5 +124,6 @@ fn a_full_disk_at_each_write_leaves_the_old_snapshot_as_it_was_and_status_says_w
         agent::once();
         assert_eq!(ssh(&story.sshd, "alice", &credential, "id -un"), accepted);
         assert_eq!(manifest().delta, None, "with room there is a base again");
+        assert!(origins.exists());
     });
 }

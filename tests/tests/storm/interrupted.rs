@@ -267,6 +267,9 @@ fn whole_generation(story: &Story) -> u64 {
 /// What lies in the snapshot's directories and is neither published nor kept for readers of what was published before.
 fn litter() -> Vec<String> {
     let mut litter = Vec::new();
+    if Path::new(agent::SNAPSHOT).join("origins.tmp").exists() {
+        litter.push("origins.tmp".to_owned());
+    }
     let published = Snapshot::open(Path::new(agent::SNAPSHOT), Trust::ROOT).unwrap().manifest().generation;
     for audience in ["access", "accounts"] {
         for entry in fs::read_dir(Path::new(agent::SNAPSHOT).join(audience)).unwrap() {
