@@ -400,6 +400,25 @@ impl Directory {
         }
     }
 
+    /// Empties a file of this directory where it stands, which takes neither space nor a name; where even that fails, takes it away.
+    ///
+    /// # Errors
+    /// What the system refused when it was to go. A file that is not there is empty enough.
+    pub fn empty(&self, name: &std::ffi::OsStr) -> Result<(), FileError> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let emptied = openat(&self.fd, name, flags, Mode::empty()).and_then(|fd| {
+            nix::unistd::ftruncate(&fd, 0)?;
+            fsync(&fd)
+        });
+        match emptied {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(_) => match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => self.sync(name),
+                Err(errno) => Err(io("empty", &self.path.join(name), errno)),
+            },
+        }
+    }
+
     fn sync(&self, name: &std::ffi::OsStr) -> Result<(), FileError> {
         fsync(&self.fd).map_err(|errno| io("sync the directory of", &self.path.join(name), errno))
     }

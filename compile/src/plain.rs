@@ -27,24 +27,29 @@ pub struct PlainSshd {
     pub keys_sha256: Vec<[u8; 32]>,
 }
 
+/// Serials apart from each other that sshd is told of one CA: it reads its list for every key that is offered, and a hundred thousand cost it
+/// more than half a second. A CA with more is denied as a whole, rather than all of them.
+const MOST_SERIALS: usize = 100_000;
+
 /// What `compiled` and the view it comes from say to a plain sshd. A host that is locked or unknown trusts no CA.
 #[must_use]
 pub fn plain_sshd(effective: &Effective, compiled: &Compiled) -> PlainSshd {
     let trusted = compiled.access.cas.iter();
     // A line cannot say which logins a CA is for, nor until when a retired one counts.
     let trusted = trusted.filter(|ca| ca.state == snapshot::CaState::Active && !ca.logins_restricted);
+    let (certificates, overfull) = certificates(effective);
+    let trusted = trusted.filter(|ca| !overfull.contains(ca.key_blob.as_slice()));
+    let denied = keys(effective).into_iter().chain(overfull.iter().map(|blob| fingerprint_sha256(blob)));
+    let keys_sha256 = denied.collect::<BTreeSet<_>>().into_iter().collect();
     let name = |id: &Id| effective.cas.get(id).map_or_else(|| id.to_string(), |ca| ca.name.clone());
-    PlainSshd {
-        cas: trusted.map(|ca| (name(&ca.id), ca.key_blob.clone())).collect(),
-        certificates: certificates(effective),
-        keys_sha256: keys(effective).into_iter().collect(),
-    }
+    PlainSshd { cas: trusted.map(|ca| (name(&ca.id), ca.key_blob.clone())).collect(), certificates, keys_sha256 }
 }
 
 /// Revoked serials, and the key ids of certificates that a user who is out, or a request that was refused, may still hold.
-fn certificates(effective: &Effective) -> Vec<RevokedCertificates> {
+/// Also the keys of CAs that have more of them than sshd is told.
+fn certificates(effective: &Effective) -> (Vec<RevokedCertificates>, BTreeSet<Vec<u8>>) {
     let key_ids: Vec<String> = effective
-        .requests
+        .once_requested
         .iter()
         .filter(|(id, request)| {
             let active = effective.users.get(&request.user).is_some_and(|user| user.state == State::Active);
@@ -59,12 +64,19 @@ fn certificates(effective: &Effective) -> Vec<RevokedCertificates> {
         // 0 means "no serial" to sshd; whoever revokes it names no certificate.
         by_ca.entry(&ca.public_key).or_default().extend(serials.filter(|serial| **serial != 0));
     }
-    let revoked = by_ca.into_iter().map(|(ca_blob, serials)| RevokedCertificates {
+    let (told, overfull): (Vec<_>, Vec<_>) = by_ca.into_iter().partition(|(_, serials)| runs(serials) <= MOST_SERIALS);
+    let revoked = told.into_iter().map(|(ca_blob, serials)| RevokedCertificates {
         ca_blob: ca_blob.to_vec(),
         serials: serials.into_iter().collect(),
         key_ids: key_ids.clone(),
     });
-    revoked.filter(|revoked| !revoked.serials.is_empty() || !revoked.key_ids.is_empty()).collect()
+    let revoked = revoked.filter(|revoked| !revoked.serials.is_empty() || !revoked.key_ids.is_empty()).collect();
+    (revoked, overfull.into_iter().map(|(ca_blob, _)| ca_blob.to_vec()).collect())
+}
+
+/// How many of the numbers have no predecessor among them.
+fn runs(serials: &BTreeSet<u64>) -> usize {
+    serials.iter().filter(|serial| serial.checked_sub(1).is_none_or(|before| !serials.contains(&before))).count()
 }
 
 /// Whether certificates of a CA may count at all; otherwise its key is denied as a whole.
@@ -77,16 +89,14 @@ fn login(effective: &Effective, user: Id) -> Option<&str> {
     live.or_else(|| effective.removed.get(&user).map(|removed| removed.name.as_str()))
 }
 
-/// The ledger denies keys by a part of their SHA-256, so it takes the key itself to name it to sshd: those that are registered,
-/// asked for, or a CA's are known.
+/// The ledger denies keys by a part of their SHA-256, so it takes the key itself to name it to sshd: those that are registered, were
+/// asked for, or are a CA's are known. A locked user's keys are not denied with the user: whoever may register keys could have a CA's, or the one of a
+/// break-glass account, denied that way.
 fn keys(effective: &Effective) -> BTreeSet<[u8; 32]> {
     let denied = denied_keys(effective);
     let is_denied = |blob: &[u8]| denied.contains_key(&Fingerprint20::of_blob(blob));
-    let registered = effective.keys.iter().filter(|key| {
-        let user = effective.users.get(&key.user);
-        key.state != State::Active || user.is_none_or(|user| user.state != State::Active) || is_denied(&key.blob)
-    });
-    let requested = effective.requests.values().filter(|request| is_denied(&request.public_key));
+    let registered = effective.keys.iter().filter(|key| is_denied(&key.blob));
+    let requested = effective.once_requested.values().filter(|request| is_denied(&request.public_key));
     let cas = effective.cas.values().filter(|ca| !counts(ca.state) || is_denied(&ca.public_key));
     let registered = registered.map(|key| &key.blob);
     let requested = requested.map(|request| &request.public_key);

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use countersign_certificate::{Fingerprint20, Id};
-use countersign_compile::{Compiled, HostView, compile};
+use countersign_compile::{Compiled, HostView, PlainSshd, compile, plain_sshd};
 use countersign_registry::entries::{Entry, Kind, Roles, Targets, payload};
 use countersign_registry::head::{LogEntry, Meta, PlacedEntry};
 use countersign_registry::realm::{BlockRef, EntryRef};
@@ -44,13 +44,20 @@ impl Log {
     }
 
     fn compiled(&self, host: Id, final_block: u64, latest_block: u64) -> Compiled {
+        self.both(host, final_block, latest_block).0
+    }
+
+    /// What a plain sshd is told too.
+    fn both(&self, host: Id, final_block: u64, latest_block: u64) -> (Compiled, PlainSshd) {
         let upto = |number| -> Vec<PlacedEntry> {
             self.entries.iter().filter(|placed| placed.at.block <= number).cloned().collect()
         };
         let mut replay = Replay::new(B256::repeat_byte(0xee));
         replay.advance(block(final_block), &upto(final_block)).unwrap();
         let effective = replay.effective(block(latest_block), &upto(latest_block)).unwrap();
-        compile(&effective, &HostView { host, allow_root: false, max_staleness_secs: None })
+        let compiled = compile(&effective, &HostView { host, allow_root: false, max_staleness_secs: None });
+        let plain = plain_sshd(&effective, &compiled);
+        (compiled, plain)
     }
 }
 
@@ -204,4 +211,58 @@ fn the_end_of_an_earlier_grant_uncovers_a_later_one_for_the_same_key_only_when_i
         realm.log.add(9, REVOKER, &Entry::Lock(Targets::Keys(vec![Fingerprint20([1; 20])])));
         assert_eq!(ways(&realm, 8, 9), [later]);
     }
+}
+
+#[test]
+fn a_plain_sshd_goes_on_denying_what_a_locked_user_asked_for_whatever_else_is_taken_from_her() {
+    let Realm { mut log, alice, host, .. } = realm();
+    let device = Address::repeat_byte(0xd1);
+    let [ca_key, asked_for] = [5, 9].map(|last| {
+        let mut blob = key_blob().to_vec();
+        *blob.last_mut().unwrap() = last;
+        blob
+    });
+    let member = |member| {
+        Entry::MemberSet(payload::MemberSet { actor: device, member, subject: alice.0.into(), x25519: B256::ZERO })
+    };
+    log.add(2, ADMIN, &member(true));
+    let ca = payload::CaAdd {
+        r: [6; 16].into(),
+        purpose: 1,
+        name: "users".into(),
+        publicKey: ca_key.into(),
+        maxTtl: 3600,
+        logins: vec![],
+        issuers: vec![],
+    };
+    log.add(2, ROOTS, &Entry::CaAdd(ca));
+    let ask = payload::Request {
+        r: [7; 16].into(),
+        user: alice.0.into(),
+        host: host.0.into(),
+        login: "deploy".into(),
+        ttl: 300,
+        reason: String::new(),
+        publicKey: asked_for.clone().into(),
+    };
+    log.add(5, device, &Entry::Request(ask));
+    let key_id = format!("alice/{}", sign::record_id(Kind::REQUEST, device, [7; 16]));
+    let named = |log: &Log, number| {
+        let (_, plain) = log.both(host, number, number);
+        plain.certificates.iter().any(|of_ca| of_ca.key_ids.contains(&key_id))
+    };
+    assert!(!named(&log, 6));
+    log.add(7, REVOKER, &Entry::Lock(Targets::Users(vec![alice])));
+    assert!(named(&log, 8));
+    // Her device is locked too, then unbound, then she is removed.
+    log.add(9, REVOKER, &Entry::Lock(Targets::Actors(vec![device])));
+    assert!(named(&log, 10));
+    log.add(11, ADMIN, &member(false));
+    assert!(named(&log, 12));
+    log.add(13, ADMIN, &Entry::Remove(vec![alice]));
+    assert!(named(&log, 14));
+    // The key that was asked for stays denied once it is, though the one who asked is gone.
+    log.add(15, REVOKER, &Entry::Lock(Targets::Keys(vec![Fingerprint20::of_blob(&asked_for)])));
+    let (_, plain) = log.both(host, 16, 16);
+    assert!(plain.keys_sha256.contains(&countersign_certificate::fingerprint_sha256(&asked_for)));
 }

@@ -89,6 +89,7 @@ fn realm() -> Effective {
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),
         requests: BTreeMap::new(),
+        once_requested: Records::default(),
         approvals: BTreeMap::new(),
         refusals: BTreeMap::new(),
         locked_keys: BTreeSet::new(),
@@ -613,16 +614,19 @@ fn a_plain_sshd_is_told_of_cas_that_need_no_more_words_and_of_what_is_denied_by_
         (id(53), ca(CaState::Active, b"limited", Some(&["deploy"]))),
         (id(54), Ca { purpose: CaPurpose::Host, ..ca(CaState::Active, b"host", None) }),
     ]);
-    let keys = [key(1, id(1), 21), key(2, id(3), 23), Key { state: State::Revoked, ..key(3, id(2), 22) }];
+    let revoked = Key { state: State::Revoked, fingerprint: Fingerprint20::of_blob(&[22]), ..key(3, id(2), 22) };
+    realm.revoked_keys = BTreeSet::from([revoked.fingerprint]);
+    let keys = [key(1, id(1), 21), key(2, id(3), 23), revoked];
     realm.keys = keys.into_iter().collect();
     realm.revoked_serials = BTreeMap::from([
         (id(50), BTreeSet::from([0, 9])),
         (id(52), BTreeSet::from([5])),
         (id(99), BTreeSet::from([6])),
     ]);
+    // Carol's registered key is not denied with her: it may be a CA's, which whoever registers keys could have denied that way.
     // Carol, who is locked, asked for the key that Alice, who is not, asked for: only Carol's certificate is meant.
     let asked = |user, key: &'static [u8]| Request { user, public_key: Bytes::from_static(key), ..request(HOST) };
-    realm.requests = BTreeMap::from([
+    realm.once_requested = Records::from([
         (id(0xa0), asked(id(1), b"session key")),
         (id(0xc0), asked(id(3), b"session key")),
         (id(0xb0), asked(id(2), b"key of Bob's")),
@@ -643,7 +647,7 @@ fn a_plain_sshd_is_told_of_cas_that_need_no_more_words_and_of_what_is_denied_by_
         assert_eq!(named, key_ids, "{ca}");
     }
     assert_eq!(told.certificates.len(), 3, "what is denied as a whole, or certifies hosts, needs no list");
-    let denied: [&[u8]; 4] = [&[22], &[23], b"denied key", b"locked"];
+    let denied: [&[u8]; 3] = [&[22], b"denied key", b"locked"];
     assert_eq!(BTreeSet::from_iter(told.keys_sha256), denied.map(fingerprint_sha256).into_iter().collect());
 
     // A host that is locked trusts nobody, and goes on denying.
@@ -651,4 +655,19 @@ fn a_plain_sshd_is_told_of_cas_that_need_no_more_words_and_of_what_is_denied_by_
     let locked = plain_sshd(&realm, &compiled(&realm));
     assert!(locked.cas.is_empty());
     assert_eq!(locked.certificates, told.certificates);
+}
+
+#[test]
+fn a_ca_with_more_revoked_serials_than_sshd_is_told_is_denied_as_a_whole_and_no_other() {
+    let mut realm = realm();
+    realm.cas = BTreeMap::from([
+        (id(50), ca(CaState::Active, b"flooded", None)),
+        (id(51), ca(CaState::Active, b"dense", None)),
+    ]);
+    let scattered: BTreeSet<u64> = (1..=100_001).map(|number| number * 2).collect();
+    realm.revoked_serials = BTreeMap::from([(id(50), scattered), (id(51), (1..=100_001).collect())]);
+    let told = plain_sshd(&realm, &compiled(&realm));
+    assert_eq!(told.cas, [("ca".to_owned(), b"dense".to_vec())]);
+    assert_eq!(told.keys_sha256, [fingerprint_sha256(b"flooded")]);
+    assert_eq!(told.certificates.len(), 1, "one range of the other's");
 }

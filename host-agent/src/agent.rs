@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use countersign_chain::ChainError;
 use countersign_chain::endpoints::Limits;
@@ -23,6 +24,7 @@ use countersign_registry::{BlockRef, Effective, PlacedEntry, Replay, U256};
 use countersign_snapshot::{Clock, Gid};
 use nix::unistd::{Group, geteuid};
 
+use crate::ca_list::CaList;
 use crate::config::{Config, ConfigError};
 use crate::cycle::{self, Failure};
 use crate::envelope::Identity;
@@ -32,7 +34,7 @@ use crate::in_place::InPlace;
 use crate::lock::{Lock, LockError};
 use crate::log::{Level, Line, Log};
 use crate::origins::Origins;
-use crate::plain_sshd::Written;
+use crate::plain_sshd::PlainFiles;
 use crate::publishing::{Made, learn_from, manifest_in_place, status_of};
 use crate::reason::Reason;
 use crate::receiving::Receiver;
@@ -135,7 +137,7 @@ pub struct Agent {
     directory: Directory,
     pub(crate) access_group: Option<Gid>,
     pub(crate) made: Option<Made>,
-    pub(crate) plain_sshd: Option<Written>,
+    pub(crate) plain_sshd: PlainFiles,
     pub(crate) origins: Origins,
     /// The slots of the latest view, as of the last look.
     pub(crate) seen_latest: BTreeMap<u64, U256>,
@@ -204,6 +206,8 @@ impl Agent {
         if let Some(manifest) = &manifest {
             learn_from(&mut state, manifest, state_is_complete);
         }
+        let published = manifest.map(|manifest| (manifest.facts.latest_block.time_secs, manifest.freshness));
+        let plain_sshd = PlainFiles::new(&config, published);
         let status = first_status(&identity, &state, now.unix_secs);
         let mut ledger = Ledger::new(&realm, Limits::default())?;
         ledger.spill_into(Spill::into_directory(config.state_dir.as_path()));
@@ -223,7 +227,7 @@ impl Agent {
             directory,
             access_group,
             made: None,
-            plain_sshd: None,
+            plain_sshd,
             origins: Origins::default(),
             seen_latest: BTreeMap::new(),
             state_is_complete,
@@ -251,6 +255,11 @@ impl Agent {
     /// The configuration in use.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The list of CAs of a plain sshd, where one is written.
+    pub(crate) fn ca_list(&self) -> Option<Arc<CaList>> {
+        self.plain_sshd.cas.clone()
     }
 
     /// The status as last written.

@@ -20,6 +20,7 @@ pub mod state;
 pub mod status;
 pub mod verify;
 
+mod ca_list;
 mod following;
 mod in_place;
 mod origins;

@@ -75,6 +75,9 @@ impl Agent {
             None => return Ok(false),
         };
         self.state.highest_wall_secs = freshness.highest_wall_secs;
+        if let Some(list) = &self.plain_sshd.cas {
+            list.carry(latest.time, freshness);
+        }
         let latest = (latest, published.final_block.max(self.state.replay.final_block()));
         self.state.published = Some(record(generation, latest, &freshness, &clock));
         self.dirty = true;
@@ -96,7 +99,7 @@ impl Agent {
         let freshness = cycle::fresh(latest.time, compiled.max_staleness_secs, self.state.highest_wall_secs, &clock);
         let is_old = clock.unix_secs > freshness.valid_until_secs;
         let is_behind = clock.unix_secs.saturating_add(CLOCK_BEHIND_SECS) < latest.time;
-        let plain_sshd = self.write_plain_sshd(effective, &compiled, is_old || is_behind);
+        let plain_sshd = self.write_plain_sshd(effective, &compiled, freshness, is_old || is_behind);
         let info = self.info(compiled.facts.clone(), freshness, &clock);
         let directory = self.config.snapshot_dir();
         let unchanged = self

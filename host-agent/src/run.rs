@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use crate::agent::{Agent, AgentError, Clocks, Outcome};
+use crate::ca_list::Watch;
 use crate::config::Config;
 use crate::cycle::Failure;
 use crate::log::{Level, Line, Log};
@@ -104,6 +105,7 @@ pub async fn run(path: &Path, log: Log, clocks: Clocks) -> Result<(), AgentError
         agent.report(&failure);
     }
     let mut sessions = Sessions::start(agent.config(), Log::for_process("countersign-agent"));
+    let mut watch = Watch::start(agent.ca_list(), Log::for_process("countersign-agent"));
     let mut ready = false;
     loop {
         let wake = match one_cycle(&mut agent, &mut signals).await {
@@ -129,6 +131,8 @@ pub async fn run(path: &Path, log: Log, clocks: Clocks) -> Result<(), AgentError
             Wake::Reload => {
                 let before = (agent.config().sessions.clone(), agent.config().snapshot_dir());
                 agent = reload(agent, path)?;
+                drop(watch);
+                watch = Watch::start(agent.ca_list(), Log::for_process("countersign-agent"));
                 if before != (agent.config().sessions.clone(), agent.config().snapshot_dir()) {
                     drop(sessions);
                     sessions = Sessions::start(agent.config(), Log::for_process("countersign-agent"));
@@ -139,6 +143,7 @@ pub async fn run(path: &Path, log: Log, clocks: Clocks) -> Result<(), AgentError
     }
     notify::stopping();
     drop(sessions);
+    drop(watch);
     agent.flush();
     agent.log().line(Level::Notice, &Line::event("stopped"));
     Ok(())

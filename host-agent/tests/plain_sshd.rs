@@ -138,20 +138,41 @@ async fn what_is_denied_on_the_ledger_is_denied_by_the_lists_of_a_plain_sshd_and
     assert!(bed.is_revoked("seven-cert.pub") && bed.is_revoked("alice.pub"));
     assert!(!bed.is_revoked("eight-cert.pub") && !bed.is_revoked("seven.pub"));
 
-    // Where they cannot be written they stay, the snapshot is published, and it is told.
-    let folder = bed.host.path("ssh");
-    let open = |mode| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
-    open(0o777);
+    // Where revocations cannot be written the snapshot is published, it is told, and a CA that is locked goes all the same.
+    std::fs::remove_file(bed.host.path("ssh/revoked")).unwrap();
+    std::fs::create_dir(bed.host.path("ssh/revoked")).unwrap();
     bed.world.append(shard::DENIALS, &Entry::Lock(Targets::Cas(vec![bed.ca]))).await;
-    let failure = agent.cycle().await.failure.expect("the folder is open to everybody");
+    let failure = agent.cycle().await.failure.expect("a directory stands in its place");
     assert_eq!(failure.reason, Reason::PlainSshdFailed, "{failure}");
     let snapshot = bed.host.snapshot();
     assert_eq!(snapshot.facts().latest_block.number, bed.world.latest_number().await);
-    assert_eq!(bed.cas(), [bed.ca_line()]);
-    open(0o755);
-    bed.cycle(&mut agent).await;
     assert_eq!(bed.cas(), [""; 0], "the CA is locked");
+    std::fs::remove_dir(bed.host.path("ssh/revoked")).unwrap();
+    bed.cycle(&mut agent).await;
+    assert_eq!(bed.cas(), [""; 0]);
     assert!(bed.is_revoked("eight-cert.pub"), "its key is denied as a CA's");
+}
+
+#[tokio::test]
+async fn a_list_of_cas_ends_though_snapshots_go_on_where_revocations_cannot_be_written() {
+    let bed = Bed::new().await;
+    let mut agent = bed.host.open();
+    bed.cycle(&mut agent).await;
+    std::fs::remove_file(bed.host.path("ssh/revoked")).unwrap();
+    std::fs::create_dir(bed.host.path("ssh/revoked")).unwrap();
+    bed.revoke(&[7]).await;
+    assert_eq!(agent.cycle().await.failure.unwrap().reason, Reason::PlainSshdFailed);
+    assert_eq!(bed.cas(), [bed.ca_line()], "for as long as a snapshot would count");
+
+    bed.host.shift.set(400);
+    bed.pass(400).await;
+    assert_eq!(agent.cycle().await.failure.unwrap().reason, Reason::PlainSshdFailed, "{}", bed.host.log.text());
+    assert_eq!(bed.host.snapshot().facts().latest_block.number, bed.world.latest_number().await);
+    assert_eq!(bed.cas(), [""; 0], "what it was last true of is too old");
+    std::fs::remove_dir(bed.host.path("ssh/revoked")).unwrap();
+    bed.cycle(&mut agent).await;
+    assert_eq!(bed.cas(), [bed.ca_line()]);
+    assert!(bed.is_revoked("seven-cert.pub"));
 }
 
 #[tokio::test]

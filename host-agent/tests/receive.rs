@@ -243,6 +243,7 @@ fn empty() -> Effective {
         cas: BTreeMap::new(),
         batches: BTreeMap::new(),
         requests: BTreeMap::new(),
+        once_requested: Records::default(),
         approvals: BTreeMap::new(),
         refusals: BTreeMap::new(),
         locked_keys: BTreeSet::new(),

@@ -163,6 +163,8 @@ pub struct Effective {
     pub batches: BTreeMap<Id, Batch>,
     /// Requests by ledger keys of their users.
     pub requests: BTreeMap<Id, Request>,
+    /// The same with those that do not count any more, whatever became of the user or the ledger key: a certificate may have come of them.
+    pub once_requested: Records<Id, Request>,
     /// By request id, in log order: distinct live users, none the requester.
     pub approvals: BTreeMap<Id, Vec<Approval>>,
     /// By request id, in log order.

@@ -79,6 +79,7 @@ pub(super) fn combine(
         eclipsing,
         once_granted: view.once_granted(),
         once_labelled: view.once_labelled(),
+        once_requested: tip.requests.clone(),
         origins: Origins {
             memberships: fin.memberships.clone(),
             locks: fin.locks.clone(),
