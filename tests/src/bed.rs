@@ -77,6 +77,10 @@ fn run_inside(name: &str, suite: Option<&str>) -> (bool, String) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if let Some(suite) = suite {
+        assert!(
+            env::var_os("COUNTERSIGN_HELPER").is_some(),
+            "expected the static helper, which runs on any release: .ci/login-path builds it, COUNTERSIGN_HELPER names it"
+        );
         outer.env("COUNTERSIGN_SUITE", suite);
     }
     let mut outer = outer.spawn().expect("setpriv is not installed: run .ci/tools");

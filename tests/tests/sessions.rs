@@ -18,7 +18,7 @@ use countersign_sessions::{EventKind, SessionsError, State, Store, end};
 use countersign_snapshot::{BatchState, CaState, Clock, Denial, HostState, UserState};
 use countersign_sshd::{Accepted, Note, OFFERS, ProcessName, RUNTIME, Record, SESSIONS};
 use e2e::{
-    agent, in_bed, machine,
+    agent, in_bed, in_bed_of, machine,
     machine::{KeyFile, helper_group},
     process::{self, Background},
     sessions::{Engineer, Host, Running, client, with_certificate},
@@ -63,47 +63,59 @@ const CHANGES: [Change; 8] = [
     }),
 ];
 
+fn each_revocation() {
+    let mut host = Host::begin(Options::default(), true);
+    // A user who could set PAM's environment would say that sshd accepted a password.
+    machine::write("/home/deploy/.pam_environment", "SSH_AUTH_INFO_0 DEFAULT=\"password\"\n", 0o644);
+    let engineers: Vec<Engineer> = CHANGES.iter().map(|_| host.engineer()).collect();
+    let (stays, root) = (host.engineer(), host.engineer());
+    host.publish();
+    let mut sessions: Vec<Running> =
+        engineers.iter().map(|engineer| host.session(engineer, "deploy", &[], WAITS)).collect();
+    let mut stays = host.session(&stays, "deploy", &[], WAITS);
+    let mut roots = host.session(&root, "root", &[], WAITS);
+    assert_eq!(host.look(0), []);
+
+    for ((reason, change), (engineer, session)) in CHANGES.iter().zip(engineers.iter().zip(&mut sessions)) {
+        change(&mut host, engineer);
+        host.publish();
+        assert_eq!(host.state(session.process), Some((State::Over, Some(*reason))));
+        assert_eq!(host.until_ended(session.process), *reason);
+        session.wait_closed();
+    }
+    // Root's session is its sshd itself.
+    host.lock_key(&root);
+    assert_eq!(host.until_ended(roots.process), "key-locked");
+    roots.wait_closed();
+
+    // What is about logins, and not about access: nothing of it ends a session.
+    host.facts.latest_block.time_secs -= 10_000;
+    host.facts.final_block = host.facts.latest_block;
+    host.publish();
+    assert_eq!(host.look(0), []);
+    fs::remove_dir_all(&host.settings.snapshot).unwrap();
+    assert_eq!(host.look(0), []);
+    assert!(stays.goes_on());
+    host.facts.host_state = HostState::Locked;
+    host.publish();
+    assert_eq!(host.until_ended(stays.process), "host-locked");
+    stays.wait_closed();
+    assert_eq!(host.list(), []);
+}
+
 #[test]
 fn each_revocation_ends_the_session_that_it_is_about_and_no_other_of_the_same_login() {
-    in_bed!(|| {
-        let mut host = Host::begin(Options::default(), true);
-        // A user who could set PAM's environment would say that sshd accepted a password.
-        machine::write("/home/deploy/.pam_environment", "SSH_AUTH_INFO_0 DEFAULT=\"password\"\n", 0o644);
-        let engineers: Vec<Engineer> = CHANGES.iter().map(|_| host.engineer()).collect();
-        let (stays, root) = (host.engineer(), host.engineer());
-        host.publish();
-        let mut sessions: Vec<Running> =
-            engineers.iter().map(|engineer| host.session(engineer, "deploy", &[], WAITS)).collect();
-        let mut stays = host.session(&stays, "deploy", &[], WAITS);
-        let mut roots = host.session(&root, "root", &[], WAITS);
-        assert_eq!(host.look(0), []);
+    in_bed!(each_revocation);
+}
 
-        for ((reason, change), (engineer, session)) in CHANGES.iter().zip(engineers.iter().zip(&mut sessions)) {
-            change(&mut host, engineer);
-            host.publish();
-            assert_eq!(host.state(session.process), Some((State::Over, Some(*reason))));
-            assert_eq!(host.until_ended(session.process), *reason);
-            session.wait_closed();
-        }
-        // Root's session is its sshd itself.
-        host.lock_key(&root);
-        assert_eq!(host.until_ended(roots.process), "key-locked");
-        roots.wait_closed();
+#[test]
+fn the_same_by_openssh_8_4() {
+    in_bed_of!("bullseye", each_revocation);
+}
 
-        // What is about logins, and not about access: nothing of it ends a session.
-        host.facts.latest_block.time_secs -= 10_000;
-        host.facts.final_block = host.facts.latest_block;
-        host.publish();
-        assert_eq!(host.look(0), []);
-        fs::remove_dir_all(&host.settings.snapshot).unwrap();
-        assert_eq!(host.look(0), []);
-        assert!(stays.goes_on());
-        host.facts.host_state = HostState::Locked;
-        host.publish();
-        assert_eq!(host.until_ended(stays.process), "host-locked");
-        stays.wait_closed();
-        assert_eq!(host.list(), []);
-    });
+#[test]
+fn the_same_by_openssh_10_0() {
+    in_bed_of!("trixie", each_revocation);
 }
 
 /// A client that holds its standard input open, as a person at a terminal does.
@@ -285,7 +297,7 @@ fn a_session_is_tied_to_what_sshd_accepted_and_forged_or_stale_notes_touch_nobod
         let sshd = ProcessName::of(host.sshd.pid().unsigned_abs()).unwrap();
         fs::write(path(SESSIONS, sshd), forged(session.process).encode()).unwrap();
         // A note by the right user for the break-glass session's sshd, and one by another user.
-        let pgrep = process::success(Command::new("pgrep").args(["-f", "^sshd: deploy \\[priv\\]"]));
+        let pgrep = process::success(Command::new("pgrep").args(["-f", "^sshd(-session)?: deploy \\[priv\\]"]));
         let monitors = pgrep.lines().map(|pid| ProcessName::of(pid.parse().unwrap()).unwrap());
         let glass = monitors.into_iter().find(|process| *process != session.process).unwrap();
         let note = Note { asked: 2, alone: true, process: glass, ..genuine.note.clone() };
