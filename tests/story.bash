@@ -57,7 +57,7 @@ install_helper() { # HELPER REALM-FILE
   groupadd --system countersign
   useradd --system --gid countersign --home-dir /nonexistent --shell /usr/sbin/nologin countersign
   useradd --create-home --shell /bin/bash --password '*' deploy
-  install -D -m 755 "$1" /usr/lib/countersign/countersign-sshd
+  install -D -o root -g root -m 711 "$1" /usr/lib/countersign/countersign-sshd
   install -D -m 644 "$2" /etc/countersign/realm.toml
   install -D -m 644 /dev/null /etc/countersign/empty
   mkdir -p /var/lib/countersign && chmod 755 /var/lib/countersign

@@ -37,6 +37,8 @@ const DESCRIPTORS: i32 = 1024;
 /// What shells say of a program that cannot be run.
 const NOT_RUN: i32 = 127;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// The system takes the death signal away from a program with one of these.
+const OTHER_USER_OR_GROUP: u32 = 0o6000;
 
 /// The program, and how it is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,13 +137,22 @@ impl Earlier {
         let (argv, envp) = (pointers(&arguments), pointers(&environment));
         let nothing = File::options().read(true).write(true).open("/dev/null")?;
         let (reader, writer) = std::io::pipe()?;
+        // At LoginGraceTime sshd sends SIGTERM to its group, us included. We stay until our own deadline and kill whatever the program
+        // has started; if we went, only the program itself would go with us.
+        // SAFETY: a disposition that runs no code.
+        unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+        let parent = nix::unistd::getpid().as_raw();
         // SAFETY: other threads run, so the child may do nothing but system calls: `become_program` does nothing else.
         let pid = unsafe { libc::fork() };
         match pid {
             -1 => Err(std::io::Error::last_os_error()),
             // SAFETY: this is the child. The text and both arrays, each with a null at its end, live in this frame.
-            0 => unsafe { become_program(&path, &argv, &envp, nothing.as_raw_fd(), writer.as_raw_fd()) },
-            pid => Ok((pid, reader)),
+            0 => unsafe { become_program(&path, &argv, &envp, nothing.as_raw_fd(), writer.as_raw_fd(), parent) },
+            pid => {
+                // The child does the same: whoever comes first, the group is there before it is killed. Fails after the child's exec only.
+                let _ = nix::unistd::setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
+                Ok((pid, reader))
+            }
         }
     }
 }
@@ -157,12 +168,14 @@ unsafe fn become_program(
     envp: &[*const c_char],
     nothing: RawFd,
     output: RawFd,
+    parent: libc::pid_t,
 ) -> ! {
     // SAFETY: system calls on numbers and on texts that outlive them; none allocates or takes a lock.
     unsafe {
         let set_up = libc::setpgid(0, 0) == 0
-            // sshd ends its command at LoginGraceTime: then the program ends, too.
+            // Whoever kills the helper ends the program, too; also where that came before this line.
             && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
+            && libc::getppid() == parent
             && libc::dup2(nothing, 0) == 0
             && libc::dup2(output, 1) == 1
             && libc::dup2(nothing, 2) == 2
@@ -172,6 +185,7 @@ unsafe fn become_program(
                 libc::close(descriptor);
             }
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            libc::signal(libc::SIGTERM, libc::SIG_DFL);
             libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
         }
         libc::_exit(NOT_RUN)
@@ -196,20 +210,26 @@ pub fn lines_of_key(output: &[u8], blob: &[u8]) -> Option<Vec<u8>> {
     (!passed.is_empty()).then_some(passed)
 }
 
-/// Where `program` is, links followed, if it and every directory above it are root's and writable by nobody else: sshd's own rule. Then
-/// only root can make the path mean something else before it is run.
+/// `program`, if no part of its path is a link, and it and every directory above it are root's and writable by nobody else. Then only root
+/// can make the path mean something else. A link is refused wherever it leads: whoever may write where it lies chooses among root's programs.
 fn trusted_path(program: &Path) -> Result<PathBuf, Refusal> {
     let unsafe_program = |detail: &dyn std::fmt::Display| Refusal::new(Reason::ChainUnsafe, detail);
     if !program.is_absolute() {
         return Err(unsafe_program(&"expected an absolute path"));
     }
     let path = program.canonicalize().map_err(|error| Refusal::new(Reason::ChainFailed, error))?;
+    if path != program {
+        return Err(unsafe_program(&format_args!("expected a path without links: {}", path.display())));
+    }
     for (level, part) in path.ancestors().enumerate() {
         let found = part.symlink_metadata().map_err(|error| Refusal::new(Reason::ChainFailed, error))?;
         let is_right = if level == 0 { found.is_file() } else { found.is_dir() };
         if !is_right || found.uid() != 0 || found.mode() & WRITABLE_BY_OTHERS != 0 {
             let part = part.display();
             return Err(unsafe_program(&format_args!("{part}: expected root's, writable by nobody else")));
+        }
+        if level == 0 && found.mode() & OTHER_USER_OR_GROUP != 0 {
+            return Err(unsafe_program(&"expected a program that is neither setuid nor setgid"));
         }
     }
     Ok(path)

@@ -1,7 +1,8 @@
 //! `countersign-sshd`: what sshd runs as AuthorizedKeysCommand and AuthorizedPrincipalsCommand.
 //!
 //! Prints one line, or nothing; always one line to syslog. Status 0 also for a refusal: sshd takes any other for a fault of the
-//! command and says so. Only where the line could not be written whole is it 1, so that half a line never counts.
+//! command and says so. It is 1 where the line could not be written whole, so that half a line never counts, and where the program
+//! cannot close itself to other processes of its user.
 //!
 //! Nothing here starts a process. Where an earlier command is named (`--chain`), `countersign-sshd-chain`, the program beside this
 //! one, takes its place: logins on hosts without one carry none of that.
@@ -13,12 +14,15 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 
 use countersign_snapshot::Trust;
-use countersign_sshd::program::{Options, asked, deadline, end, end_noted, refused};
+use countersign_sshd::program::{Options, asked, close_to_others, deadline, end, end_noted, refused};
 use countersign_sshd::{Earlier, Query, Reason, Verdict, decide_on};
 
 const WITH_CHAIN: &str = "countersign-sshd-chain";
 
 fn main() -> ExitCode {
+    if close_to_others().is_err() {
+        return ExitCode::FAILURE;
+    }
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let options = Options::take(&mut arguments);
     let (mode, user) = asked(&arguments);

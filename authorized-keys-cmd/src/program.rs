@@ -30,6 +30,16 @@ pub const SYSLOG: &str = "/dev/log";
 /// How long a login waits for its note to be written.
 const NOTE_PATIENCE: Duration = Duration::from_millis(50);
 
+/// Closes this process to others of its user: they cannot trace it, read its memory or take its descriptors. On a host with an earlier
+/// command that user is not ours alone, and standard output is what sshd believes. Until here the kernel does it, where the user may
+/// run the program and not read it (mode 0711).
+///
+/// # Errors
+/// The system refuses; then nothing may be printed.
+pub fn close_to_others() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
 /// What stands before the mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {

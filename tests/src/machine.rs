@@ -44,11 +44,15 @@ pub fn add_helper_user() {
 pub fn install_helper() {
     add_helper_user();
     let helper = tools::helper();
-    install(&helper, HELPER);
-    // Beside it, the program that it becomes where an earlier command is named.
-    install(&helper.with_file_name("countersign-sshd-chain"), &format!("{HELPER}-chain"));
-    // And the one that PAM runs.
-    install(&helper.with_file_name("countersign-sshd-session"), &format!("{HELPER}-session"));
+    // Beside it, the program that it becomes where an earlier command is named, and the one that PAM runs.
+    let [chain, session] = ["chain", "session"].map(|name| helper.with_file_name(format!("countersign-sshd-{name}")));
+    for (program, to) in
+        [(&helper, HELPER.to_owned()), (&chain, format!("{HELPER}-chain")), (&session, format!("{HELPER}-session"))]
+    {
+        install(program, &to);
+        // Who may run it and not read it cannot get at its descriptors either.
+        fs::set_permissions(to, Permissions::from_mode(0o711)).expect("the helper's mode");
+    }
 }
 
 /// Has PAM tell the helper of sessions, before any module in which users set PAM's environment.

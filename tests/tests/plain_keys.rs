@@ -129,10 +129,18 @@ fn an_earlier_command_goes_on_working_for_local_logins_and_gives_back_nothing_th
         for login in ["backup2", "rescue", "deploy", "alice"] {
             machine::write(format!("/opt/earlier/{login}"), &both, 0o644);
         }
-        machine::write("/opt/earlier/keys", "#!/bin/sh\ntest \"$1\" = --of && exec cat \"/opt/earlier/$2\"\n", 0o755);
+        // It also tries to tell sshd of a key behind the helper's back, as any process of that user might.
+        let third = KeyFile::generate("third");
+        let script = format!(
+            "#!/bin/sh\n{{ echo '{}' >/proc/$PPID/fd/1; }} 2>/dev/null\ntest \"$1\" = --of && exec cat \"/opt/earlier/$2\"\n",
+            third.public_line()
+        );
+        machine::write("/opt/earlier/keys", &script, 0o755);
 
         let (credential, line) = (Credential::key(&old), Line { key: Some(&old), ..Line::default() });
         story.assert_accepted_as("chained", "backup2", &credential, &line);
+        let of_third = Line { key: Some(&third), ..Line::default() };
+        story.assert_refused("backup2", &Credential::key(&third), "chain-no-key", &of_third);
         // A user's login, and one that a grant leads into, are the realm's business.
         story.assert_refused("alice", &credential, "key-unknown", &line);
         story.assert_refused("deploy", &credential, "key-unknown", &line);

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use countersign_snapshot::Clock;
-use countersign_sshd::program::SYSLOG;
+use countersign_sshd::program::{SYSLOG, close_to_others};
 use countersign_sshd::{RUNTIME, Severity, record_session, send_to_syslog};
 
 fn main() -> ExitCode {
+    // It is root's, and prints nothing: what others could take of it is worth no session.
+    let _ = close_to_others();
     let parent = std::os::unix::process::parent_id();
     let recorded = Clock::now()
         .and_then(|clock| record_session(Path::new(RUNTIME), parent, &clock, &|name| std::env::var_os(name)));

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use countersign_certificate::{Fingerprint20, Id, encode_base64};
 use countersign_snapshot::{Denial, HostState, Key, KeyState, UserState};
@@ -161,8 +161,11 @@ impl Bench {
     }
 
     fn start(&self, chain: &[&str]) -> Child {
-        let mut command = helper();
-        command.args(["--chain-timeout", "1", "--snapshot"]).arg(self.folder.path());
+        self.run(helper(), "1", chain)
+    }
+
+    fn run(&self, mut command: Command, timeout: &str, chain: &[&str]) -> Child {
+        command.args(["--chain-timeout", timeout, "--snapshot"]).arg(self.folder.path());
         command.args(Self::arguments(&world_of_today(local()), chain)).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     }
@@ -226,7 +229,9 @@ fn an_earlier_command_gives_the_lines_of_the_offered_key_or_nothing() {
         bench.passes(&[&good], expected.as_bytes());
         let link = format!("{PROGRAMS}/link");
         symlink(&good, &link).unwrap();
-        bench.passes(&[&link], expected.as_bytes());
+        let no_link = |path: &str| format!("<35> chain-unsafe detail=\"expected a path without links: {path}\"");
+        bench.refuses(&[&link], &no_link(&good));
+        bench.refuses(&[&format!("{PROGRAMS}/../mnt/good")], &no_link(&good));
         // As many as fit, and one byte more than that.
         let pad = |bytes: usize| format!("echo '{key}'; yes '#' | head -c {}", bytes - key.len() - 1);
         bench.passes(&[&text(program("full", &pad(65_536)))], format!("{key}\n").as_bytes());
@@ -292,7 +297,18 @@ fn an_earlier_command_gives_the_lines_of_the_offered_key_or_nothing() {
         fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
         bench.refuses(&[&text(&below)], &shown(&text(&open)));
         symlink(&below, format!("{PROGRAMS}/to-open")).unwrap();
-        bench.refuses(&[&format!("{PROGRAMS}/to-open")], &shown(&text(&open)));
+        bench.refuses(&[&format!("{PROGRAMS}/to-open")], &no_link(&text(&below)));
+        // A link that others may turn round chooses among programs of root's.
+        symlink(&good, open.join("to-good")).unwrap();
+        bench.refuses(&[&format!("{PROGRAMS}/open/to-good")], &no_link(&good));
+        for mode in [0o4755, 0o2755] {
+            let path = program("for-others", &echo);
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            bench.refuses(
+                &[&text(&path)],
+                "<35> chain-unsafe detail=\"expected a program that is neither setuid nor setgid\"",
+            );
+        }
         bench.refuses(&[PROGRAMS], &shown(PROGRAMS));
         bench.refuses(&["mnt/good"], "<35> chain-unsafe detail=\"expected an absolute path\"");
         bench.refuses(
@@ -358,8 +374,8 @@ fn an_earlier_command_ends_at_its_deadline_with_all_that_it_has_started() {
         let script = format!("echo $$ >{0}.new; mv {0}.new {0}; exec sleep 600", pid_file("orphan"));
         let mut command = helper();
         command.args(["--chain-timeout", "60", "--snapshot"]).arg(bench.folder.path());
-        let program = text(program("orphan", &script));
-        let mut child = command.args(Bench::arguments(&world_of_today(local()), &[&program])).spawn().unwrap();
+        let orphan = text(program("orphan", &script));
+        let mut child = command.args(Bench::arguments(&world_of_today(local()), &[&orphan])).spawn().unwrap();
         while !Path::new(&pid_file("orphan")).exists() {
             assert!(begun.elapsed().as_secs() < 60, "it never started");
             std::thread::yield_now();
@@ -369,6 +385,29 @@ fn an_earlier_command_ends_at_its_deadline_with_all_that_it_has_started() {
         while runs(&started("orphan")) {
             assert!(begun.elapsed().as_secs() < 60, "it outlives the helper");
             std::thread::yield_now();
+        }
+        // SIGTERM to its group, as sshd sends it: the helper stays until it can kill also what the program has started.
+        let script =
+            format!("sleep 600 & echo \"$$ $!\" >{0}.new; mv {0}.new {0}; exec sleep 600", pid_file("grandchild"));
+        let program = text(program("grandchild", &script));
+        let child = bench.run(helper(), "2", &[&program]);
+        while !Path::new(&pid_file("grandchild")).exists() {
+            assert!(begun.elapsed().as_secs() < 60, "it never started");
+            std::thread::yield_now();
+        }
+        let signal = |pid: u32| {
+            let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        };
+        signal(child.id());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stdout), (Some(0), Vec::new()));
+        assert_eq!(logged(&bench.socket), bench.line("<35> chain-timeout detail=\"it was not done after 2 s\""));
+        for pid in started("grandchild").split_whitespace() {
+            while runs(pid) {
+                assert!(begun.elapsed().as_secs() < 60, "{pid} outlives the helper");
+                std::thread::yield_now();
+            }
         }
     });
 }
@@ -417,5 +456,79 @@ fn an_earlier_command_is_not_run_where_it_is_not_asked() {
             .output();
         assert_eq!(output.unwrap().status.code(), Some(0));
         assert!(Path::new(&mark).exists());
+    });
+}
+
+#[test]
+fn what_the_realm_says_while_an_earlier_command_runs_holds() {
+    inside("chain::what_the_realm_says_while_an_earlier_command_runs_holds", || {
+        let bench = Bench::new();
+        let key = format!("ssh-ed25519 {}", encode_base64(&local().plain_key));
+        let at = |name: &str| format!("{PROGRAMS}/{name}");
+        let (begun, go) = (at("begun"), at("go"));
+        // Opening a fifo waits for the other end: both sides wait for states, and for no time.
+        for fifo in [&begun, &go] {
+            nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        let slow = text(program("slow", &format!("echo '{key}'; echo >{begun}; cat {go} >/dev/null")));
+        let during = |change: &dyn Fn()| {
+            world_of_today(local()).publish(bench.folder.path());
+            let child = bench.run(helper(), "60", &[&slow]);
+            fs::read(&begun).unwrap();
+            change();
+            fs::write(&go, "").unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), Some(0));
+            (String::from_utf8(output.stdout).unwrap(), logged(&bench.socket))
+        };
+        let publish = |world: World| world_of_today(world).publish(bench.folder.path());
+        let nothing = |logged_as: &str| (String::new(), bench.line(logged_as));
+
+        assert_eq!(during(&|| publish(local())), (format!("{key}\n"), bench.line("<38> chained")));
+        for (denial, reason) in [(Denial::Locked, "<37> key-locked"), (Denial::Revoked, "<37> key-revoked")] {
+            let mut denied = local();
+            denied.access.revoked_keys = vec![(Fingerprint20::of_blob(&denied.plain_key), denial)];
+            assert_eq!(during(&|| publish(denied.clone())), nothing(reason));
+        }
+        let mut granted = local();
+        granted.access.granted_logins.push("backup".to_owned());
+        assert_eq!(during(&|| publish(granted.clone())), nothing("<37> key-unknown"));
+        let mut locked = local();
+        locked.facts.host_state = HostState::Locked;
+        let (printed, line) = during(&|| publish(locked.clone()));
+        assert!(printed.is_empty() && line.contains("reason=host-locked "), "{printed} {line}");
+        let (printed, line) = during(&|| fs::remove_file(bench.folder.path().join("access/manifest")).unwrap());
+        assert!(printed.is_empty() && line.contains("reason=no-snapshot "), "{printed} {line}");
+    });
+}
+
+#[test]
+fn a_hostile_earlier_command_cannot_write_into_the_helpers_pipe_to_sshd() {
+    inside("chain::a_hostile_earlier_command_cannot_write_into_the_helpers_pipe_to_sshd", || {
+        let bench = Bench::new();
+        world_of_today(local()).publish(bench.folder.path());
+        // The same user, and none of root's capabilities: as the AuthorizedKeysCommandUser has none.
+        let unprivileged = || {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(helper().get_program());
+            command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+            command
+        };
+        let report = format!("{PROGRAMS}/report");
+        let line = format!("cert-authority ssh-ed25519 {}", encode_base64(&ed25519(9)));
+        // Its parent's descriptors, and its memory. A process of its own shows that both could be had.
+        let tries = "try() { if { echo \"$line\" >/proc/$2/fd/1; } 2>/dev/null; then echo $1 fd; fi
+             if { true <>/proc/$2/mem; } 2>/dev/null; then echo $1 mem; fi; }";
+        let script = format!(
+            "line='{line}'; {tries}
+             sleep 600 >{PROGRAMS}/own & until [ \"$(cat /proc/$!/comm)\" = sleep ]; do :; done
+             {{ try own $!; try helper $PPID; echo done; }} >{report}"
+        );
+        let hostile = text(program("hostile", &script));
+        let output = bench.run(unprivileged(), "60", &[&hostile]).wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stdout, output.stderr), (Some(0), Vec::new(), Vec::new()));
+        assert_eq!(logged(&bench.socket), bench.line("<37> chain-no-key"));
+        assert_eq!(fs::read_to_string(&report).unwrap(), "own fd\nown mem\ndone\n");
+        assert_eq!(fs::read_to_string(format!("{PROGRAMS}/own")).unwrap(), format!("{line}\n"));
     });
 }
