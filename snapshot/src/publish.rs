@@ -1,7 +1,7 @@
 //! Publishing: files first, synced and read back, then the manifest that names them, by rename.
 //!
 //! Whatever fails or dies in between, readers keep what was published before. Accounts go before access, so that whoever
-//! is let in has a name. Where the base in place can be built on, only what differs from it is written. It refuses to publish beside
+//! is let in has a name; where accounts fail, access is published all the same, so that no denial waits for a name. Where the base in place can be built on, only what differs from it is written. It refuses to publish beside
 //! another publisher, into a directory that others can change, and to build on a base that is not this host's, cannot be read whole, or
 //! cannot be read by those whom it is for.
 
@@ -48,8 +48,9 @@ pub struct PublishInfo {
 /// against it, and as a new base otherwise. Returns the generation.
 ///
 /// # Errors
-/// Where anything is refused or fails; what was published before is then still there, at most with newer accounts. Only after the
-/// last manifest has taken its place, where its directory cannot be synced or old files cannot be removed, the new one is.
+/// Where anything is refused or fails; of the audience that it is about (of both, where that is not said) what was published before is
+/// then still there. Only after its manifest has taken its place, where its directory cannot be synced or old files cannot be removed, the
+/// new one is.
 pub fn publish(
     directory: &Path,
     access: &AccessTables,
@@ -101,9 +102,9 @@ fn publish_as(
     info: &PublishInfo,
 ) -> Result<Generation, PublishError> {
     let publisher = Publisher::begin(directory, info)?;
-    publisher.tables(form, Audience::Accounts, |file| accounts.write(file))?;
+    let accounts = publisher.tables(form, Audience::Accounts, |file| accounts.write(file));
     publisher.tables(form, Audience::Access, |file| access.write(file))?;
-    Ok(publisher.generation)
+    accounts.map(|()| publisher.generation)
 }
 
 /// Publishes newer facts and freshness for the tables of generation `since`, which must be the one in place for both
@@ -118,9 +119,9 @@ pub fn refresh(directory: &Path, since: Generation, info: &PublishInfo) -> Resul
     if accounts.generation != since || access.generation != since {
         return Err(PublishError::Base { expected: "the generation named, for both audiences" });
     }
-    publisher.replace_manifest(Audience::Accounts, accounts.base, accounts.delta)?;
+    let accounts = publisher.replace_manifest(Audience::Accounts, accounts.base, accounts.delta);
     publisher.replace_manifest(Audience::Access, access.base, access.delta)?;
-    Ok(publisher.generation)
+    accounts.map(|()| publisher.generation)
 }
 
 struct Publisher<'a> {
@@ -164,7 +165,8 @@ impl<'a> Publisher<'a> {
         for audience in [Audience::Accounts, Audience::Access] {
             root.open_child(audience.directory()).map_err(PublishError::Open)?;
             let published = published_generation(self.directory, self.trust, audience);
-            remove_leftovers(&self.path(audience), published)?;
+            // One that cannot be removed is counted past; where it is in the way, the publication of its audience fails.
+            let _ = remove_leftovers(&self.path(audience), published);
             let files = list(&self.path(audience))?;
             let of_files = files.iter().map(|file| file.generation).max().unwrap_or(0);
             highest = highest.max(of_files).max(published.unwrap_or(0));

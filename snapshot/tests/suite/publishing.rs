@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use countersign_certificate::Fingerprint20;
 use countersign_snapshot::{
-    Accounts, Gid, OpenError, PublishError, PublishInfo, Snapshot, Synthetic, publish, synthetic,
+    Accounts, Denial, Gid, OpenError, PublishError, PublishInfo, Snapshot, Synthetic, publish, refresh, synthetic,
 };
 
 use crate::support::{access, accounts, info, trust};
@@ -204,6 +205,47 @@ fn a_publisher_killed_at_any_point_leaves_a_whole_snapshot_and_a_way_on() {
     assert_eq!(leftovers.count(), 0, "the next publication clears what the dead one left");
 }
 
+#[test]
+fn what_fails_about_accounts_holds_back_no_denial_in_access() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let fingerprint = Fingerprint20([0x77; 20]);
+    let denied = || Snapshot::open(path, trust()).unwrap().key_revoked(fingerprint).unwrap();
+    let names = || Accounts::open(path, trust()).unwrap().manifest().generation;
+    let first = publish(path, &access(), &accounts(), &info()).unwrap();
+    // No file can be put or removed where a folder is, root or not.
+    let in_the_way = |name: &str| {
+        let at = path.join("accounts").join(name);
+        fs::create_dir(&at).unwrap();
+        at
+    };
+    let mut with_denial = access();
+    with_denial.revoked_keys.push((fingerprint, Denial::Locked));
+    let manifest = in_the_way("manifest.tmp");
+    assert_eq!(denied(), None);
+    let failed = publish(path, &with_denial, &accounts(), &info()).unwrap_err();
+    assert!(failed.to_string().contains("accounts/manifest.tmp"), "{failed}");
+    assert_eq!((denied(), names()), (Some(Denial::Locked), first));
+    // It is not declared fresh as if it were whole; once the way is free both follow.
+    assert!(refresh(path, first, &info()).is_err());
+    fs::remove_dir(manifest).unwrap();
+    let second = publish(path, &access(), &accounts(), &info()).unwrap();
+    assert_eq!((denied(), names()), (None, second));
+
+    // An old file that cannot be removed.
+    let old = in_the_way("base.0");
+    let late = PublishInfo { now_unix_secs: u64::MAX, ..info() };
+    let failed = publish(path, &with_denial, &accounts(), &late).unwrap_err();
+    assert!(failed.to_string().contains("accounts/base.0"), "{failed}");
+    assert_eq!((denied(), names()), (Some(Denial::Locked), second + 1));
+    let failed = refresh(path, second + 1, &late).unwrap_err();
+    assert!(failed.to_string().contains("accounts/base.0"), "{failed}");
+    let refreshed = Snapshot::open(path, trust()).unwrap().manifest().generation;
+    assert_eq!((refreshed, names()), (second + 2, second + 2));
+    fs::remove_dir(old).unwrap();
+    assert_eq!(refresh(path, second + 2, &late).unwrap(), second + 3);
+}
+
 /// Runs the publisher with files limited to `kib`; `signal`: by a signal that kills it, else by an error it sees.
 fn publish_on_a_full_disk(directory: &Path, kib: u32, signal: bool) -> (bool, String) {
     let trap = if signal { "" } else { "trap '' XFSZ; " };
@@ -225,6 +267,9 @@ fn a_disk_that_is_full_at_any_point_leaves_the_old_snapshot_working() {
     let before = whole_generations(path);
     let largest_kib = fs::metadata(path.join("accounts/base.1")).unwrap().len() / 1024;
     assert!(largest_kib > 400, "{largest_kib} KiB");
+    let access_bytes = fs::metadata(path.join("access/base.1")).unwrap().len();
+    assert!(access_bytes < (largest_kib - 1) * 1024, "{access_bytes} bytes");
+    let mut access_before = before.0;
     for signal in [false, true] {
         for kib in [0, 1, 63, 64, 65, 200, u32::try_from(largest_kib).unwrap() - 1] {
             let (success, message) = publish_on_a_full_disk(path, kib, signal);
@@ -232,7 +277,11 @@ fn a_disk_that_is_full_at_any_point_leaves_the_old_snapshot_working() {
             if !signal {
                 assert!(message.contains("cannot write"), "{message}");
             }
-            assert_eq!(whole_generations(path), before, "{kib} KiB");
+            // Room for access and none for accounts: the denials in it do not wait.
+            let fits = !signal && u64::from(kib) * 1024 >= access_bytes;
+            let (access, accounts) = whole_generations(path);
+            assert_eq!((access > access_before, accounts), (fits, before.1), "{kib} KiB");
+            access_before = access;
         }
     }
     let (success, message) = publish_on_a_full_disk(path, u32::try_from(largest_kib).unwrap(), false);
