@@ -27,7 +27,9 @@ use crate::{
     spool::{Entries, Spill, Spool},
 };
 
-const MAGIC: &[u8; 24] = b"countersign.archive.v1\n\0";
+const MAGIC: &[u8; 24] = b"countersign.archive.v2\n\0";
+/// Refused by name: it lacks the `rootSet` slot, in whose place an entry would be read.
+const VERSION_1: &[u8; 24] = b"countersign.archive.v1\n\0";
 const ENTRY: u8 = 1;
 const END: u8 = 2;
 /// More than any entry that the contract takes.
@@ -150,7 +152,7 @@ pub struct Origin {
     pub realm: B256,
 }
 
-/// Whether a file begins as archives do.
+/// Whether a file begins as archives do, of whatever version: readers refuse another one by name.
 ///
 /// # Errors
 /// What the system refused.
@@ -158,7 +160,7 @@ pub fn is_archive(path: &Path) -> io::Result<bool> {
     let mut start = Vec::new();
     let length = u64::try_from(MAGIC.len()).unwrap_or(u64::MAX);
     File::open(path)?.take(length).read_to_end(&mut start)?;
-    Ok(start == MAGIC)
+    Ok(start == MAGIC || start == VERSION_1)
 }
 
 /// Reads anybody's archive to its end, as [`check`] does: it is whole, and a log of the realm that it names.
@@ -303,8 +305,14 @@ impl Reader {
         if !is_file {
             return Err(reader.refuse("expected a regular file".to_owned()));
         }
-        if reader.take::<24>()? != *MAGIC {
-            return Err(reader.refuse("expected a realm's archive, version 1".to_owned()));
+        match &reader.take::<24>()? {
+            MAGIC => {}
+            VERSION_1 => {
+                let text =
+                    "is a realm's archive of version 1, expected version 2: `countersign realm archive` writes one";
+                return Err(reader.refuse(text.to_owned()));
+            }
+            _ => return Err(reader.refuse("expected a realm's archive, version 2".to_owned())),
         }
         let chain_id = u64::from_be_bytes(reader.take()?);
         let genesis_hash = B256::from(reader.take()?);

@@ -331,20 +331,26 @@ impl Roots {
         Self { threshold: pin.threshold, roots: pin.roots.clone() }
     }
 
-    /// What stands for their MIGRATE, if they have signed this. `slot` is what was proved of the realm's `rootSet`, where it was.
+    /// What stands for their MIGRATE, if they have signed this. `nonce` is the least that theirs can be.
     ///
     /// # Errors
-    /// [`StatementError`]; `Roots` also for a slot that is not of these roots.
+    /// [`StatementError`].
     pub fn verify(
         &self,
         statement: &Statement,
         source: &RealmPin,
-        slot: Option<B256>,
+        nonce: u64,
     ) -> Result<payload::Migrate, StatementError> {
-        let nonce = slot.map_or(Some(0), |slot| sign::root_nonce(slot, self.threshold, &self.roots));
-        let nonce = nonce.ok_or(StatementError::Roots)?;
         let known = RootsInForce { threshold: self.threshold, roots: &self.roots, nonce };
         statement.verify(source, &known)
+    }
+
+    /// Their nonce by a proved content of the realm's `rootSet` slot.
+    ///
+    /// # Errors
+    /// `Roots`: the slot is not of these roots.
+    pub fn nonce(&self, slot: B256) -> Result<u64, StatementError> {
+        sign::root_nonce(slot, self.threshold, &self.roots).ok_or(StatementError::Roots)
     }
 }
 

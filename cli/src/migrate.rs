@@ -118,6 +118,12 @@ pub struct StatementShown {
     pub file: PathBuf,
     /// What it says, field by field.
     pub writes: Vec<String>,
+    /// The roots' nonce for which it is signed.
+    pub nonce: u64,
+    /// The roots that it says are in force.
+    pub roots: Vec<Address>,
+    /// What nonce, threshold and roots were compared with: `ledger`, `archive` (which nobody has signed) or `nothing`.
+    pub compared_with: &'static str,
     /// Who has signed.
     pub signed: Vec<Address>,
     /// How many must.
@@ -127,6 +133,7 @@ pub struct StatementShown {
 impl Show for StatementShown {
     fn text(&self) -> String {
         let mut text: String = self.writes.iter().map(|write| format!("{} {write}\n", self.outcome)).collect();
+        text.push_str(&format!("root nonce: {}, compared with: {}\n", self.nonce, self.compared_with));
         text.push_str(&format!("signatures: {} of {}\n", self.signed.len(), self.threshold));
         text
     }
@@ -201,6 +208,7 @@ pub async fn run(context: &Context, args: MigrateArgs) -> Result<(), CliError> {
         }
         let last = if args.statement {
             let RootState { nonce, threshold, roots, .. } = source.roots;
+            output::message(&from_an_archive(nonce));
             let statement = Statement::new(source.realm.pin.realm, nonce, threshold, roots, to, source.heads);
             let file = named(name, "-statement.json");
             save_statement(&statement, &file, Existing::Keep)?;
@@ -377,13 +385,55 @@ fn save_statement(statement: &Statement, file: &Path, existing: Existing) -> Res
     files::write(file, text.as_bytes(), 0o644, existing)
 }
 
+fn from_an_archive(nonce: u64) -> String {
+    format!(
+        "ATTENTION: root nonce {nonce}, threshold and roots are what the archive says. No chain has proved them and nobody has signed them; \
+         whoever made the archive may have chosen them. Compare the nonce with what you know: the number of times that the roots have \
+         written. A statement with a nonce that is too high cannot be withdrawn"
+    )
+}
+
+/// Compares what a statement says of the roots with the ledger; where its nodes do not answer, with the archive. Gives which.
+async fn compare_roots(context: &Context, file: &Path, statement: &Statement) -> Result<&'static str, CliError> {
+    let realm = context.realm()?;
+    let answers = Ledger::new(&realm, Limits::default())?.heads().await;
+    let (state, compared_with) = match answers {
+        // Whoever keeps just the proof of the nonce back is not taken for a dead chain.
+        Ok(_) => {
+            let view = context.view().await?;
+            (Sender::new(context, &view.realm)?.root_state(&view).await?, "ledger")
+        }
+        Err(error) if realm.links.archive.is_some() => {
+            output::message(&format!("the realm's own chain does not answer: {error}"));
+            (from_archive(context).await?.roots, "archive")
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let refuse = |what: &str, found: &str, expected: &str| {
+        let text = format!("{}: {what} {found}, the {compared_with} says {expected}", file.display());
+        Err(CliError::Refused(text))
+    };
+    if statement.nonce != state.nonce {
+        return refuse("has root nonce", &statement.nonce.to_string(), &state.nonce.to_string());
+    }
+    if statement.threshold != state.threshold {
+        return refuse("has threshold", &statement.threshold.to_string(), &state.threshold.to_string());
+    }
+    if statement.roots != state.roots {
+        let list = |roots: &[Address]| roots.iter().map(Address::to_string).collect::<Vec<_>>().join(" ");
+        return refuse("has roots", &list(&statement.roots), &list(&state.roots));
+    }
+    Ok(compared_with)
+}
+
 /// Shows a statement and adds a root's signature. `made` makes it, or takes it from elsewhere, after what it is over is on the screen.
 ///
 /// # Errors
 /// See [`CliError`].
-pub fn sign_statement(
+pub async fn sign_statement(
     context: &Context,
     file: PathBuf,
+    offline: bool,
     made: impl FnOnce(&B256) -> Result<(Address, Bytes), CliError>,
 ) -> Result<(), CliError> {
     let realm = context.realm()?;
@@ -392,8 +442,26 @@ pub fn sign_statement(
         let text = format!("{}: is about realm {}, expected {}", file.display(), statement.source, realm.pin.realm);
         return Err(CliError::Refused(text));
     }
+    if statement.nonce > sign::MOST_NONCES {
+        let text = format!("{}: has root nonce {}, which could not be withdrawn", file.display(), statement.nonce);
+        return Err(CliError::Refused(text));
+    }
+    let compared_with = if offline { "nothing" } else { compare_roots(context, &file, &statement).await? };
     let says = crate::decode::one_line(&Entry::Migrate(statement.migrate()));
     output::message(&format!("to sign: the realm goes on elsewhere, whatever its own chain says: {says}"));
+    output::message(&format!(
+        "by {} of these roots, with root nonce {}: they withdraw it by writing something else before it is used",
+        statement.threshold, statement.nonce
+    ));
+    statement.roots.iter().for_each(|root| output::message(&format!("  {root}")));
+    match compared_with {
+        "ledger" => {}
+        "archive" => output::message(&from_an_archive(statement.nonce)),
+        _ => output::message(
+            "ATTENTION: offline: nobody has compared nonce, threshold and roots with anything. A statement with a nonce that is too high \
+             cannot be withdrawn",
+        ),
+    }
     let digest = statement.digest(realm.pin.chain_id, realm.pin.contract);
     output::message(&format!("digest {digest}"));
     let (signer, signature) = made(&digest)?;
@@ -414,6 +482,9 @@ pub fn sign_statement(
     context.printer.result(&StatementShown {
         outcome: "signed",
         writes: vec![says],
+        nonce: statement.nonce,
+        roots: statement.roots.clone(),
+        compared_with,
         signed: statement.signatures.iter().filter_map(by).collect(),
         threshold: statement.threshold,
         file,

@@ -200,7 +200,8 @@ impl Proposal {
         if !self.roots.contains(&root) {
             return Err(ProposalError::NotRoot { signer: root });
         }
-        if self.signatures.iter().any(|signed| signed.root == root) {
+        // What stands there as a wallet's may be anybody's: it keeps no root from signing.
+        if self.signatures.iter().any(|signed| signed.root == root && !signed.wallet) {
             return Err(ProposalError::SignedAlready { path: path.to_owned(), signer: root });
         }
         self.check_readable(path)
@@ -214,17 +215,28 @@ impl Proposal {
         self.writes.iter().try_for_each(|write| write.check_readable(path))
     }
 
-    /// Adds what a contract wallet takes for its signature: nobody but the contract can ask it.
+    /// Adds what a contract wallet takes for its signature, in the place of another that stood there as its: nobody but the contract can
+    /// ask it.
     ///
     /// # Errors
-    /// As [`Proposal::may_sign`].
+    /// As [`Proposal::may_sign`], and [`ProposalError::SignedAlready`] for the same once more.
     pub fn attach_wallet(&mut self, path: &str, root: Address, signature: Bytes) -> Result<(), ProposalError> {
         self.may_sign(path, root)?;
-        self.signatures.push(SignatureText { root, signature, wallet: true });
+        let text = SignatureText { root, signature, wallet: true };
+        if self.signatures.contains(&text) {
+            return Err(ProposalError::SignedAlready { path: path.to_owned(), signer: root });
+        }
+        self.put(text);
         Ok(())
     }
 
-    /// Adds a signature, wherever it was made.
+    /// One signature a root.
+    fn put(&mut self, text: SignatureText) {
+        self.signatures.retain(|signed| signed.root != text.root);
+        self.signatures.push(text);
+    }
+
+    /// Adds a signature, wherever it was made; it takes the place of one that stood there as a wallet's.
     ///
     /// # Errors
     /// As [`Proposal::may_sign`], and [`ProposalError::BadSignature`] for one that is not by this root over these writes.
@@ -233,7 +245,7 @@ impl Proposal {
         if verify(root, &self.digest(path)?, &signature).is_err() {
             return Err(ProposalError::BadSignature { path: path.to_owned(), signer: root });
         }
-        self.signatures.push(SignatureText { root, signature, wallet: false });
+        self.put(SignatureText { root, signature, wallet: false });
         Ok(())
     }
 
@@ -502,12 +514,27 @@ mod tests {
         let root = pin().roots[0];
         file.attach_wallet("p.toml", root, Bytes::from_static(&[1, 2])).unwrap();
         assert_eq!(round(&file).unwrap(), file);
-        let again = file.attach_wallet("p.toml", root, Bytes::new());
+        let again = file.attach_wallet("p.toml", root, Bytes::from_static(&[1, 2]));
         assert!(matches!(again, Err(ProposalError::SignedAlready { .. })));
+        file.attach_wallet("p.toml", root, Bytes::new()).unwrap();
+        assert_eq!(file.signatures.len(), 1);
         let stranger = file.attach_wallet("p.toml", Address::repeat_byte(9), Bytes::new());
         assert!(matches!(stranger, Err(ProposalError::NotRoot { .. })));
         file.signatures[0].wallet = false;
         assert!(matches!(round(&file), Err(ProposalError::BadSignature { .. })));
+    }
+
+    #[test]
+    fn what_is_marked_as_a_wallets_keeps_no_root_from_signing_and_does_not_take_its_signature_away() {
+        let mut file = proposal();
+        let root = pin().roots[0];
+        file.attach_wallet("p.toml", root, Bytes::new()).unwrap();
+        file.sign("p.toml", &keys()[0]).unwrap();
+        let signed: Vec<(Address, bool)> = file.signatures.iter().map(|signed| (signed.root, signed.wallet)).collect();
+        assert_eq!(signed, [(root, false)]);
+        let over = file.attach_wallet("p.toml", root, Bytes::new());
+        assert!(matches!(over, Err(ProposalError::SignedAlready { .. })));
+        assert_eq!(round(&file).unwrap(), file);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::deploy::{self, ChainArgs, DeployArgs, Ground};
 use crate::error::CliError;
 use crate::migrate::{self, ArchiveArgs, MigrateArgs};
 use crate::output::{Show, fields};
-use crate::proposal::Proposal;
+use crate::proposal::{Proposal, SignatureText};
 use crate::realm_sign;
 use crate::resolve;
 use crate::roots::RootState;
@@ -205,8 +205,10 @@ pub struct ProposalShown {
     pub nonce: u64,
     /// What each write says, decoded from its bytes.
     pub writes: Vec<String>,
-    /// Who has signed.
+    /// Who has signed, each with a key: verified.
     pub signed: Vec<Address>,
+    /// Who else is said to have signed, as contract wallets: only the contract can ask them.
+    pub wallets: Vec<Address>,
     /// How many must.
     pub threshold: u64,
     /// Where it was logged.
@@ -222,11 +224,14 @@ impl ProposalShown {
         receipt: Option<Receipt>,
     ) -> Result<Self, CliError> {
         let name = file.display().to_string();
+        let (wallets, signed): (Vec<_>, Vec<_>) = proposal.signatures.iter().partition(|signed| signed.wallet);
+        let roots = |signed: Vec<&SignatureText>| signed.into_iter().map(|signed| signed.root).collect();
         Ok(Self {
             outcome,
             nonce: proposal.nonce,
             writes: proposal.writes.iter().map(|write| write.shown(&name)).collect::<Result<_, _>>()?,
-            signed: proposal.signatures.iter().map(|signed| signed.root).collect(),
+            signed: roots(signed),
+            wallets: roots(wallets),
             threshold: proposal.threshold,
             receipt,
             file,
@@ -238,6 +243,11 @@ impl Show for ProposalShown {
     fn text(&self) -> String {
         let mut text: String = self.writes.iter().map(|write| format!("{} {write}\n", self.outcome)).collect();
         text.push_str(&format!("signatures: {} of {}\n", self.signed.len(), self.threshold));
+        for wallet in &self.wallets {
+            text.push_str(&format!(
+                "not counted: said to be of the contract wallet {wallet}, which only the contract can ask\n"
+            ));
+        }
         if let Some(receipt) = &self.receipt {
             text.push_str(&format!("in block {}, transaction {}\n", receipt.block, receipt.transaction));
         }
@@ -279,6 +289,7 @@ pub async fn run(context: &Context, command: RealmCommand) -> Result<(), CliErro
             let state = sender.root_state(&view).await?;
             proposal.fits(&name, &state)?;
             proposal.indexed(&name)?;
+            realm_sign::check_wallets(&sender, &proposal, &name).await?;
             let receipt = sender.append_by_roots(&context.actor_key()?, &proposal, &name, &state).await?;
             sender.wait(receipt.block, wait).await?;
             context.printer.result(&ProposalShown::new("logged", file, &proposal, Some(receipt))?)

@@ -99,16 +99,15 @@ pub async fn run(context: &Context, args: &SignArgs) -> Result<(), CliError> {
             let problem = "a statement is signed by keys: its digest is shown, wallets cannot sign it".to_owned();
             return Err(CliError::Argument { argument: "--typed-data", problem });
         }
-        return migrate::sign_statement(context, args.file.clone(), |digest| {
-            match made(context, args, digest, root, |_| Ok(()))? {
-                Made::ByKey(signer, signature) => Ok((signer, signature)),
-                Made::ByWallet(root, _) => {
-                    let problem =
-                        format!("the signature is not by the key of {root}; a contract wallet cannot sign a statement");
-                    Err(CliError::Argument { argument: "--root", problem })
-                }
+        let made = |digest: &B256| match made(context, args, digest, root, |_| Ok(()))? {
+            Made::ByKey(signer, signature) => Ok((signer, signature)),
+            Made::ByWallet(root, _) => {
+                let problem =
+                    format!("the signature is not by the key of {root}; a contract wallet cannot sign a statement");
+                Err(CliError::Argument { argument: "--root", problem })
             }
-        });
+        };
+        return migrate::sign_statement(context, args.file.clone(), args.offline, made).await;
     }
     let realm = context.realm()?;
     let name = args.file.display().to_string();
@@ -149,8 +148,27 @@ pub async fn run(context: &Context, args: &SignArgs) -> Result<(), CliError> {
             proposal.attach_wallet(&name, root, signature)?;
         }
     }
+    if !args.offline {
+        check_wallets(&Sender::new(context, &realm)?, &proposal, &name).await?;
+    }
     proposal.save(&args.file, Existing::Replace)?;
     context.printer.result(&ProposalShown::new("signed", args.file.clone(), &proposal, None)?)
+}
+
+/// Refuses a file with a signature that stands there as a contract wallet's and is none, or that the wallet does not take: whoever carries
+/// the file may have put it in, and it would be counted until the contract refuses the call.
+pub(crate) async fn check_wallets(sender: &Sender<'_>, proposal: &Proposal, name: &str) -> Result<(), CliError> {
+    let digest = proposal.digest(name)?;
+    for signed in proposal.signatures.iter().filter(|signed| signed.wallet) {
+        match sender.check_wallet(signed.root, &digest, &signed.signature).await {
+            Err(CliError::Argument { problem, .. }) => {
+                let text = format!("{name}: {problem}; take the signature of {} out of the file", signed.root);
+                return Err(CliError::Refused(text));
+            }
+            checked => checked?,
+        }
+    }
+    Ok(())
 }
 
 /// A signature with who made it.

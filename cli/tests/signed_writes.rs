@@ -8,6 +8,7 @@
     reason = "a vector of another shape is a failed test"
 )]
 
+use std::cell::Cell;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -590,10 +591,12 @@ fn dead_realm(folder: &Path) -> Value {
 fn a_statement_takes_signatures_of_its_roots_keys_and_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let vector = dead_realm(folder.path());
+    let offline = Cell::new(true);
     let sign = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
             .args(["--realm", "realm.toml", "--format", "json", "realm", "sign", "statement.json"])
             .args(arguments)
+            .args(offline.get().then_some("--offline"))
             .current_dir(folder.path())
             .env_clear()
             .env("HOME", folder.path())
@@ -626,7 +629,7 @@ fn a_statement_takes_signatures_of_its_roots_keys_and_no_others() {
     assert!(error.contains("a statement is signed by keys"), "{error}");
     // What stands in the file is what hosts take.
     let text = std::fs::read_to_string(folder.path().join("statement.json")).unwrap();
-    let written: Value = serde_json::from_str(&text).unwrap();
+    let mut written: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
         written["signatures"],
         serde_json::json!([
@@ -634,4 +637,15 @@ fn a_statement_takes_signatures_of_its_roots_keys_and_no_others() {
             { "root": 0, "signature": signature(0) },
         ])
     );
+    assert_eq!((&shown["nonce"], &shown["compared-with"]), (&vector["nonce"], &serde_json::json!("nothing")));
+    // Without a chain and without an archive there is nothing to compare it with, and that has to be said.
+    offline.set(false);
+    let error = sign(&[]).unwrap_err();
+    assert!(error.contains("127.0.0.1:1"), "{error}");
+    // Nor is a nonce signed that no write of the roots comes near, however quiet it is kept.
+    offline.set(true);
+    written["nonce"] = serde_json::json!(u64::MAX);
+    std::fs::write(folder.path().join("statement.json"), written.to_string()).unwrap();
+    let error = sign(&["--signature", &signature(1)]).unwrap_err();
+    assert!(error.contains("has root nonce 18446744073709551615, which could not be withdrawn"), "{error}");
 }

@@ -13,14 +13,13 @@ use std::sync::Arc;
 use countersign_chain::ChainError;
 use countersign_chain::endpoints::Limits;
 use countersign_chain::history::{self, AdvanceError, HistoryError};
-use countersign_chain::proofs;
 use countersign_chain::realm_file::RealmFile;
-use countersign_chain::source::{Heads, TrustedHeader};
+use countersign_chain::source::Heads;
 use countersign_chain::spool::Spill;
 use countersign_chain::sync::Ledger;
 use countersign_registry::entries::payload;
 use countersign_registry::replay::ReplayError;
-use countersign_registry::{BlockRef, Effective, PlacedEntry, Replay, U256};
+use countersign_registry::{BlockRef, Effective, PlacedEntry, Replay, U256, migration};
 use countersign_snapshot::{Clock, Gid};
 use nix::unistd::{Group, geteuid};
 
@@ -38,7 +37,7 @@ use crate::plain_sshd::PlainFiles;
 use crate::publishing::{Made, learn_from, manifest_in_place, status_of};
 use crate::reason::Reason;
 use crate::receiving::Receiver;
-use crate::state::{Found, State};
+use crate::state::{Found, RootNonce, State};
 use crate::status::{self, Status};
 
 /// The most that is read of a realm file, in bytes.
@@ -46,6 +45,9 @@ const REALM_FILE_LIMIT: u64 = 64 << 10;
 
 /// A state that nothing but time has changed is written at least this often, seconds.
 const SAVE_INTERVAL_SECS: u64 = 60;
+
+/// The roots' nonce is proved at least this often, seconds: what they have withdrawn should be known when their chain dies.
+const ROOTS_INTERVAL_SECS: u64 = 3600;
 
 /// How many failures with one reason go by without a log line.
 const QUIET_FAILURES: u64 = 50;
@@ -330,7 +332,7 @@ impl Agent {
                 continue;
             }
             // After the look: who may sign a statement is what the newest proofs say.
-            match (self.heed_statement().await, &looked) {
+            match (self.heed_statement(looked.is_ok()).await, &looked) {
                 (Ok(true), _) => continue,
                 (Ok(false), _) => {}
                 (Err(refused), Err(failure)) if failure.reason == Reason::EndpointsSilent => return Err(refused),
@@ -370,17 +372,14 @@ impl Agent {
         }
     }
 
-    /// Proves the roots' nonce, where their writes have changed it and nodes can.
-    async fn prove_roots(&mut self, final_header: &TrustedHeader, latest: &TrustedHeader) {
-        let provable = latest.number.saturating_sub(final_header.number) < self.ledger.profile().proof_window;
-        if self.state.root_slot.is_some() || !provable {
+    /// Proves the roots' nonce: where they were seen to write, and from time to time, since they may write where this host does not look.
+    async fn prove_roots(&mut self, heads: &Heads) {
+        let known = self.state.root_nonce.proved_secs;
+        if known.is_some_and(|secs| heads.latest.time.saturating_sub(secs) < ROOTS_INTERVAL_SECS) {
             return;
         }
-        // Where it fails, the next cycle tries again.
-        if let Ok(slot) = proofs::root_set(self.ledger.endpoints(), &self.realm.pin, final_header).await {
-            self.state.root_slot = Some(slot);
-            self.dirty = true;
-        }
+        // Where it fails, the next cycle tries again; what is known stays.
+        let _ = self.root_nonce(heads).await;
     }
 
     /// Brings the final view up to date and returns what holds under these heads.
@@ -393,10 +392,10 @@ impl Agent {
             let reading = self.ledger.read(&self.state.cursor, heads, &shards).await?;
             let has_new_final_entries = !reading.final_entries.is_empty();
             let final_block = cycle::block_ref(&reading.final_header);
-            let (roots, root_slot) = (&mut self.state.roots, &mut self.state.root_slot);
+            let (roots, root_nonce) = (&mut self.state.roots, &mut self.state.root_nonce);
             let note_roots = |placed: &PlacedEntry| {
                 if placed.entry.actor.is_zero() {
-                    *root_slot = None;
+                    root_nonce.seen(migration::in_chain(placed.at.block));
                     *roots = history::root_set(placed).or(roots.take());
                 }
             };
@@ -409,7 +408,10 @@ impl Agent {
                     self.state.replay = Replay::new(self.identity.realm);
                     self.state.left.clear();
                     self.state.roots = None;
-                    self.state.root_slot = None;
+                    // What they have withdrawn in the realm that is read again stays withdrawn.
+                    if self.realm.pin.realm != self.identity.realm {
+                        self.state.root_nonce = RootNonce::default();
+                    }
                     self.state_is_complete = false;
                     return Err(Failure::of(Reason::ReplayFailed, &error));
                 }
@@ -428,7 +430,7 @@ impl Agent {
             self.state.cursor.shards.retain(|shard, _| keep(*shard));
             self.state.replay.retain_shards(keep);
             self.state_is_complete = true;
-            self.prove_roots(&reading.final_header, &reading.latest).await;
+            self.prove_roots(heads).await;
             self.look_at_left(heads.latest.time).await;
             let effective = self.state.replay.effective(latest, &latest_entries);
             self.seen_latest = reading.latest_slots;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use countersign_chain::endpoints::Limits;
 use countersign_chain::history::{self, HistoryError, Late, Left, Roots};
+use countersign_chain::proofs;
 use countersign_chain::realm_file::RealmFile;
 use countersign_chain::spool::Spill;
 use countersign_chain::sync::{Cursor, Ledger};
@@ -29,6 +30,7 @@ use crate::cycle::{self, Failure};
 use crate::log::{Level, Line};
 use crate::reason::Reason;
 use crate::receiving::Receiver;
+use crate::state::RootNonce;
 use crate::status;
 
 /// How long a cycle waits for a left realm that answered last time.
@@ -224,8 +226,10 @@ impl Agent {
     /// Goes on by a statement, where the realm file names one: its chain is dead, and may be so for good. Gives whether it did.
     ///
     /// Whose signatures count is what this host has proved itself. The log that a statement names cannot tell: its heads are the
-    /// statement's own choice, from before the roots that have signed it were replaced, or of a log that somebody made up.
-    pub(crate) async fn heed_statement(&mut self) -> Result<bool, Failure> {
+    /// statement's own choice, from before the roots that have signed it were replaced, or of a log that somebody made up. It is for dead
+    /// chains: where the source answers (`source_answers`: a moment ago), the roots' nonce is proved anew, and nodes that keep just
+    /// that back make no withdrawn statement good.
+    pub(crate) async fn heed_statement(&mut self, source_answers: bool) -> Result<bool, Failure> {
         let Some(path) = &self.realm.links.statement else { return Ok(false) };
         let statement = history::statement(path).map_err(|error| moved(&error))?;
         if self.state.cursor.final_header.is_none() {
@@ -236,11 +240,44 @@ impl Agent {
             );
             return Err(Failure::new(Reason::StatementRoots, message));
         }
-        let first = Roots::first(&self.realm.pin);
-        let roots = self.state.roots.as_ref().unwrap_or(&first);
-        let migrate = roots.verify(&statement, &self.realm.pin, self.state.root_slot);
+        let unproved = |failure: Failure| {
+            let message = format!(
+                "the nodes of realm {} answer but do not prove its roots' nonce, so that nobody can tell whether the statement is                  withdrawn ({}); where the chain is dead, name no node of it",
+                statement.source, failure.message
+            );
+            Failure::new(Reason::StatementRoots, message)
+        };
+        match self.ledger.heads().await {
+            Ok(heads) => {
+                self.root_nonce(&heads).await.map_err(unproved)?;
+            }
+            Err(error) if source_answers => return Err(unproved(error.into())),
+            Err(_) => {}
+        }
+        let migrate = self.roots().verify(&statement, &self.realm.pin, self.state.root_nonce.at_least);
         self.follow(&migrate.map_err(|error| moved(&error.into()))?).await?;
         Ok(true)
+    }
+
+    fn roots(&self) -> Roots {
+        self.state.roots.clone().unwrap_or_else(|| Roots::first(&self.realm.pin))
+    }
+
+    /// Proves the roots' nonce in the final block or, where nodes do not prove that far back, in the latest one.
+    pub(crate) async fn root_nonce(&mut self, heads: &Heads) -> Result<(), Failure> {
+        let (endpoints, pin) = (self.ledger.endpoints(), &self.realm.pin);
+        let behind = heads.latest.number.saturating_sub(heads.final_header.number);
+        let mut header = &heads.final_header;
+        let mut slot = proofs::root_set(endpoints, pin, header).await;
+        if slot.is_err() && behind > 0 {
+            header = &heads.latest;
+            slot = proofs::root_set(endpoints, pin, header).await;
+        }
+        let nonce = self.roots().nonce(slot?).map_err(|error| Failure::of(Reason::StatementRoots, &error))?;
+        let known = self.state.root_nonce;
+        self.state.root_nonce.proved(nonce, header.number, header.time);
+        self.dirty |= self.state.root_nonce.at_least != known.at_least || known.proved_secs.is_none();
+        Ok(())
     }
 
     /// Goes on to where `migrate` leads: final on the realm that is read, or said in a statement that was verified.
@@ -265,7 +302,7 @@ impl Agent {
         self.state.replay = replay;
         self.state.left = left;
         self.state.roots = None;
-        self.state.root_slot = None;
+        self.state.root_nonce = RootNonce::default();
         self.state.cursor = Cursor::default();
         self.watch_left();
         self.dirty = true;

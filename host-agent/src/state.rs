@@ -41,8 +41,8 @@ pub struct State {
     pub cursor: Cursor,
     /// The roots in force on the realm that is read, where they are not its first ones any more.
     pub roots: Option<Roots>,
-    /// The content of its `rootSet` slot, which tells their nonce; none where it could not be proved yet.
-    pub root_slot: Option<B256>,
+    /// What is sure of their nonce.
+    pub root_nonce: RootNonce,
     /// How far each realm that was left was read since, the first first.
     pub left: Vec<Cursor>,
     /// The final view and the pending denials.
@@ -51,6 +51,36 @@ pub struct State {
     pub receiving: Receiving,
     /// What became of certificates that this device asks for, by payload name.
     pub renewals: BTreeMap<String, Renewal>,
+}
+
+/// The least that the roots' nonce can be: what was proved, and what they were seen to write since. It never falls, so that what they have
+/// withdrawn stays withdrawn, whatever nodes leave unsaid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootNonce {
+    /// That.
+    pub at_least: u64,
+    /// Up to which block of its own chain it tells.
+    pub block: u64,
+    /// The time of the block in which it was proved, Unix seconds; none where the roots were seen to write since.
+    pub proved_secs: Option<u64>,
+}
+
+impl RootNonce {
+    /// The roots have written in `block`: once at least, however many entries it holds.
+    pub fn seen(&mut self, block: u64) {
+        if block > self.block {
+            self.at_least = self.at_least.saturating_add(1);
+            self.block = block;
+            self.proved_secs = None;
+        }
+    }
+
+    /// It was proved to be `nonce` in a block of this number and time.
+    pub fn proved(&mut self, nonce: u64, block: u64, time_secs: u64) {
+        self.at_least = self.at_least.max(nonce);
+        self.block = self.block.max(block);
+        self.proved_secs = Some(time_secs);
+    }
 }
 
 /// What a snapshot was made of, and how old it was then.
@@ -142,7 +172,7 @@ impl State {
             look_back_secs: crate::cycle::DEFAULT_LOOK_BACK_SECS,
             cursor: Cursor::default(),
             roots: None,
-            root_slot: None,
+            root_nonce: RootNonce::default(),
             left: Vec::new(),
             replay: Replay::new(identity.realm),
             receiving: Receiving::default(),
@@ -245,6 +275,24 @@ mod tests {
         let read = State::decode(&identity(), &bytes).unwrap();
         expected.salt = read.salt;
         assert_eq!(format!("{read:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn a_nonce_of_the_roots_never_falls_and_grows_once_for_each_block_in_which_they_are_seen_to_write() {
+        let mut nonce = RootNonce::default();
+        for block in [7, 7, 9, 8] {
+            nonce.seen(block);
+        }
+        assert_eq!(nonce, RootNonce { at_least: 2, block: 9, proved_secs: None });
+        // Two calls in one block; what that block and those before it hold is in it.
+        nonce.proved(3, 12, 100);
+        nonce.seen(11);
+        nonce.seen(12);
+        assert_eq!(nonce, RootNonce { at_least: 3, block: 12, proved_secs: Some(100) });
+        nonce.seen(13);
+        assert_eq!(nonce, RootNonce { at_least: 4, block: 13, proved_secs: None });
+        nonce.proved(3, 12, 110);
+        assert_eq!(nonce, RootNonce { at_least: 4, block: 13, proved_secs: Some(110) });
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub fn head_slot(realm: B256, shard: u64) -> B256 {
 }
 
 /// More calls than the roots of any realm make.
-const MOST_NONCES: u64 = 1 << 20;
+pub const MOST_NONCES: u64 = 1 << 20;
 
 /// The nonce of a `rootSet` slot with this content, which are the roots' next; none where the slot is not of these roots.
 #[must_use]

@@ -11,7 +11,9 @@ use std::process::Command;
 
 use countersign_registry::entries::{Entry, EntryError, Kind, payload};
 use countersign_registry::head::{Fold, LogEntry, Meta, PlacedEntry, Tip};
-use countersign_registry::migration::statement::{RootSignature, RootsInForce, Statement, StatementError};
+use countersign_registry::migration::statement::{
+    NONCES_AHEAD, RootSignature, RootsInForce, Statement, StatementError,
+};
 use countersign_registry::migration::{
     Cut, CutError, Field, Heads, MAX_HEADS, Move, MoveError, Place, check_arrival, check_move, to_head,
 };
@@ -402,6 +404,18 @@ fn a_statement_about_another_realm_chain_or_contract_or_by_roots_not_in_force_is
         assert!(against(&pin, RootsInForce { nonce: earlier, ..known }).is_ok());
     }
     assert_eq!(against(&pin, RootsInForce { nonce: nonce + 1, ..known }), Err("statement-roots"));
+    // One that is still far off could not be withdrawn: whoever prepares the statement chooses it.
+    let ahead = |said, nonce| {
+        let later = Statement { nonce: said, ..good.clone() };
+        later.verify(&pin, &RootsInForce { nonce, ..known }).unwrap_err()
+    };
+    let far = |said, most| StatementError::NonceAhead { said, most };
+    assert_eq!(ahead(NONCES_AHEAD + 1, 0), far(NONCES_AHEAD + 1, NONCES_AHEAD));
+    assert_eq!(ahead(u64::MAX, 5), far(u64::MAX, 5 + NONCES_AHEAD));
+    assert_eq!(ahead((1 << 20) + 1, 1 << 20), far((1 << 20) + 1, 1 << 20));
+    assert_eq!(ahead(u64::MAX, u64::MAX - 1).reason(), "statement-roots");
+    // The furthest that counts is judged by its signatures, which are over another nonce.
+    assert_eq!(ahead(NONCES_AHEAD, 0).reason(), "statement-signature");
     let mut nobody = good;
     (nobody.threshold, nobody.signatures) = (0, vec![]);
     let error = nobody.verify(&pin, &RootsInForce { threshold: 0, ..known }).unwrap_err();

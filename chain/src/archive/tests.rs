@@ -205,7 +205,14 @@ fn another_realms_archive_is_refused() {
     let (origin, contents) = examine(&bed.path()).unwrap();
     assert_eq!(origin, Origin { chain_id, genesis_hash, contract, realm });
     assert_eq!(contents, check(&bed.path(), &pin()).unwrap());
-    assert!(is_archive(&bed.path()).unwrap() && !is_archive(&bed.with(b"countersign.archive.v1")).unwrap());
+    assert!(is_archive(&bed.path()).unwrap() && !is_archive(&bed.with(b"countersign.archive.v2")).unwrap());
+    // An archive of the version before, which had no rootSet slot: whole, and refused by name.
+    let mut earlier = std::fs::read(bed.path()).unwrap();
+    assert_eq!(&earlier[..24], b"countersign.archive.v2\n\0");
+    earlier[21] = b'1';
+    let earlier = bed.with(&earlier);
+    let error = check(&earlier, &pin()).unwrap_err().to_string();
+    assert!(is_archive(&earlier).unwrap() && error.contains("archive of version 1, expected version 2"), "{error}");
 }
 
 #[test]

@@ -86,6 +86,18 @@ fn a_dead_chain_is_left_by_the_command_line_and_a_host_follows_once_enough_roots
     std::fs::set_permissions(desk.path("agent.toml"), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(runtime.block_on(desk.agent().cycle()).failure, None);
 
+    // While it lives, it says for what nonce and by whose signatures a statement could count, whatever the archive says.
+    let live = std::fs::read_to_string(desk.path("realm.toml")).unwrap() + "archive = \"realm.archive\"\n";
+    std::fs::write(desk.path("live.toml"), live).unwrap();
+    desk.ok(ADMIN_KEY, "live.toml", &["realm", "migrate", "--to", TARGET, "--statement", "--out", "live"]);
+    let text = std::fs::read_to_string(desk.path("live-statement.json")).unwrap();
+    assert!(text.contains("\"nonce\": 1"), "{text}");
+    std::fs::write(desk.path("early.json"), text.replace("\"nonce\": 1", "\"nonce\": 2")).unwrap();
+    let early = desk.run(ROOT_KEY, "live.toml", &["realm", "sign", "early.json"]);
+    assert!(early.code == 1 && early.stderr.contains("has root nonce 2, the ledger says 1"), "{}", early.stderr);
+    let shown = desk.ok(ROOT_KEY, "live.toml", &["realm", "sign", "live-statement.json"]);
+    assert_eq!((&shown["compared-with"], &shown["nonce"]), (&json!("ledger"), &json!(1)));
+
     // The chain is gone for good.
     drop(source);
     let link = |file: &str, lines: &str| {
@@ -111,7 +123,22 @@ fn a_dead_chain_is_left_by_the_command_line_and_a_host_follows_once_enough_roots
     assert_eq!((&unsigned["target"]["realm"], &unsigned["signed"]), (&json!(there), &json!([])));
     // The roots have written once.
     assert_eq!((&unsigned["nonce"], &unsigned["threshold"]), (&json!(1), &json!(2)));
-    desk.ok(ROOT_KEY, "realm.toml", &["realm", "sign", "move-statement.json"]);
+    // Whoever carries it has another nonce signed, for ever: nobody does, and the screen says whose word the right one is.
+    let text = std::fs::read_to_string(desk.path("move-statement.json")).unwrap();
+    let changes = [
+        ("\"nonce\": 1", "\"nonce\": 2", "has root nonce 2, the archive says 1"),
+        ("\"threshold\": 2", "\"threshold\": 1", "has threshold 1, the archive says 2"),
+    ];
+    for (from, to, problem) in changes {
+        assert!(text.contains(from), "{text}");
+        std::fs::write(desk.path("later.json"), text.replace(from, to)).unwrap();
+        let later = desk.run(ROOT_KEY, "realm.toml", &["realm", "sign", "later.json"]);
+        assert!(later.code == 1 && later.stderr.contains(problem), "{}", later.stderr);
+    }
+    let signed = desk.run(ROOT_KEY, "realm.toml", &["realm", "sign", "move-statement.json"]);
+    assert_eq!((signed.code, &signed.json()["compared-with"]), (0, &json!("archive")), "{}", signed.stderr);
+    documented(&signed.json());
+    assert!(signed.stderr.contains("with root nonce 1") && signed.stderr.contains("No chain has proved them"));
     let failure = runtime.block_on(desk.agent().cycle()).failure.unwrap();
     assert_eq!(failure.reason, Reason::StatementThreshold, "{}", failure.message);
     let again = desk.run(ROOT_KEY, "realm.toml", &["realm", "sign", "move-statement.json"]);

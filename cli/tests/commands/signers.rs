@@ -148,17 +148,30 @@ fn a_contract_wallet_is_a_root_and_an_actor_by_files_and_what_it_does_not_take_e
     let error = refused(&good, &key(ADMIN_KEY).address().to_string());
     assert!(error.contains("is not a root of this realm"), "{error}");
     let shown = desk.ok(ROOT_KEY, &with(&good, &address).each_ref().map(String::as_str));
-    assert_eq!(shown["signed"], json!([wallet]));
+    assert_eq!((&shown["signed"], &shown["wallets"]), (&json!([]), &json!([wallet])));
     assert!(refused(&good, &address).contains("has signed already"));
     let below = desk.refusal(ADMIN_KEY, &["realm", "submit", "p.toml"]);
     assert!(below.contains("has 1 of 2 signatures"), "{below}");
+    // Whoever carries the file says that the other roots are wallets that have signed: that is counted for nobody, keeps the one whose key
+    // signs from nothing, and is refused of the one without code.
+    let text = std::fs::read_to_string(desk.path("p.toml")).unwrap();
+    let forged = |root: &str| format!("{text}\n[[signatures]]\nroot = \"{root}\"\nsignature = \"0x\"\nwallet = true\n");
+    let by_key = key(ROOT_KEY).address().to_string();
+    std::fs::write(desk.path("forged.toml"), forged(&by_key)).unwrap();
+    let error = desk.refusal(ADMIN_KEY, &["realm", "submit", "forged.toml"]);
+    assert!(error.contains("forged.toml: ") && error.contains("it has no code"), "{error}");
+    std::fs::write(desk.path("nobody.toml"), forged(&Address::repeat_byte(7).to_string())).unwrap();
+    let error = desk.refusal(ROOT_KEY, &["realm", "sign", "nobody.toml"]);
+    assert!(error.contains("take the signature of 0x0707070707070707070707070707070707070707 out"), "{error}");
+    let shown = desk.ok(ROOT_KEY, &["realm", "sign", "forged.toml"]);
+    assert_eq!((&shown["signed"], &shown["wallets"]), (&json!([key(ROOT_KEY).address()]), &json!([wallet])));
     desk.ok(ROOT_KEY, &["realm", "sign", "p.toml"]);
-    // Altered on its way: the contract asks the wallet, before anything is paid.
+    // Altered on its way: the wallet is asked, before anything is paid.
     let text = std::fs::read_to_string(desk.path("p.toml")).unwrap();
     assert_eq!(text.matches("wallet = true").count(), 1, "{text}");
     std::fs::write(desk.path("altered.toml"), text.replace(&good.to_string(), &plain.to_string())).unwrap();
     let error = desk.refusal(ADMIN_KEY, &["realm", "submit", "altered.toml"]);
-    assert!(error.contains(&format!("not a signature by {wallet}")), "{error}");
+    assert!(error.contains(&format!("wallet {wallet} does not take it for digest")), "{error}");
     desk.ok(ADMIN_KEY, &["realm", "submit", "p.toml"]);
 
     // The wallet writes as an admin: its owner signs, somebody else sends.

@@ -4,6 +4,8 @@ use crate::support::{HostFiles, World};
 use countersign_agent::reason::Reason;
 use countersign_chain::realm_file::Links;
 use countersign_registry::migration::statement::{RootSignature as Signed, Statement};
+use countersign_registry::sign;
+use harness::proxy::{Act, Proxy};
 use serde_json::json;
 use url::Url;
 
@@ -108,7 +110,28 @@ async fn a_statement_by_roots_that_were_replaced_moves_nobody_whatever_log_it_na
     };
     let old = |nonce, heads| source.statement(stolen, heads, nonce, &both());
     // A host that has seen the roots replaced, and one that has seen nothing: with the log from before, or one that somebody made up.
+    // The nodes of the first prove all but the roots' nonce.
+    let slot = json!(sign::root_set_slot(source.pin.realm));
+    let proxy = Proxy::start(&world.anvil.url, move |method, params| match params[1].as_array() {
+        Some(slots) if method == "eth_getProof" && slots.contains(&slot) => Act::Fail(-32000, "no such state"),
+        _ => Act::Pass,
+    })
+    .await;
+    beside(&host, "realm.toml", source.file_at(&proxy.url), Links::default());
     assert_eq!(host.open().cycle().await.failure, None, "{}", host.log.text());
+    // So they make no statement good while they answer, withdrawn or not.
+    beside(&host, "realm.toml", source.file_at(&proxy.url), by_statement());
+    beside(&host, "target.toml", target.file(), Links::default());
+    for nonce in [1, 2] {
+        put(&host, &source.statement(target, &after, nonce, &successors()));
+        assert_eq!(host.open().cycle().await.failure, None, "{}", host.log.text());
+        let failure = host.status()["last-failure"].clone();
+        assert!(failure["message"].as_str().unwrap().contains("do not prove its roots' nonce"), "{failure}");
+        assert_eq!(
+            (&failure["reason"], &host.status()["realm"]),
+            (&json!("statement-roots"), &json!(source.pin.realm))
+        );
+    }
     for host in [&host, &fresh] {
         beside(host, "realm.toml", source.file_at(&dead), by_statement());
         beside(host, "target.toml", stolen.file(), Links::default());
@@ -124,9 +147,16 @@ async fn a_statement_by_roots_that_were_replaced_moves_nobody_whatever_log_it_na
     assert_eq!(fresh.status()["realm"], json!(source.pin.realm));
     assert_eq!(fresh.status()["last-failure"]["reason"], json!("statement-roots"));
 
-    // What the roots in force have signed and withdrawn since, by writing something else.
+    // What the roots in force have signed and withdrawn since, by writing something else: this host has seen them write, although nobody
+    // has ever proved their nonce to it. And what they could not withdraw by anything.
     beside(&host, "target.toml", target.file(), to("third.toml"));
     refused(&host, source.statement(target, &after, 1, &successors()), "the roots have written since").await;
+    refused(
+        &host,
+        source.statement(target, &after, u64::MAX, &successors()),
+        "cannot withdraw one that is still far off",
+    )
+    .await;
 
     // The right one; and in the same breath a statement of the target's own first roots, which were replaced as well.
     let ends = target.heads().await;

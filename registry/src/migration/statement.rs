@@ -39,6 +39,11 @@ mod typed {
 /// Version of the file's form.
 pub const VERSION: u32 = 1;
 
+/// How far beyond the nonce that a reader knows a statement's may lie. The roots may have written since the reader looked last, some of it
+/// where it does not look; they write by hand, and a reader looks every few minutes. A statement that lies further ahead could be
+/// withdrawn by nothing that the roots can write in time.
+pub const NONCES_AHEAD: u64 = 64;
+
 /// The file. What it says counts only after [`Statement::verify`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -78,8 +83,8 @@ pub struct RootsInForce<'a> {
     pub threshold: u64,
     /// The roots, in their order.
     pub roots: &'a [Address],
-    /// The nonce that they have used up to: what they signed for an earlier one is withdrawn. They may have written since the reader
-    /// looked last, so that a later one fits.
+    /// The nonce that they have used up to, or the most that is sure of it: what they signed for an earlier one is withdrawn. They may have
+    /// written since the reader looked last, so that a later one fits, up to [`NONCES_AHEAD`].
     pub nonce: u64,
 }
 
@@ -107,6 +112,16 @@ pub enum StatementError {
         said: u64,
         /// The least that counts.
         expected: u64,
+    },
+    /// Signed for a nonce that is still far off: nothing that the roots write would withdraw it.
+    #[error(
+        "the statement has root nonce {said}, expected at most {most}: the roots cannot withdraw one that is still far off"
+    )]
+    NonceAhead {
+        /// The statement's.
+        said: u64,
+        /// The most that counts.
+        most: u64,
     },
     /// Too few.
     #[error("{signatures} roots have signed the statement, expected at least {threshold}")]
@@ -152,7 +167,7 @@ impl StatementError {
         match self {
             Self::Version(_) => "statement-version",
             Self::Realm { .. } => "statement-realm",
-            Self::Roots | Self::Nonce { .. } => "statement-roots",
+            Self::Roots | Self::Nonce { .. } | Self::NonceAhead { .. } => "statement-roots",
             Self::BelowThreshold { .. } => "statement-threshold",
             Self::Duplicate { .. } => "statement-duplicate",
             Self::NoSuchRoot { .. } => "statement-root-index",
@@ -212,6 +227,10 @@ impl Statement {
         }
         if self.nonce < known.nonce {
             return Err(StatementError::Nonce { said: self.nonce, expected: known.nonce });
+        }
+        let most = known.nonce.saturating_add(NONCES_AHEAD).min(sign::MOST_NONCES);
+        if self.nonce > most {
+            return Err(StatementError::NonceAhead { said: self.nonce, most });
         }
         self.heads.check()?;
         let have = u64::try_from(self.signatures.len()).unwrap_or(u64::MAX);
