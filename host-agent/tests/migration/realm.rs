@@ -49,9 +49,14 @@ impl<'a> Realm<'a> {
     }
 
     pub(crate) async fn by(&self, keys: &[(u8, ActorKey)], entries: &[Entry]) -> Result<(), ChainError> {
-        let pin = &self.pin;
         let writes: Vec<sign::Write> =
             entries.iter().map(|entry| sign::write(shard::write_shard(entry.kind()).unwrap(), entry)).collect();
+        self.write(keys, writes).await
+    }
+
+    /// In any shards.
+    pub(crate) async fn write(&self, keys: &[(u8, ActorKey)], writes: Vec<sign::Write>) -> Result<(), ChainError> {
+        let pin = &self.pin;
         let nonce = U256::from(self.nonce.get());
         let domain = sign::domain(pin.chain_id, pin.contract);
         let digest = sign::append_by_roots_digest(&domain, pin.realm, nonce, &writes);

@@ -3,8 +3,9 @@
 use crate::support::{HostFiles, World};
 use countersign_agent::reason::Reason;
 use countersign_chain::realm_file::Links;
+use countersign_registry::entries::Entry;
 use countersign_registry::migration::statement::{RootSignature as Signed, Statement};
-use countersign_registry::sign;
+use countersign_registry::{shard, sign};
 use harness::proxy::{Act, Proxy};
 use serde_json::json;
 use url::Url;
@@ -26,11 +27,17 @@ async fn a_dead_chain_is_left_by_a_statement_of_the_threshold_and_by_nothing_les
     let host = HostFiles::of(&source.file(), id, "");
     source.archive(&host.path("source.archive")).await;
     assert_eq!(host.open().cycle().await.failure, None, "{}", host.log.text());
-    beside(&host, "realm.toml", source.file_at(&dead), by_statement());
     beside(&host, "target.toml", target.file(), Links::default());
 
     let unsigned = |of: &Realm<'_>| {
-        Statement::new(of.pin.realm, 1, of.pin.threshold, of.pin.roots.clone(), target.place(), heads.clone())
+        Statement::new(
+            of.pin.realm,
+            source.nonce.get(),
+            of.pin.threshold,
+            of.pin.roots.clone(),
+            target.place(),
+            heads.clone(),
+        )
     };
     let signed = |mut statement: Statement, by: &[usize]| {
         let digest = statement.digest(source.pin.chain_id, source.pin.contract);
@@ -41,6 +48,26 @@ async fn a_dead_chain_is_left_by_a_statement_of_the_threshold_and_by_nothing_les
         }
         statement
     };
+    // The roots withdraw a statement by a write where no host looks. While the chain lives, a host that knows their nonce asks for it all
+    // the same, and what it has learnt it still knows when the chain is dead.
+    let withdrawn = signed(unsigned(&source), &[0, 1]);
+    let ahead = shard::period(world.latest_time().await) + u32::try_from(shard::PERIODS_AHEAD).unwrap();
+    let revoked = Entry::CertRevoke { ca: countersign_registry::Id([1; 16]), serials: vec![7] };
+    let unread = sign::write(shard::shard(shard::CLASS_REVOCATIONS, ahead), &revoked);
+    assert!(!host.open().shards_read().contains(&unread.shard));
+    source.write(&both(), vec![unread]).await.unwrap();
+    world.anvil.finalize().await;
+    beside(&host, "realm.toml", source.file(), by_statement());
+    put(&host, &withdrawn);
+    assert_eq!(host.open().cycle().await.failure, None, "{}", host.log.text());
+    let failure = host.status()["last-failure"].clone();
+    assert_eq!((&failure["reason"], &host.status()["realm"]), (&json!("statement-roots"), &json!(source.pin.realm)));
+    assert!(
+        failure["message"].as_str().unwrap().contains("the roots have written since: 2 is the next one"),
+        "{failure}"
+    );
+    std::fs::remove_file(host.path("statement.json")).unwrap();
+    beside(&host, "realm.toml", source.file_at(&dead), by_statement());
     let mut altered = signed(unsigned(&source), &[0, 1]);
     altered.heads.block += 1;
     let mut swapped = signed(unsigned(&source), &[0, 1]);
@@ -58,6 +85,7 @@ async fn a_dead_chain_is_left_by_a_statement_of_the_threshold_and_by_nothing_les
         (signed(unsigned(&source), &[1, 1]), Reason::StatementDuplicate),
         (signed(unsigned(&other), &[0, 1]), Reason::StatementRealm),
         (signed(fewer, &[0]), Reason::StatementRoots),
+        (withdrawn, Reason::StatementRoots),
         (altered, Reason::StatementSignature),
         (swapped, Reason::StatementSignature),
         (signed(elsewhere, &[0, 1]), Reason::MigrateTarget),
