@@ -10,6 +10,7 @@ use countersign_delivery::{PayloadKind, StoreSetting};
 use countersign_registry::Entry;
 use serde::Deserialize;
 
+use crate::earlier::EarlierSetting;
 use crate::files::{self, FileError, Owners, Secrecy};
 use crate::receive::suffixes;
 use crate::sessions::SessionSetting;
@@ -122,6 +123,9 @@ pub struct Config {
     /// What happens to sessions whose access ends.
     #[serde(default)]
     pub sessions: SessionSetting,
+    /// What is left to the AuthorizedKeysCommand that was there before.
+    #[serde(default)]
+    pub earlier_command: EarlierSetting,
     /// The keys with which this device receives deliveries.
     #[serde(default)]
     pub device: Option<Device>,

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod config;
 pub mod cycle;
 pub mod device;
+pub mod earlier;
 pub mod envelope;
 pub mod lock;
 pub mod log;

@@ -68,7 +68,7 @@ impl Agent {
             // Without the files of before, from the final view and the pending denials: stricter, never looser.
             None if self.state_is_complete => {
                 let effective = self.state.replay.effective(latest, &[]).map_err(|error| replay_failure(&error))?;
-                let compiled = compile(&effective, &self.view());
+                let compiled = self.compiled(&effective);
                 let info = self.info(compiled.facts.clone(), freshness, &clock);
                 self.publish_tables(&compiled, &info)?
             }
@@ -92,7 +92,7 @@ impl Agent {
     }
 
     pub(crate) fn publish(&mut self, effective: &Effective) -> Result<(), Failure> {
-        let compiled = compile(effective, &self.view());
+        let compiled = self.compiled(effective);
         // Read again: fetching may have taken a while, and the age counts from here.
         let clock = self.now()?;
         let latest = effective.latest_block;
@@ -165,12 +165,15 @@ impl Agent {
         }
     }
 
-    fn view(&self) -> HostView {
-        HostView {
+    fn compiled(&self, effective: &Effective) -> Compiled {
+        let view = HostView {
             host: self.identity.host,
             allow_root: self.config.allow_root,
             max_staleness_secs: self.config.max_staleness_secs.map(std::num::NonZeroU64::get),
-        }
+        };
+        let mut compiled = compile(effective, &view);
+        self.config.earlier_command.release_from(&mut compiled.access);
+        compiled
     }
 
     fn info(&self, facts: Facts, freshness: Freshness, clock: &Clock) -> PublishInfo {

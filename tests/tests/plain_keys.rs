@@ -154,6 +154,12 @@ fn an_earlier_command_goes_on_working_for_local_logins_and_gives_back_nothing_th
         story.assert_refused("deploy", &credential, "key-unknown", &line);
         story.assert_accepted_as("chained", "rescue", &credential, &line);
 
+        // Only the host itself gives a login back, and never a user's.
+        agent::configure(story.host, "[earlier-command]\nrelease = [\"deploy\", \"alice\"]\n");
+        agent::once();
+        story.assert_accepted_as("chained", "deploy", &credential, &line);
+        story.assert_refused("alice", &credential, "key-unknown", &line);
+
         // A key that nobody registered is revoked all the same, and no other with it.
         let fingerprint = countersign_registry::Fingerprint20::of_blob(&old.blob());
         story.realm.by(|realm| &realm.revoker, &[Entry::Lock(Targets::Keys(vec![fingerprint]))]);

@@ -23,6 +23,8 @@ fn the_shipped_example_parses_and_names_every_field() {
         "max-staleness-secs",
         "allow-root",
         "[sessions]",
+        "[earlier-command]",
+        "release",
         "[device]",
         "ledger-key",
         "ledger-password-file",
@@ -56,6 +58,7 @@ fn what_is_not_said_has_the_documented_default() {
     assert_eq!(config.snapshot_dir(), Path::new("/var/lib/countersign/snapshot"));
     assert_eq!(config.group, "countersign");
     assert!(!config.allow_root);
+    assert!(config.earlier_command.release.is_empty());
     assert_eq!(config.max_staleness_secs, None);
 }
 
@@ -90,7 +93,7 @@ fn files_of_a_plain_sshd_are_some_and_none_of_the_agents_own() {
 #[test]
 fn an_unknown_field_is_named_with_its_line() {
     let expected = "`realm-file`, `host`, `state-dir`, `snapshot-dir`, `group`, `poll-interval-ms`, \
-                    `max-staleness-secs`, `allow-root`, `plain-sshd`, `sessions`, `device`, `block-store`, `payload`";
+                    `max-staleness-secs`, `allow-root`, `plain-sshd`, `sessions`, `earlier-command`, `device`, `block-store`, `payload`";
     assert_eq!(
         parse(&format!("{MINIMAL}allow-rot = true\n")),
         Err(format!("agent.toml:3: unknown field `allow-rot`, expected one of {expected}"))
