@@ -33,7 +33,14 @@ pub enum LockError {
 /// The lock; dropped, it is free.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that this process is just starting still holds a copy of the descriptor.
+        drop(self.file.unlock());
+    }
 }
 
 impl Lock {
@@ -66,7 +73,7 @@ impl Lock {
             Err(TryLockError::Error(source)) => return Err(LockError::Io { path, source }),
         }
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
