@@ -48,7 +48,7 @@ async fn check_config_accepts_what_works_and_names_the_one_thing_that_does_not()
         (
             "allow-roots = true\n",
             "ROOT/agent.toml:5: unknown field `allow-roots`, expected one of `realm-file`, `host`, `state-dir`, \
-             `snapshot-dir`, `group`, `poll-interval-ms`, `max-staleness-secs`, `allow-root`, `plain-sshd`, `sessions`, \
+             `snapshot-dir`, `group`, `poll-interval-ms`, `max-staleness-secs`, `allow-root`, `plain-sshd`, `sessions`, `earlier-command`, \
              `device`, `block-store`, \
              `payload`\nhint: countersign-agent(8) lists the fields, docs/examples/agent.toml shows them\n"
                 .to_owned(),
