@@ -16,6 +16,9 @@ use serde::Deserialize;
 use crate::config::Config;
 use crate::log::{Level, Line, Log};
 
+/// Where the helper looks unless it is told otherwise.
+const HOSTS_SNAPSHOT: &str = "/var/lib/countersign/snapshot";
+
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_WHILE_ENDING: Duration = Duration::from_millis(250);
 
@@ -23,8 +26,9 @@ const LOOK_WHILE_ENDING: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct SessionSetting {
-    /// Whether sessions end when their access does.
-    pub end: bool,
+    /// Whether sessions end when their access does. None: where the snapshot is the one that sshd's helper answers from unless told otherwise.
+    /// Another agent on the same machine, a device's, knows nothing of who may be logged in there.
+    pub end: Option<bool>,
     /// Says what would be ended, and ends nothing.
     pub dry_run: bool,
     /// Nobody logs in on this host but through the helper.
@@ -35,7 +39,7 @@ pub struct SessionSetting {
 
 impl Default for SessionSetting {
     fn default() -> Self {
-        Self { end: true, dry_run: false, only_helper: false, helper_user: "countersign".to_owned() }
+        Self { end: None, dry_run: false, only_helper: false, helper_user: "countersign".to_owned() }
     }
 }
 
@@ -64,7 +68,8 @@ impl Sessions {
     /// Begins, if the configuration wants it and the system allows it.
     pub(crate) fn start(config: &Config, log: Log) -> Self {
         let none = Self { wake: None, thread: None };
-        if !config.sessions.end {
+        let is_the_hosts = config.snapshot_dir() == Path::new(HOSTS_SNAPSHOT);
+        if !config.sessions.end.unwrap_or(is_the_hosts) {
             return none;
         }
         let off = |log: &Log, message: &str| {
