@@ -211,9 +211,7 @@ impl Reason {
             _ => Severity::Notice,
         }
     }
-}
 
-impl Reason {
     /// What it does to a session that was let in and is judged again (`docs/spec/sessions.md` has the table).
     #[must_use]
     pub const fn session_end(self) -> SessionEnd {

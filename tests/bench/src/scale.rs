@@ -83,9 +83,13 @@ pub fn directory(path: &Path) -> io::Result<()> {
 /// Where a clock cannot be read.
 pub fn info(group: Option<u32>) -> io::Result<PublishInfo> {
     const DAY_SECS: u64 = 86_400;
-    let clock = Clock::now()?;
-    let block = BlockRef { number: 1, time_secs: clock.unix_secs };
-    Ok(PublishInfo {
+    Ok(info_of(1, DAY_SECS, group, &Clock::now()?))
+}
+
+/// What goes with a publication of block `number` that counts for so many seconds from now on.
+pub(crate) fn info_of(number: u64, max_staleness_secs: u64, group: Option<u32>, clock: &Clock) -> PublishInfo {
+    let block = BlockRef { number, time_secs: clock.unix_secs };
+    PublishInfo {
         facts: Facts {
             realm: RealmId([1; 32]),
             host: Id([2; 16]),
@@ -98,8 +102,8 @@ pub fn info(group: Option<u32>) -> io::Result<PublishInfo> {
             final_block: block,
         },
         freshness: Freshness {
-            valid_until_secs: clock.unix_secs.saturating_add(DAY_SECS),
-            max_staleness_secs: DAY_SECS,
+            valid_until_secs: clock.unix_secs.saturating_add(max_staleness_secs),
+            max_staleness_secs,
             age_consumed_secs: 0,
             boot_id: clock.boot_id,
             boottime_secs: clock.boottime_secs,
@@ -108,5 +112,5 @@ pub fn info(group: Option<u32>) -> io::Result<PublishInfo> {
         salt: Salt([7; 16]),
         access_group: group.map(Gid),
         now_unix_secs: clock.unix_secs,
-    })
+    }
 }

@@ -13,11 +13,13 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
-use countersign_certificate::{Fingerprint20, Id, RealmId};
+use countersign_certificate::{Fingerprint20, Id};
 use countersign_snapshot::{
-    AccessTables, AccountsTables, BlockRef, Clock, Denial, Facts, Freshness, Gid, Grant, HostState, Key, KeyGrant,
-    KeyState, Permits, PublishInfo, Salt, Subject, User, UserState, Via, publish,
+    AccessTables, AccountsTables, Clock, Denial, Grant, Key, KeyGrant, KeyState, Permits, PublishInfo, Subject, User,
+    UserState, Via, publish,
 };
+
+use crate::scale::info_of;
 
 /// The login that the key is granted.
 pub const LOGIN: &str = "deploy";
@@ -106,32 +108,7 @@ impl Storm {
             revoked_keys: if number % 2 == 1 { vec![(key, Denial::Locked)] } else { Vec::new() },
             ..AccessTables::default()
         };
-        let block = BlockRef { number, time_secs: clock.unix_secs };
-        let info = PublishInfo {
-            facts: Facts {
-                realm: RealmId([1; 32]),
-                host: Id([2; 16]),
-                host_state: HostState::Active,
-                require_logged: false,
-                allow_root: false,
-                pickup_secs: 600,
-                max_ttl_secs: 3600,
-                latest_block: block,
-                final_block: block,
-            },
-            freshness: Freshness {
-                valid_until_secs: clock.unix_secs.saturating_add(300),
-                max_staleness_secs: 300,
-                age_consumed_secs: 0,
-                boot_id: clock.boot_id,
-                boottime_secs: clock.boottime_secs,
-                highest_wall_secs: clock.unix_secs,
-            },
-            salt: Salt([7; 16]),
-            access_group: self.group.map(Gid),
-            now_unix_secs: clock.unix_secs,
-        };
-        Ok((access, info))
+        Ok((access, info_of(number, 300, self.group, clock)))
     }
 
     /// The number that an answer of the helper's speaks for; none where it is empty. `at_least`: what was published before the
