@@ -143,6 +143,8 @@ pub enum Command {
     /// Sessions on this host: who is in, until when
     #[command(subcommand)]
     Sessions(crate::sessions::SessionsCommand),
+    /// What is wrong with this host: sshd, helper, snapshot, lists, names
+    Doctor(crate::doctor::DoctorArgs),
     /// Send an actor's signed writes
     Submit(crate::submit::SubmitArgs),
     /// Print a completion script

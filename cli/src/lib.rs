@@ -14,6 +14,7 @@ pub mod decode;
 pub mod delivery;
 pub mod deploy;
 pub mod device;
+pub mod doctor;
 pub mod error;
 pub mod explain;
 pub mod fetch;
@@ -150,6 +151,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Inspect(args) => inspect::run(context, &args),
         Command::Explain(args) => explain::run(context, &args),
         Command::Sessions(command) => sessions::run(context, command),
+        Command::Doctor(args) => doctor::run(context, args),
         Command::Submit(args) => submit::run(context, args).await,
         Command::Completions(args) => completions::run(context, &args),
     }

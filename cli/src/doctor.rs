@@ -1,0 +1,106 @@
+//! `countersign doctor`: on a host, as root, what is wrong with it, what follows from that, and what to change.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use countersign_agent::config::{Config, DEFAULT_PATH};
+use countersign_doctor::{Agent, Host, Report, examine};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::{Show, escape};
+
+/// Where things are on this host.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// sshd
+    #[arg(long, value_name = "PATH", default_value = "/usr/sbin/sshd")]
+    sshd: PathBuf,
+    /// sshd's configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config")]
+    sshd_config: PathBuf,
+    /// The agent's configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    agent_config: PathBuf,
+    /// Ask about this login too
+    #[arg(long, value_name = "LOGIN")]
+    login: Option<String>,
+}
+
+/// The report as printed.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Diagnosis(Report);
+
+impl Show for Diagnosis {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for finding in &self.0.findings {
+            text.push_str(&format!(
+                "{}: {}: {}: {}\n    so:     {}\n    change: {}\n\n",
+                finding.severity,
+                finding.code,
+                escape(&finding.about),
+                lines(&finding.found),
+                lines(&finding.consequence),
+                lines(&finding.change)
+            ));
+        }
+        for unchecked in &self.0.not_checked {
+            text.push_str(&format!("not looked at: {}: {}\n", unchecked.check, lines(&unchecked.why)));
+        }
+        let checked = self.0.checked.join(", ");
+        match self.0.findings.len() {
+            0 => text.push_str(&format!("no findings; looked at: {checked}\n")),
+            count => text.push_str(&format!("{count} findings; looked at: {checked}\n")),
+        }
+        text
+    }
+}
+
+/// What other programs said may have several lines; each is escaped.
+fn lines(text: &str) -> String {
+    text.lines().map(escape).collect::<Vec<_>>().join("\n            ")
+}
+
+fn host(args: DoctorArgs) -> Host {
+    let agent = Config::load(&args.agent_config).map(|config| {
+        let is_the_hosts = config.snapshot_dir() == std::path::Path::new("/var/lib/countersign/snapshot");
+        let files = config.plain_sshd.as_ref();
+        let path = |path: Option<&countersign_agent::config::AbsolutePath>| path.map(|path| path.as_path().to_owned());
+        Agent {
+            snapshot: config.snapshot_dir(),
+            state: config.state_dir.as_path().to_owned(),
+            group: config.group.clone(),
+            helper_user: config.sessions.helper_user.clone(),
+            revoked_keys: path(files.and_then(|files| files.revoked_keys.as_ref())),
+            ca_keys: path(files.and_then(|files| files.ca_keys.as_ref())),
+            ends_sessions: config.sessions.end.unwrap_or(is_the_hosts) && !config.sessions.dry_run,
+            only_helper: config.sessions.only_helper,
+        }
+    });
+    let agent = agent.map_err(|error| match error.hint() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    });
+    Host {
+        sshd: args.sshd,
+        sshd_config: args.sshd_config,
+        agent_config: args.agent_config,
+        agent,
+        login: args.login,
+        ..Host::default()
+    }
+}
+
+/// Prints what is wrong.
+///
+/// # Errors
+/// [`CliError::Refused`] where anything is.
+pub fn run(context: &Context, args: DoctorArgs) -> Result<(), CliError> {
+    let report = examine(&host(args));
+    let count = report.findings.len();
+    context.printer.result(&Diagnosis(report))?;
+    if count > 0 { Err(CliError::Refused(format!("{count} findings on this host"))) } else { Ok(()) }
+}
