@@ -91,7 +91,8 @@ async fn a_reorg_takes_back_what_was_latest_and_nothing_that_was_final() {
     let second = look(&mut ledger, &first.cursor).await.unwrap();
     assert_eq!(texts(&second.latest_entries), ["gone"]);
 
-    world.anvil.call("anvil_reorg", json!([1, []])).await;
+    world.anvil.roll_back(1).await;
+    world.anvil.mine(1).await;
     world.note(&["instead"]).await;
     let third = look(&mut ledger, &second.cursor).await.unwrap();
     assert_eq!(texts(&third.latest_entries), ["instead"]);
@@ -107,7 +108,7 @@ async fn a_chain_that_goes_back_behind_the_final_block_is_refused() {
     let mut ledger = world.ledger(HeaderTrust::Dev, &[&world.anvil.url]);
     world.anvil.mine(6).await;
     let first = look(&mut ledger, &Cursor::default()).await.unwrap();
-    world.anvil.call("anvil_rollback", json!([4])).await;
+    world.anvil.roll_back(4).await;
     let error = look(&mut ledger, &first.cursor).await.unwrap_err();
     assert!(matches!(error, ChainError::WentBack { what: "latest block", .. }), "{error}");
     // The same height again, with another block: anvil gives the new blocks other times.

@@ -91,7 +91,7 @@ async fn a_denial_that_a_reorg_took_away_stays_in_force_also_over_a_restart() {
     assert_eq!(agent.cycle().await.failure, None);
     drop(agent);
 
-    world.anvil.call("anvil_rollback", json!([1])).await;
+    world.anvil.roll_back(1).await;
     world.anvil.mine(4).await;
     let mut agent = host.open();
     assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
@@ -108,7 +108,7 @@ async fn a_newest_block_below_the_published_one_publishes_nothing() {
     world.anvil.mine(1).await;
     assert_eq!(agent.cycle().await.failure, None);
     let before = host.snapshot_files();
-    world.anvil.call("anvil_rollback", json!([1])).await;
+    world.anvil.roll_back(1).await;
     assert_eq!(agent.cycle().await.failure.unwrap().reason, Reason::LatestWentBack);
     assert_eq!(host.snapshot_files(), before);
     world.anvil.mine(2).await;
@@ -126,7 +126,7 @@ async fn a_final_view_that_the_chain_takes_back_publishes_nothing() {
     assert_eq!(agent.cycle().await.failure, None);
     let before = host.snapshot_files();
     // Beyond what any honest chain does: a lock that was final is gone, and other blocks stand there.
-    world.anvil.call("anvil_rollback", json!([6])).await;
+    world.anvil.roll_back(6).await;
     world.anvil.mine(9).await;
     assert_eq!(agent.cycle().await.failure.unwrap().reason, Reason::FinalWentBack);
     assert_eq!(host.snapshot_files(), before);

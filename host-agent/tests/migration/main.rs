@@ -62,7 +62,7 @@ async fn a_host_follows_its_realm_from_anvil_to_geth_and_what_was_denied_there_s
     source.by_roots(&departure).await;
     assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());
     assert_eq!(host.status()["realm"], json!(left.pin.realm));
-    source.anvil.call("anvil_rollback", json!([1])).await;
+    source.anvil.roll_back(1).await;
     source.root_writes_are_gone(1);
     source.anvil.mine(4).await;
     assert_eq!(agent.cycle().await.failure, None, "{}", host.log.text());

@@ -198,12 +198,21 @@ impl Node {
         match self.client {
             Client::Anvil => {
                 let depth = self.number("latest").await.checked_sub(number).expect("a block that is there");
-                self.call("anvil_rollback", json!([depth])).await;
+                self.roll_back(depth).await;
             }
             Client::Geth => {
                 self.call("debug_setHead", json!([format!("{number:#x}")])).await;
             }
         }
+    }
+
+    /// Takes back anvil's newest `depth` blocks. Whatever is made next is later than they were: anvil's clock goes on from the block that
+    /// is left, so by the time that had passed new blocks would now be older than those before, now the very same.
+    pub async fn roll_back(&self, depth: u64) {
+        let gone = self.time("latest").await;
+        self.call("anvil_rollback", json!([depth])).await;
+        let ahead = gone.saturating_sub(self.time("latest").await).saturating_add(1);
+        self.call("evm_increaseTime", json!([ahead])).await;
     }
 
     /// Makes that many blocks, of nothing or nearly so.
@@ -242,9 +251,18 @@ impl Node {
 
     /// The number of the block that a tag names.
     pub async fn number(&self, tag: &str) -> u64 {
+        self.of_block(tag, "number").await
+    }
+
+    /// The time of the block that a tag names, Unix seconds.
+    pub async fn time(&self, tag: &str) -> u64 {
+        self.of_block(tag, "timestamp").await
+    }
+
+    async fn of_block(&self, tag: &str, field: &str) -> u64 {
         let block = self.call("eth_getBlockByNumber", json!([tag, false])).await;
-        let text = block["number"].as_str().unwrap_or("0x0");
-        u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a block number")
+        let text = block[field].as_str().unwrap_or("0x0");
+        u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number")
     }
 }
 

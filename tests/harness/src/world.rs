@@ -185,9 +185,7 @@ impl World {
 
     /// Time of the newest block, Unix seconds.
     pub async fn latest_time(&self) -> u64 {
-        let block = self.anvil.call("eth_getBlockByNumber", json!(["latest", false])).await;
-        let text = block.get("timestamp").and_then(Value::as_str).unwrap().to_owned();
-        u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
+        self.anvil.time("latest").await
     }
 
     /// Appends directory entries whose payload is the given text, which the contract does not look into.

@@ -100,7 +100,7 @@ impl Scene {
 
     /// The newest `depth` blocks are gone, and others stand there, one more.
     async fn reorg(&self, depth: u64) {
-        self.world.anvil.call("anvil_rollback", json!([depth])).await;
+        self.world.anvil.roll_back(depth).await;
         self.world.anvil.mine(depth + 1).await;
     }
 }
@@ -160,7 +160,7 @@ async fn a_reorg_beyond_what_was_final_publishes_nothing_before_and_after_a_rest
     scene.cycle("final").await;
     let before = scene.host.snapshot_files();
     // Same height, another block there.
-    scene.world.anvil.call("anvil_rollback", json!([5])).await;
+    scene.world.anvil.roll_back(5).await;
     scene.world.anvil.mine(5).await;
     for round in ["running", "restarted"] {
         scene.on_time(&scene.host).await;
@@ -182,7 +182,7 @@ async fn a_fork_of_the_final_block_without_any_entry_changed_is_refused_too() {
     scene.world.anvil.mine(6).await;
     scene.cycle("empty blocks").await;
     let before = scene.host.snapshot_files();
-    scene.world.anvil.call("anvil_rollback", json!([5])).await;
+    scene.world.anvil.roll_back(5).await;
     scene.world.anvil.mine(9).await;
     scene.on_time(&scene.host).await;
     let failure = scene.agent.as_mut().unwrap().cycle().await.failure.unwrap();
