@@ -7,21 +7,33 @@
 //! Nothing here starts a process. Where an earlier command is named (`--chain`), `countersign-sshd-chain`, the program beside this
 //! one, takes its place: logins on hosts without one carry none of that.
 //!
-//! SIGPIPE stays ignored, as Rust starts with it: a reader that has gone is an error of the one write.
+//! Begins without the Rust runtime's preparations, which would cost as much as a third of a decision: reading `/proc/self/maps` for a
+//! message about a full stack, with which the process would die as without it; `/dev/null` for descriptors that sshd always gives; and
+//! SIGPIPE, which is held back here: a reader that has gone is an error of the one write.
 
-use std::ffi::{CString, OsString};
+#![no_main]
+
+use std::ffi::{CString, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt as _;
-use std::process::ExitCode;
 
 use countersign_snapshot::Trust;
-use countersign_sshd::program::{Options, asked, close_to_others, deadline, end, end_noted, refused};
+use countersign_sshd::program::{
+    FAILURE, Options, asked, close_to_others, deadline, end, end_noted, hold_sigpipe_back, refused,
+};
 use countersign_sshd::{Earlier, Query, Reason, Verdict, decide_on};
 
 const WITH_CHAIN: &str = "countersign-sshd-chain";
 
-fn main() -> ExitCode {
+/// What the C library calls. It has told the standard library the arguments already.
+#[expect(unsafe_code, reason = "the name that the C library looks for")]
+#[unsafe(no_mangle)]
+pub extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
+    c_int::from(status())
+}
+
+fn status() -> u8 {
     if close_to_others().is_err() {
-        return ExitCode::FAILURE;
+        return FAILURE;
     }
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let options = Options::take(&mut arguments);
@@ -29,15 +41,18 @@ fn main() -> ExitCode {
     if Earlier::is_named(&arguments) {
         return end(&refused(Reason::ChainFailed, become_chain()), &user, mode);
     }
+    if hold_sigpipe_back().is_err() {
+        return FAILURE;
+    }
     let deadline = match deadline(&user, mode) {
         Ok(deadline) => deadline,
         Err(refusal) => return end(&Verdict::refused(refusal), &user, mode),
     };
     match Query::from_arguments(&arguments) {
         Ok(query) => {
-            let verdict = decide_on(&options.directory, Trust::ROOT, &query);
+            let (verdict, clock) = decide_on(&options.directory, Trust::ROOT, &query);
             deadline.wait_or_claim();
-            end_noted(&verdict, query)
+            end_noted(&verdict, &query, clock.as_ref(), &deadline)
         }
         Err(refusal) => {
             deadline.wait_or_claim();

@@ -3,11 +3,14 @@
 //! Reads `/proc`, and refuses what is not in its form. Where `/proc` hides other users' processes (`hidepid`), it knows none.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::str::FromStr;
 
 use countersign_snapshot::BootId;
+
+/// More than 52 numbers and a name have.
+const MAX_STAT_BYTES: usize = 2048;
 
 /// What `/proc/PID/stat` tells of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +31,13 @@ impl Stat {
     /// # Errors
     /// There is no such process, or it may not be seen.
     pub fn read(pid: u32) -> io::Result<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat"))?;
-        Self::parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not the form of /proc/PID/stat"))
+        let mut text = [0; MAX_STAT_BYTES];
+        // The kernel gives it whole to the first read that has room for it.
+        let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut text)?;
+        let whole = text.get(..length).and_then(|text| text.strip_suffix(b"\n"));
+        whole
+            .and_then(Self::parse)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not the form of /proc/PID/stat"))
     }
 
     /// The program's name stands in parentheses and may itself hold any character, so it is left behind from the end.

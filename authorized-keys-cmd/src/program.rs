@@ -6,12 +6,11 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, exit};
-use std::sync::mpsc;
-use std::thread;
+use std::process::exit;
 use std::time::Duration;
 
 use countersign_snapshot::Clock;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::deadline::Deadline;
 use crate::decide::{Refusal, Verdict};
@@ -27,8 +26,10 @@ const MAX_CHAIN_SECS: u64 = 60;
 const SNAPSHOT: &str = "/var/lib/countersign/snapshot";
 /// Where syslog listens.
 pub const SYSLOG: &str = "/dev/log";
-/// How long a login waits for its note to be written.
-const NOTE_PATIENCE: Duration = Duration::from_millis(50);
+/// The status of a program that has said all that it had to say, be it nothing.
+pub const SUCCESS: u8 = 0;
+/// The status of one that has not.
+pub const FAILURE: u8 = 1;
 
 /// Closes this process to others of its user: they cannot trace it, read its memory or take its descriptors. On a host with an earlier
 /// command that user is not ours alone, and standard output is what sshd believes. Until here the kernel does it, where the user may
@@ -38,6 +39,14 @@ const NOTE_PATIENCE: Duration = Duration::from_millis(50);
 /// The system refuses; then nothing may be printed.
 pub fn close_to_others() -> io::Result<()> {
     Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
+/// Makes a reader that has gone an error of the one write, and not the program's end by a signal.
+///
+/// # Errors
+/// The system refuses.
+pub fn hold_sigpipe_back() -> io::Result<()> {
+    Ok(SigSet::from(Signal::SIGPIPE).thread_block()?)
 }
 
 /// What stands before the mode.
@@ -99,34 +108,26 @@ pub fn deadline(user: &[u8], mode: Option<Mode>) -> Result<Deadline, Refusal> {
     Deadline::start(LIMIT, expire).map_err(|_| Refusal::new(Reason::Deadline, "the system gives no thread to keep it"))
 }
 
-/// Logs `verdict` and says to sshd what it has to say.
+/// Logs `verdict` and says to sshd what it has to say; the status to end with.
 #[must_use]
-pub fn end(verdict: &Verdict, user: &[u8], mode: Option<Mode>) -> ExitCode {
+pub fn end(verdict: &Verdict, user: &[u8], mode: Option<Mode>) -> u8 {
     log(verdict, user, mode);
     match verdict {
         Verdict::Accept { line, .. } => print(format!("{line}\n").as_bytes()),
-        Verdict::Refuse { .. } => ExitCode::SUCCESS,
+        Verdict::Refuse { .. } => SUCCESS,
     }
 }
 
-/// As [`end`], and leaves a note of what was granted, after sshd has its line. On a thread: whatever becomes of it, the login goes on.
+/// As [`end`], and leaves a note of what was granted as of `clock`, after sshd has its line. `deadline`, which is claimed, ends a process
+/// that cannot: whatever becomes of the note, the login goes on.
 #[must_use]
-pub fn end_noted(verdict: &Verdict, query: Query) -> ExitCode {
-    let ended = end(verdict, query.login().as_bytes(), Some(query.mode()));
-    if matches!(verdict, Verdict::Accept { .. }) {
-        let parent = std::os::unix::process::parent_id();
-        let (done, waits) = mpsc::channel();
-        let note = move || {
-            if let Ok(clock) = Clock::now() {
-                let _ = leave(Path::new(RUNTIME), parent, &query, &clock);
-            }
-            let _ = done.send(());
-        };
-        if thread::Builder::new().spawn(note).is_ok() {
-            let _ = waits.recv_timeout(NOTE_PATIENCE);
-        }
+pub fn end_noted(verdict: &Verdict, query: &Query, clock: Option<&Clock>, deadline: &Deadline) -> u8 {
+    let status = end(verdict, query.login().as_bytes(), Some(query.mode()));
+    if let (Verdict::Accept { .. }, Some(clock)) = (verdict, clock) {
+        deadline.end_soon(status);
+        let _ = leave(Path::new(RUNTIME), std::os::unix::process::parent_id(), query, clock);
     }
-    ended
+    status
 }
 
 /// Logs `verdict`. A login does not wait for a log that nobody reads: sshd writes its own lines.
@@ -139,11 +140,11 @@ pub fn send(reason: Reason, line: &str) {
     let _ = send_to_syslog(Path::new(SYSLOG), reason.severity(), line);
 }
 
-/// One write; status 1 where it was not whole.
+/// One write; [`FAILURE`] where it was not whole.
 #[must_use]
-pub fn print(lines: &[u8]) -> ExitCode {
+pub fn print(lines: &[u8]) -> u8 {
     match nix::unistd::write(io::stdout(), lines) {
-        Ok(written) if written == lines.len() => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+        Ok(written) if written == lines.len() => SUCCESS,
+        _ => FAILURE,
     }
 }

@@ -4,8 +4,8 @@
 //! copy from an earlier boot. There is no tolerance: the agent publishes again within seconds.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
@@ -31,6 +31,14 @@ impl BootId {
         }
         digits.next().is_none().then_some(Self(id))
     }
+
+    fn of_this_boot() -> io::Result<Self> {
+        let mut text = [0; 64];
+        // The kernel gives it whole to the first read.
+        let length = File::open(BOOT_ID_PATH)?.read(&mut text)?;
+        let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok());
+        text.and_then(Self::parse).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "boot id is not a UUID"))
+    }
 }
 
 /// What time it is, in the three ways that freshness needs.
@@ -51,8 +59,7 @@ impl Clock {
     /// Where `/proc` does not tell the boot id, or a clock is before its own epoch.
     pub fn now() -> io::Result<Self> {
         let unix_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?.as_secs();
-        let boot_id = BootId::parse(&fs::read_to_string(BOOT_ID_PATH)?)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "boot id is not a UUID"))?;
+        let boot_id = BootId::of_this_boot()?;
         let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
         let boottime_secs = u64::try_from(boottime.tv_sec()).map_err(io::Error::other)?;
         Ok(Self { unix_secs, boot_id, boottime_secs })

@@ -7,16 +7,22 @@
 use std::ffi::OsString;
 use std::process::{ExitCode, exit};
 
-use countersign_snapshot::Trust;
-use countersign_sshd::program::{Options, asked, close_to_others, deadline, end, end_noted, log, print, refused, send};
+use countersign_snapshot::{Clock, Trust};
+use countersign_sshd::program::{
+    FAILURE, Options, asked, close_to_others, deadline, end, end_noted, log, print, refused, send,
+};
 use countersign_sshd::{
     Answer, Deadline, Earlier, Group, Mode, Query, Reason, Refusal, Verdict, VerdictFacts, answer_on, lines_of_key,
     log_line_of_earlier,
 };
 
 fn main() -> ExitCode {
+    ExitCode::from(status())
+}
+
+fn status() -> u8 {
     if close_to_others().is_err() {
-        return ExitCode::FAILURE;
+        return FAILURE;
     }
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let options = Options::take(&mut arguments);
@@ -30,8 +36,8 @@ fn main() -> ExitCode {
         Err(refusal) => return end(&Verdict::refused(refusal), &user, mode),
     };
     let facts = match decided(&options, &query) {
-        Answer::Earlier(facts) => facts,
-        Answer::Ours(verdict) => return end_noted(&verdict, query),
+        Ok(Decided { answer: Answer::Earlier(facts), .. }) => facts,
+        ours => return end_ours(ours, &query),
     };
     let lines = match ask(&earlier, &query, &facts) {
         Ok(lines) => lines,
@@ -39,23 +45,39 @@ fn main() -> ExitCode {
     };
     // The program took its time. Whatever the realm has said meanwhile holds.
     match decided(&options, &query) {
-        Answer::Earlier(facts) => {
+        Ok(Decided { answer: Answer::Earlier(facts), .. }) => {
             send(Reason::Chained, &log_line_of_earlier(&facts, &user));
             print(&lines)
         }
-        Answer::Ours(verdict) => end_noted(&verdict, query),
+        ours => end_ours(ours, &query),
+    }
+}
+
+/// What the snapshot says.
+struct Decided {
+    answer: Answer,
+    clock: Option<Clock>,
+    deadline: Deadline,
+}
+
+/// Ends with what is not for the earlier command to answer.
+fn end_ours(decided: Result<Decided, Refusal>, query: &Query) -> u8 {
+    match decided {
+        Ok(Decided { answer: Answer::Ours(verdict), clock, deadline }) => {
+            end_noted(&verdict, query, clock.as_ref(), &deadline)
+        }
+        // Never asked about these.
+        Ok(Decided { answer: Answer::Earlier(_), .. }) => FAILURE,
+        Err(refusal) => end(&Verdict::refused(refusal), query.login().as_bytes(), Some(query.mode())),
     }
 }
 
 /// The answer of the snapshot that is in place now, by a deadline of its own.
-fn decided(options: &Options, query: &Query) -> Answer {
-    let deadline = match deadline(query.login().as_bytes(), Some(query.mode())) {
-        Ok(deadline) => deadline,
-        Err(refusal) => return Answer::Ours(Verdict::refused(refusal)),
-    };
-    let answer = answer_on(&options.directory, Trust::ROOT, query);
+fn decided(options: &Options, query: &Query) -> Result<Decided, Refusal> {
+    let deadline = deadline(query.login().as_bytes(), Some(query.mode()))?;
+    let (answer, clock) = answer_on(&options.directory, Trust::ROOT, query);
     deadline.wait_or_claim();
-    answer
+    Ok(Decided { answer, clock, deadline })
 }
 
 /// The realm has nothing to say: what whoever answered before it has for the key, within limits of its own.

@@ -215,18 +215,22 @@ fn judge(
     }
 }
 
-/// As [`decide`], from the snapshot below `directory` and the machine's own clock: what the binary does.
+/// As [`decide`], from the snapshot below `directory` and the machine's own clock: what the binary does. And that clock, if it came to
+/// that.
 #[must_use]
-pub fn decide_on(directory: &Path, trust: Trust, query: &Query) -> Verdict {
-    opened(directory, trust).map_or_else(Verdict::refused, |(snapshot, clock)| decide(&snapshot, query, &clock))
+pub fn decide_on(directory: &Path, trust: Trust, query: &Query) -> (Verdict, Option<Clock>) {
+    match opened(directory, trust) {
+        Ok((snapshot, clock)) => (decide(&snapshot, query, &clock), Some(clock)),
+        Err(refusal) => (Verdict::refused(refusal), None),
+    }
 }
 
 /// As [`decide_on`], where an earlier command may be asked.
 #[must_use]
-pub fn answer_on(directory: &Path, trust: Trust, query: &Query) -> Answer {
+pub fn answer_on(directory: &Path, trust: Trust, query: &Query) -> (Answer, Option<Clock>) {
     match opened(directory, trust) {
-        Ok((snapshot, clock)) => answer(&snapshot, query, &clock),
-        Err(refusal) => Answer::Ours(Verdict::refused(refusal)),
+        Ok((snapshot, clock)) => (answer(&snapshot, query, &clock), Some(clock)),
+        Err(refusal) => (Answer::Ours(Verdict::refused(refusal)), None),
     }
 }
 

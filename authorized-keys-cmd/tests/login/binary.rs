@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixDatagram;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::support::*;
 use countersign_certificate::encode_base64;
 use countersign_snapshot::Clock;
+use countersign_sshd::{Note, OFFERS, ProcessName, RUNTIME};
 use nix::mount::{MsFlags, mount};
 
 const INSIDE: &str = "COUNTERSIGN_TEST_INSIDE";
@@ -143,17 +144,22 @@ fn a_refusal_prints_nothing_and_its_log_line_cannot_be_forged() {
     });
 }
 
+/// Mounts a file system there whose server, the file returned, never answers: whoever looks inside waits.
+fn hang(directory: &Path) -> File {
+    let fuse = File::options().read(true).write(true).open("/dev/fuse");
+    let fuse = fuse.expect("/dev/fuse can be opened (modprobe fuse)");
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", fuse.as_raw_fd());
+    mount(Some("hung"), directory, Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
+    fuse
+}
+
 #[test]
 fn a_file_system_that_hangs_ends_in_a_refusal_at_the_deadline() {
     inside("binary::a_file_system_that_hangs_ends_in_a_refusal_at_the_deadline", || {
         let folder = directory();
-        // A FUSE file system whose server never answers: whoever looks inside waits.
-        let fuse = File::options().read(true).write(true).open("/dev/fuse");
-        let fuse = fuse.expect("/dev/fuse can be opened (modprobe fuse)");
         let hung = folder.path().join("hung");
         fs::create_dir(&hung).unwrap();
-        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", fuse.as_raw_fd());
-        mount(Some("hung"), &hung, Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        let _server = hang(&hung);
         let socket = log_socket(folder.path());
         let begun = Instant::now();
         let output = run(&hung, &World::new().keys_arguments());
@@ -182,6 +188,54 @@ fn a_reader_that_has_gone_ends_it_without_a_signal() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         assert_eq!(command.stdout(full).status().unwrap().code(), Some(1));
     });
+}
+
+#[test]
+fn a_login_is_noted_after_its_line_and_does_not_depend_on_its_note() {
+    inside("binary::a_login_is_noted_after_its_line_and_does_not_depend_on_its_note", || {
+        let folder = directory();
+        let world = world_of_today(World::new());
+        world.publish(folder.path());
+        let log_in = || {
+            let output = run(folder.path(), &world.principals_arguments());
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), "restrict,pty deploy\n");
+            assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+        };
+        mount(Some("runtime"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=64k")).unwrap();
+        log_in();
+
+        let offers = Path::new(RUNTIME).join(OFFERS);
+        fs::create_dir_all(&offers).unwrap();
+        fs::set_permissions(&offers, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let noted = || Note::decode(&fs::read(offers.join(own_name())).unwrap()).unwrap();
+        for asked in 1..=2 {
+            log_in();
+            let note = noted();
+            assert_eq!(
+                (note.blob, note.login, note.asked, note.alone),
+                (world.blob(), world.login.clone(), asked, true)
+            );
+            assert_eq!(note.boot_id, world.freshness.boot_id);
+        }
+
+        let mut filler = File::create("/run/filler").unwrap();
+        while filler.write_all(&[0; 4096]).is_ok() {}
+        log_in();
+        assert_eq!(noted().asked, 2, "the note that was there is whole");
+        assert_eq!(fs::read_dir(&offers).unwrap().count(), 1, "nothing else is left");
+        fs::remove_file("/run/filler").unwrap();
+
+        let _server = hang(&offers);
+        let begun = Instant::now();
+        log_in();
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(25), "it did wait: {took:?}");
+    });
+}
+
+/// What notes about this process are called.
+fn own_name() -> String {
+    ProcessName::of(std::process::id()).unwrap().to_string()
 }
 
 #[test]

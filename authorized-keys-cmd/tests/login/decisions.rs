@@ -645,7 +645,7 @@ fn a_missing_foreign_or_unreadable_snapshot_has_its_own_reason() {
     let world = World::new();
     let query = Query::from_arguments(&world.keys_arguments()).unwrap();
     let folder = directory();
-    let reason = |trust| refusal(decide_on(folder.path(), trust, &query)).reason;
+    let reason = |trust| refusal(decide_on(folder.path(), trust, &query).0).reason;
     assert_eq!(reason(own_trust()), Reason::NoSnapshot);
     world.publish(folder.path());
     assert_eq!(reason(countersign_snapshot::Trust::owner(4_000_000_000)), Reason::SnapshotUntrusted);

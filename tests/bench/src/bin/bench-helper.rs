@@ -12,7 +12,7 @@ use std::{
 };
 
 use countersign_bench::{
-    figure, long, median_micros,
+    figure, host, long, median_micros,
     memory::memory,
     quick,
     scale::{self, Sizes},
@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let snapshot = folder.path().join("snapshot");
     publications(&snapshot, &sizes, &key, label)?;
 
+    host::enter()?;
     let empty = || Command::new(&floor);
     let ask = |key: &str| {
         let mut command = Command::new(&helper);
