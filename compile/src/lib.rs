@@ -20,7 +20,7 @@ use countersign_registry::realm::{Host, State};
 use countersign_snapshot::{AccessTables, AccountsTables, BlockRef, Facts, HostState};
 
 pub use origins::origins;
-pub use plain::{PlainSshd, plain_sshd};
+pub use plain::{MOST_SERIALS, PlainSshd, plain_sshd};
 
 /// Which host is compiled for, and what its own configuration says.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -29,7 +29,7 @@ pub struct PlainSshd {
 
 /// Serials apart from each other that sshd is told of one CA: it reads its list for every key that is offered, and a hundred thousand cost it
 /// more than half a second. A CA with more is denied as a whole, rather than all of them.
-const MOST_SERIALS: usize = 100_000;
+pub const MOST_SERIALS: usize = 100_000;
 
 /// What `compiled` and the view it comes from say to a plain sshd. A host that is locked or unknown trusts no CA.
 #[must_use]

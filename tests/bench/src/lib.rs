@@ -3,8 +3,10 @@
 //! A figure stands beside a floor or a peer from the same run, because the machines they run on differ and are shared: the ratio
 //! is what to quote. There is no pass or fail here.
 
+pub mod bed;
 pub mod host;
 pub mod memory;
+pub mod peers;
 pub mod scale;
 pub mod snapshot;
 pub mod storm;
