@@ -30,12 +30,14 @@ mod step;
 pub use deadline::Deadline;
 pub use decide::{
     Answer, CaName, Refusal, Verdict, VerdictFacts, answer, answer_on, decide, decide_observed, decide_on,
-    decide_session,
+    decide_session, denied,
 };
 pub use earlier::{Earlier, Group, MAX_OUTPUT_BYTES, lines_of_key};
 pub use folder::Folder;
 pub use log::{log_line, log_line_of_earlier, send_to_syslog};
-pub use note::{Accepted, MAX_NOTE_BYTES, MAX_NOTES, Note, NoteError, OFFERS, RUNTIME, Record, SESSIONS, leave};
+pub use note::{
+    Accepted, Granter, MAX_NOTE_BYTES, MAX_NOTES, Note, NoteError, OFFERS, RUNTIME, Record, SESSIONS, leave,
+};
 pub use process::{ProcessName, Stat};
 pub use query::{Claims, Mode, Query};
 pub use reason::{Reason, SessionEnd, Severity};

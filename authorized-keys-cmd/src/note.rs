@@ -12,7 +12,7 @@ use countersign_snapshot::{BootId, Clock, Uid};
 
 use crate::folder::Folder;
 use crate::process::{ProcessName, boot_text};
-use crate::query::Query;
+use crate::query::{Query, is_certificate};
 
 /// Where notes and records lie: gone with the boot.
 pub const RUNTIME: &str = "/run/countersign";
@@ -34,6 +34,26 @@ const MAX_TEXT_BYTES: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoteError;
 
+/// Whose word let a credential pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granter {
+    /// The realm's: the session lasts as long as its access.
+    Realm,
+    /// An earlier AuthorizedKeysCommand's, which the realm has nothing to do with but to deny.
+    Earlier,
+}
+
+impl Granter {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Realm => "realm",
+            Self::Earlier => "earlier",
+        }
+    }
+}
+
 /// What the helper granted to whom last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
@@ -45,6 +65,8 @@ pub struct Note {
     pub login: String,
     /// Its uid.
     pub uid: Uid,
+    /// Who granted it. Certificates are granted by the realm alone.
+    pub by: Granter,
     /// The key or certificate in SSH wire form.
     pub blob: Vec<u8>,
     /// How often it was asked about in a row: twice where the client asks whether it would do, and then signs.
@@ -62,6 +84,8 @@ pub struct Note {
 pub enum Accepted {
     /// sshd said so to PAM.
     Pam,
+    /// sshd said so to the journal, which knows who speaks.
+    Journal,
     /// Nothing else was granted, and it was asked about twice.
     Alone,
 }
@@ -72,6 +96,7 @@ impl Accepted {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pam => "pam",
+            Self::Journal => "journal",
             Self::Alone => "alone",
         }
     }
@@ -115,11 +140,12 @@ impl Note {
 
     fn fields(&self) -> String {
         format!(
-            "process {}\nboot {}\nlogin {}\nuid {}\nasked {}\nalone {}\nat {} {}\ncredential {}\n",
+            "process {}\nboot {}\nlogin {}\nuid {}\nby {}\nasked {}\nalone {}\nat {} {}\ncredential {}\n",
             self.process,
             boot_text(self.boot_id),
             self.login,
             self.uid.0,
+            self.by.name(),
             self.asked,
             u8::from(self.alone),
             self.unix_secs,
@@ -133,6 +159,8 @@ impl Note {
         let boot_id = BootId::parse(lines.field("boot")?).ok_or(NoteError)?;
         let login = lines.text("login")?;
         let uid = Uid(lines.number("uid")?);
+        let word = lines.field("by")?;
+        let by = [Granter::Realm, Granter::Earlier].into_iter().find(|by| by.name() == word).ok_or(NoteError)?;
         let asked = lines.number("asked")?;
         let alone = match lines.field("alone")? {
             "0" => false,
@@ -143,7 +171,11 @@ impl Note {
         let (unix_secs, boottime_secs) = (parse(unix)?, parse(boottime)?);
         let text = lines.field("credential")?.as_bytes();
         let blob = decode_base64(text, MAX_CERTIFICATE_BYTES, "credential").map_err(|_| NoteError)?;
-        Ok(Self { process, boot_id, login, uid, blob, asked, alone, unix_secs, boottime_secs })
+        // Else whoever writes notes would have a certificate judged as what only denials end.
+        if by == Granter::Earlier && is_certificate(&blob) {
+            return Err(NoteError);
+        }
+        Ok(Self { process, boot_id, login, uid, by, blob, asked, alone, unix_secs, boottime_secs })
     }
 }
 
@@ -172,7 +204,7 @@ impl Record {
         lines.exactly(RECORD)?;
         let note = Note::read(&mut lines)?;
         let word = lines.field("accepted")?;
-        let all = [Accepted::Pam, Accepted::Alone];
+        let all = [Accepted::Pam, Accepted::Journal, Accepted::Alone];
         let accepted = all.into_iter().find(|accepted| accepted.name() == word).ok_or(NoteError)?;
         let connection = Some(lines.text("connection")?).filter(|text| text != "-");
         let (before, own) = lines.field("audit")?.split_once(' ').ok_or(NoteError)?;
@@ -232,11 +264,12 @@ pub(crate) fn is_plain(text: &str) -> bool {
     fits && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
-/// Notes that the process `parent` was granted `query` at `clock`.
+/// Notes that the process `parent` was granted `query` at `clock`, and by whom. What is asked about twice was granted by whoever did so
+/// last: sshd believes that answer.
 ///
 /// # Errors
 /// The folder is not there or full, or the system refuses. A login never depends on it.
-pub fn leave(runtime: &Path, parent: u32, query: &Query, clock: &Clock) -> io::Result<()> {
+pub fn leave(runtime: &Path, parent: u32, query: &Query, by: Granter, clock: &Clock) -> io::Result<()> {
     let folder = Folder::open(runtime, OFFERS, 0)?;
     let process = ProcessName::of(parent)?;
     let name = process.to_string();
@@ -255,6 +288,7 @@ pub fn leave(runtime: &Path, parent: u32, query: &Query, clock: &Clock) -> io::R
         boot_id: clock.boot_id,
         login: query.login().to_owned(),
         uid: query.uid(),
+        by,
         blob: query.blob().to_vec(),
         asked,
         alone,
@@ -294,6 +328,7 @@ mod tests {
             boot_id: BootId([0xab; 16]),
             login: "deploy".to_owned(),
             uid: Uid(2001),
+            by: Granter::Realm,
             blob: b"a key or certificate".to_vec(),
             asked: 2,
             alone: true,
@@ -315,7 +350,12 @@ mod tests {
 
     #[test]
     fn notes_and_records_are_read_back_as_they_were_written() {
-        assert_eq!(Note::decode(note().encode().as_bytes()), Ok(note()));
+        let earlier = Note { by: Granter::Earlier, ..note() };
+        for note in [note(), earlier.clone()] {
+            assert_eq!(Note::decode(note.encode().as_bytes()), Ok(note));
+        }
+        let earlier = Record { note: earlier, accepted: Accepted::Journal, ..record() };
+        assert_eq!(Record::decode(earlier.encode().as_bytes()), Ok(earlier));
         for record in [record(), Record { connection: None, audit: None, scope: Some("/a b".to_owned()), ..record() }] {
             assert_eq!(Record::decode(record.encode().as_bytes()), Ok(record));
         }
@@ -339,6 +379,9 @@ mod tests {
             ("uid 2001", "uid 02001"),
             ("uid 2001", "uid +2001"),
             ("uid 2001", "uid 2001\nuid 2001"),
+            ("by realm", "by Realm"),
+            ("by realm", "by realm\nby earlier"),
+            ("by realm\n", ""),
             ("login deploy", "login \x1b[2J"),
             ("login deploy", "login "),
             ("alone 1", "alone 2"),
@@ -349,6 +392,14 @@ mod tests {
             assert_ne!(changed, text);
             assert_eq!(Note::decode(changed.as_bytes()), Err(NoteError), "{to}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_an_earlier_command_is_said_to_have_granted_is_not_read() {
+        let certificate = [&[0, 0, 0, 32][..], b"ssh-ed25519-cert-v01@openssh.com", b"and more"].concat();
+        let of = |by| Note { by, blob: certificate.clone(), ..note() };
+        assert_eq!(Note::decode(of(Granter::Realm).encode().as_bytes()), Ok(of(Granter::Realm)));
+        assert_eq!(Note::decode(of(Granter::Earlier).encode().as_bytes()), Err(NoteError));
     }
 
     fn folder(parent: &Path) -> Folder {

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::deadline::Deadline;
 use crate::decide::{Refusal, Verdict};
 use crate::log::{log_line, send_to_syslog};
-use crate::note::{RUNTIME, leave};
+use crate::note::{Granter, RUNTIME, leave};
 use crate::query::{Mode, Query};
 use crate::reason::Reason;
 
@@ -118,16 +118,23 @@ pub fn end(verdict: &Verdict, user: &[u8], mode: Option<Mode>) -> u8 {
     }
 }
 
-/// As [`end`], and leaves a note of what was granted as of `clock`, after sshd has its line. `deadline`, which is claimed, ends a process
-/// that cannot: whatever becomes of the note, the login goes on.
+/// As [`end`], and leaves a note of what was granted ([`note`]), after sshd has its line.
 #[must_use]
 pub fn end_noted(verdict: &Verdict, query: &Query, clock: Option<&Clock>, deadline: &Deadline) -> u8 {
     let status = end(verdict, query.login().as_bytes(), Some(query.mode()));
-    if let (Verdict::Accept { .. }, Some(clock)) = (verdict, clock) {
-        deadline.end_soon(status);
-        let _ = leave(Path::new(RUNTIME), std::os::unix::process::parent_id(), query, clock);
+    if matches!(verdict, Verdict::Accept { .. }) {
+        note(query, Granter::Realm, clock, deadline, status);
     }
     status
+}
+
+/// Leaves a note of what was granted as of `clock`, and by whom, before the process ends with `status`. `deadline`, which is claimed, ends
+/// a process that cannot: whatever becomes of the note, the login goes on.
+pub fn note(query: &Query, by: Granter, clock: Option<&Clock>, deadline: &Deadline, status: u8) {
+    if let Some(clock) = clock {
+        deadline.end_soon(status);
+        let _ = leave(Path::new(RUNTIME), std::os::unix::process::parent_id(), query, by, clock);
+    }
 }
 
 /// Logs `verdict`. A login does not wait for a log that nobody reads: sshd writes its own lines.

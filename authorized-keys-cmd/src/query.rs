@@ -156,8 +156,13 @@ impl Query {
     /// Whether the blob calls itself a certificate.
     #[must_use]
     pub fn is_certificate(&self) -> bool {
-        leading_type(&self.blob).is_some_and(|name| name.ends_with(CERTIFICATE_SUFFIX))
+        is_certificate(&self.blob)
     }
+}
+
+/// Whether `blob` calls itself a certificate.
+pub(crate) fn is_certificate(blob: &[u8]) -> bool {
+    leading_type(blob).is_some_and(|name| name.ends_with(CERTIFICATE_SUFFIX))
 }
 
 /// Whether `name` may be printed to sshd as a principal, and compared with one.

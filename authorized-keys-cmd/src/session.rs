@@ -2,7 +2,7 @@
 //! says there what it accepted, and where the helper granted exactly that to the same process, a record of it is made for the agent.
 //!
 //! Runs as root, before any module that lets a user set PAM's environment. It refuses no login, and knows nothing of a login that the
-//! helper did not grant: one by a password, or by a key of the host's own, is never recorded and so never ended.
+//! helper did not let pass: one by a password, or by a key of the host's own, is never recorded and so never ended.
 
 use std::ffi::OsString;
 use std::io;

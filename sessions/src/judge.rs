@@ -1,11 +1,14 @@
-//! Whether the access holds that let a session in, and until when: by the login's own decision function.
+//! Whether the access holds that let a session in, and until when: by the login's own decision function. A session that an earlier
+//! AuthorizedKeysCommand let in has none of ours: it goes on until something denies it.
 //!
 //! A certificate's end counts whether or not there is a snapshot: it needs nobody's word. The clock counts as at least what it was at
 //! the login and the time since by the boot clock, so that setting it back lengthens nothing.
 
 use countersign_certificate::{CertType, Certificate};
 use countersign_snapshot::{Clock, Grant, Snapshot};
-use countersign_sshd::{Query, Reason, Record, Refusal, SessionEnd, Step, Verdict, VerdictFacts, decide_session};
+use countersign_sshd::{
+    Granter, Query, Reason, Record, Refusal, SessionEnd, Step, Verdict, VerdictFacts, decide_session, denied,
+};
 
 const DAY_SECS: u64 = 86_400;
 
@@ -48,6 +51,11 @@ pub fn standing(record: &Record, snapshot: Option<&Snapshot>, now: &Clock) -> St
     if let (Some(snapshot), Ok(query)) =
         (snapshot, Query::session(&record.note.login, record.note.uid, &record.note.blob))
     {
+        if record.note.by == Granter::Earlier {
+            let (facts, against) = denied(snapshot, &query, now);
+            let ends = |refusal: &Refusal| refusal.reason.session_end() != SessionEnd::Never;
+            return Standing { against: against.filter(ends), until_secs: None, facts };
+        }
         let mut observe = |step: Step<'_>| {
             let end = match step {
                 Step::Key(_, key) => key.not_after_secs.map(|last| last.get().saturating_add(1)),

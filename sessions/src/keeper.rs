@@ -13,6 +13,7 @@ use countersign_sshd::{Accepted, Note, ProcessName, Reason, Record, SessionEnd};
 
 use crate::ending::Ending;
 use crate::error::SessionsError;
+use crate::journal::{Journal, Said};
 use crate::judge::{Standing, standing};
 use crate::members::Look;
 use crate::process::{Handle, Seen, audit_session, is_sshd, scan, session_scope};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub trust: Trust,
     /// Where control groups are mounted.
     pub control_groups: PathBuf,
+    /// What the system's journal is read with; none: it is not.
+    pub journal: Option<PathBuf>,
     /// The uid of the helper's user.
     pub helper: u32,
     /// Says what it would end, and ends nothing.
@@ -58,6 +61,7 @@ impl Settings {
             snapshot,
             trust: Trust::ROOT,
             control_groups: PathBuf::from("/sys/fs/cgroup"),
+            journal: Journal::program(),
             helper,
             dry_run: false,
             only_helper: false,
@@ -153,6 +157,7 @@ struct Remembered {
 #[derive(Debug)]
 pub struct Keeper {
     settings: Settings,
+    journal: Journal,
     remembered: BTreeMap<ProcessName, Remembered>,
 }
 
@@ -160,7 +165,7 @@ impl Keeper {
     /// Begins without any memory.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, remembered: BTreeMap::new() }
+        Self { settings, journal: Journal::default(), remembered: BTreeMap::new() }
     }
 
     /// Whether something is being ended: then the next look should come soon.
@@ -175,17 +180,11 @@ impl Keeper {
     /// The folders cannot be used; nothing was looked at then.
     pub fn look(&mut self, now: &Clock) -> Result<Vec<Event>, SessionsError> {
         let store = Store::open(&self.settings.runtime, self.settings.helper, now.boot_id)?;
-        let failed = |source| SessionsError::Folder { path: self.settings.runtime.clone(), source };
+        let runtime = self.settings.runtime.clone();
+        let failed = |source| SessionsError::Folder { path: runtime.clone(), source };
         store.tidy();
         let mut events = Vec::new();
-        for note in store.notes().map_err(failed)? {
-            if let Some(record) = adopt(note, self.settings.only_helper)
-                && store.write(&record).is_ok()
-            {
-                store.remove_note(record.note.process);
-                events.push(Event::new(EventKind::Adopted, &record, None, Some(record.accepted.name().to_owned())));
-            }
-        }
+        self.attribute(&store, store.notes().map_err(failed)?, now, &mut events);
         let mut records = store.records().map_err(failed)?;
         for record in &mut records {
             if complete(record) {
@@ -204,6 +203,41 @@ impl Keeper {
             }
         }
         Ok(events)
+    }
+
+    /// Makes records of notes where PAM makes none: what the journal says, else what can have been nothing else.
+    fn attribute(&mut self, store: &Store, notes: Vec<Note>, now: &Clock, events: &mut Vec<Event>) {
+        if notes.is_empty() {
+            return;
+        }
+        let processes = scan();
+        // Root's sessions have no process of another user: only sshd itself can say that they are open.
+        let may_be_open: Vec<&Note> = notes.iter().filter(|note| is_open(note, &processes) || is_roots(note)).collect();
+        let said = match &self.settings.journal {
+            Some(program) => self.journal.ask(program, &may_be_open, now.boottime_secs),
+            None => BTreeMap::new(),
+        };
+        for note in may_be_open.into_iter().cloned() {
+            let accepted = match said.get(&note.process) {
+                Some(Said::This) => Accepted::Journal,
+                Some(Said::Another) => {
+                    store.remove_note(note.process);
+                    continue;
+                }
+                Some(Said::Nothing) | None => {
+                    let is_certain = self.settings.only_helper || (note.alone && note.asked >= 2);
+                    if !is_certain || is_roots(&note) {
+                        continue;
+                    }
+                    Accepted::Alone
+                }
+            };
+            let record = adopted(note, accepted);
+            if store.write(&record).is_ok() {
+                store.remove_note(record.note.process);
+                events.push(Event::new(EventKind::Adopted, &record, None, Some(accepted.name().to_owned())));
+            }
+        }
     }
 }
 
@@ -374,21 +408,22 @@ fn complete(record: &mut Record) -> bool {
     (record.audit, record.scope.is_some()) != before && process.is_alive()
 }
 
-/// What a note says where PAM said nothing, if that is certain: the session is open, and nothing else can have let it in.
-fn adopt(note: Note, only_helper: bool) -> Option<Record> {
-    let is_certain = only_helper || (note.alone && note.asked >= 2);
-    if !is_certain || !is_open(&note) {
-        return None;
-    }
+/// A session of which PAM said nothing.
+fn adopted(note: Note, accepted: Accepted) -> Record {
     let connection = connection(note.process.pid);
     let audit_before = audit_session(note.process.pid).unwrap_or(u32::MAX);
-    Some(Record { note, accepted: Accepted::Alone, connection, audit_before, audit: None, scope: None })
+    Record { note, accepted, connection, audit_before, audit: None, scope: None }
+}
+
+/// Whether it is a live sshd's about a login as root.
+fn is_roots(note: &Note) -> bool {
+    note.uid.0 == 0 && Handle::open(note.process).is_ok_and(|handle| handle.is_some_and(|handle| handle.is_monitor()))
 }
 
 /// Whether the login of `note` has succeeded: sshd has a process of the login's user then. Root's logins have none, and without PAM it
-/// is not known when they begin.
-pub(crate) fn is_open(note: &Note) -> bool {
-    let Ok(Some(handle)) = Handle::open(note.process) else { return false };
+/// is not known when they begin, unless the journal says so.
+pub(crate) fn is_open(note: &Note, processes: &BTreeMap<u32, Seen>) -> bool {
     let is_users = |seen: &Seen| seen.parent == note.process.pid && seen.uid == note.uid.0 && is_sshd(seen.name.pid);
-    note.uid.0 != 0 && handle.is_monitor() && scan().values().any(is_users)
+    let is_monitor = || Handle::open(note.process).is_ok_and(|handle| handle.is_some_and(|handle| handle.is_monitor()));
+    note.uid.0 != 0 && processes.values().any(is_users) && is_monitor()
 }

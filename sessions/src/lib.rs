@@ -1,6 +1,6 @@
 //! Sessions end when the access ends that let them in (`docs/spec/sessions.md`).
 //!
-//! What let a session in is told by sshd itself, to PAM or to nobody (`countersign_sshd`'s notes and records); whether it still holds is
+//! What let a session in is told by sshd itself, to PAM, to the journal or to nobody (`countersign_sshd`'s notes and records); whether it still holds is
 //! decided by the login's own decision function; what belongs to a session is what the kernel says. [`Keeper`] does this again and
 //! again, for the agent; [`list`] and [`end`] do it once, for a person.
 //!
@@ -9,6 +9,7 @@
 
 mod ending;
 mod error;
+mod journal;
 mod judge;
 mod keeper;
 mod list;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use countersign_certificate::{Certificate, Id, Serial, fingerprint_sha256, fingerprint_text};
 use countersign_snapshot::{Clock, Snapshot};
-use countersign_sshd::{Accepted, CaName, Note, ProcessName, Reason, Record, SessionEnd};
+use countersign_sshd::{Accepted, CaName, Granter, Note, ProcessName, Reason, Record, SessionEnd};
 
 use crate::ending::Ending;
 use crate::error::SessionsError;
@@ -60,6 +60,8 @@ pub struct Session {
     pub connection: Option<String>,
     /// How it is known what let it in; none: it is not.
     pub accepted: Option<Accepted>,
+    /// Who granted it.
+    pub by: Granter,
     /// Fingerprint of the key, for a certificate of the one it certifies.
     pub key: String,
     /// The certificate's serial.
@@ -97,7 +99,7 @@ pub fn list(settings: &Settings, now: &Clock) -> Result<Vec<Session>, SessionsEr
         describe(record, snapshot.as_ref(), now, members)
     });
     let recorded = recorded.filter(|session| session.is_connected || session.processes > 0);
-    let open = notes.into_iter().filter(is_open).map(|note| {
+    let open = notes.into_iter().filter(|note| is_open(note, &processes)).map(|note| {
         let record = Record {
             connection: connection(note.process.pid),
             note,
@@ -132,6 +134,7 @@ fn describe(record: &Record, snapshot: Option<&Snapshot>, now: &Clock, processes
         uid: record.note.uid.0,
         connection: record.connection.clone(),
         accepted: Some(record.accepted),
+        by: record.note.by,
         key: fingerprint_text(&fingerprint_sha256(key)),
         serial: certificate.as_ref().map(|certificate| certificate.serial),
         ca: ca.map(|ca| ca.to_string()),

@@ -73,7 +73,15 @@ impl Host {
     /// Where any of it fails.
     #[must_use]
     pub fn begin(options: Options, has_hook: bool) -> Self {
-        let mut log = SystemLog::bind();
+        Self::begin_with(SystemLog::bind(), options, has_hook)
+    }
+
+    /// The same with a log that is there already.
+    ///
+    /// # Panics
+    /// Where any of it fails.
+    #[must_use]
+    pub fn begin_with(mut log: SystemLog, options: Options, has_hook: bool) -> Self {
         machine::install_helper();
         machine::add_user("deploy", 2001);
         if has_hook {
@@ -201,6 +209,17 @@ impl Host {
     pub fn session(&mut self, engineer: &Engineer, login: &str, options: &[&str], command: &str) -> Running {
         let before = self.processes();
         let mut client = Background::start("ssh", self.ssh(engineer, login, options).arg(command));
+        client.wait_line("ready");
+        self.running(client, &before)
+    }
+
+    /// Logs in by a plain key and runs `command`, as [`Host::session`] does.
+    #[must_use]
+    pub fn plain_session(&mut self, key: &KeyFile, login: &str, command: &str) -> Running {
+        let before = self.processes();
+        let mut ssh = client(&self.sshd, login);
+        ssh.args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-i"]).arg(&key.path).arg(command);
+        let mut client = Background::start("ssh", &mut ssh);
         client.wait_line("ready");
         self.running(client, &before)
     }

@@ -26,6 +26,8 @@ pub struct Options {
     pub break_glass: Option<&'static str>,
     /// What follows `keys %u %U %t %k`: an earlier command.
     pub chain: &'static str,
+    /// `AuthenticationMethods`.
+    pub methods: &'static str,
     /// How many keys one connection may offer: sshd hangs up at the last but one that it refuses.
     pub max_auth_tries: u32,
 }
@@ -35,7 +37,7 @@ pub const BREAK_GLASS_KEYS: &str = "/etc/countersign/break-glass.keys";
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pam: true, ca_file: None, break_glass: None, chain: "", max_auth_tries: 6 }
+        Self { pam: true, ca_file: None, break_glass: None, chain: "", methods: "publickey", max_auth_tries: 6 }
     }
 }
 
@@ -114,7 +116,7 @@ fn config(options: Options, host_key: &KeyFile) -> String {
         .break_glass
         .map_or_else(String::new, |login| format!("Match User {login}\n    AuthorizedKeysFile {BREAK_GLASS_KEYS}\n"));
     let host_key = host_key.path.display();
-    let (chain, max_auth_tries) = (options.chain, options.max_auth_tries);
+    let Options { chain, methods, max_auth_tries, .. } = options;
     format!(
         "\
 ListenAddress 127.0.0.1
@@ -124,7 +126,7 @@ PidFile none
 UsePAM {pam}
 LogLevel VERBOSE
 MaxAuthTries {max_auth_tries}
-AuthenticationMethods publickey
+AuthenticationMethods {methods}
 AuthorizedPrincipalsCommand {HELPER} principals %u %U %t %k %i %s %K
 AuthorizedPrincipalsCommandUser {HELPER_USER}
 AuthorizedPrincipalsFile {EMPTY}

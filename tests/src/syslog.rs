@@ -1,17 +1,26 @@
-//! The bed's `/dev/log`: takes what sshd, the helper and the agent log, whole lines, in order.
+//! The bed's `/dev/log`: takes what sshd, the helper and the agent log, whole lines, in order; by itself, or behind systemd's journal.
 
 use std::{
     collections::BTreeMap,
     fs::{self, Permissions},
-    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixDatagram,
+    },
     path::Path,
+    process::Command,
     sync::{Arc, Condvar, Mutex},
     thread,
 };
 
-use crate::{bed, wait::DEADLINE};
+use crate::{
+    bed, machine,
+    process::Background,
+    wait::{self, DEADLINE},
+};
 
 const PATH: &str = "/dev/log";
+const JOURNAL: &str = "/run/systemd/journal";
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +46,7 @@ pub struct SystemLog {
     read: usize,
     marks: u64,
     told: BTreeMap<&'static str, usize>,
+    _journal: Option<Background>,
 }
 
 impl SystemLog {
@@ -46,8 +56,30 @@ impl SystemLog {
     /// Outside a bed.
     #[must_use]
     pub fn bind() -> Self {
+        Self::at(Path::new(PATH), None)
+    }
+
+    /// Starts systemd's journal at `/dev/log` and takes what it forwards, as a syslog daemon beside it does.
+    ///
+    /// # Panics
+    /// Outside a bed, or where the journal does not start.
+    #[must_use]
+    pub fn behind_journal() -> Self {
+        const CONFIG: &str = "[Journal]\nStorage=volatile\nForwardToSyslog=yes\nRateLimitIntervalSec=0\n";
+        assert!(bed::is_inside(), "the machine's own journal is not for scenarios");
+        machine::write("/etc/systemd/journald.conf", CONFIG, 0o644);
+        let folder = Path::new(JOURNAL);
+        fs::create_dir_all(folder).expect("the journal's folder");
+        let journal = Background::start("systemd-journald", &mut Command::new("/lib/systemd/systemd-journald"));
+        let log = Self::at(&folder.join("syslog"), Some(journal));
+        let socket = folder.join("dev-log");
+        wait::until("the journal to listen", || socket.exists().then_some(()));
+        symlink(socket, PATH).expect("giving /dev/log to the journal");
+        log
+    }
+
+    fn at(path: &Path, journal: Option<Background>) -> Self {
         assert!(bed::is_inside(), "the machine's own /dev/log is not for scenarios");
-        let path = Path::new(PATH);
         let socket = UnixDatagram::bind(path).expect("binding /dev/log in a bed");
         fs::set_permissions(path, Permissions::from_mode(0o666)).expect("opening /dev/log to everybody");
         let lines: Arc<Lines> = Arc::default();
@@ -61,7 +93,7 @@ impl SystemLog {
                 to.came.notify_all();
             }
         });
-        Self { lines, read: 0, marks: 0, told: BTreeMap::new() }
+        Self { lines, read: 0, marks: 0, told: BTreeMap::new(), _journal: journal }
     }
 
     /// Everything that `program` has logged.

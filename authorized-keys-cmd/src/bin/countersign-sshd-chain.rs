@@ -9,11 +9,11 @@ use std::process::{ExitCode, exit};
 
 use countersign_snapshot::{Clock, Trust};
 use countersign_sshd::program::{
-    FAILURE, Options, asked, close_to_others, deadline, end, end_noted, log, print, refused, send,
+    FAILURE, Options, asked, close_to_others, deadline, end, end_noted, log, note, print, refused, send,
 };
 use countersign_sshd::{
-    Answer, Deadline, Earlier, Group, Mode, Query, Reason, Refusal, Verdict, VerdictFacts, answer_on, lines_of_key,
-    log_line_of_earlier,
+    Answer, Deadline, Earlier, Granter, Group, Mode, Query, Reason, Refusal, Verdict, VerdictFacts, answer_on,
+    lines_of_key, log_line_of_earlier,
 };
 
 fn main() -> ExitCode {
@@ -45,9 +45,11 @@ fn status() -> u8 {
     };
     // The program took its time. Whatever the realm has said meanwhile holds.
     match decided(&options, &query) {
-        Ok(Decided { answer: Answer::Earlier(facts), .. }) => {
+        Ok(Decided { answer: Answer::Earlier(facts), clock, deadline }) => {
             send(Reason::Chained, &log_line_of_earlier(&facts, &user));
-            print(&lines)
+            let status = print(&lines);
+            note(&query, Granter::Earlier, clock.as_ref(), &deadline, status);
+            status
         }
         ours => end_ours(ours, &query),
     }

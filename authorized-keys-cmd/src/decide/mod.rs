@@ -200,6 +200,15 @@ pub fn decide_session(snapshot: &Snapshot, query: &Query, clock: &Clock, observe
     judge(snapshot, query, clock, Moment::Session, observe)
 }
 
+/// What denies, as of `clock`, a session that an earlier command let in, if anything does ([`answer`]): denials alone end it.
+#[must_use]
+pub fn denied(snapshot: &Snapshot, query: &Query, clock: &Clock) -> (VerdictFacts, Option<Refusal>) {
+    let facts = VerdictFacts { block: Some(snapshot.facts().latest_block.number), ..VerdictFacts::default() };
+    let mut judge = Judge { snapshot, query, clock, moment: Moment::Session, facts, observe: &mut |_| () };
+    let found = judge.check_not_denied_to_anybody();
+    (judge.facts, found.err())
+}
+
 fn judge(
     snapshot: &Snapshot,
     query: &Query,

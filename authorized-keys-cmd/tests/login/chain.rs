@@ -17,7 +17,7 @@ use crate::binary::{helper, inside, log_socket, logged, world_of_today};
 use crate::support::*;
 
 /// A login of this machine that no grant has ever named, and a key that nobody has registered.
-fn local() -> World {
+pub(crate) fn local() -> World {
     let mut world = World::plain();
     world.login = "backup".to_owned();
     world.plain_key = ed25519(7);

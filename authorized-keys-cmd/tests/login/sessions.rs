@@ -1,9 +1,10 @@
 //! The same question about a session: what refuses a login ends it, but for what is about the moment of the login or about the host.
 
+use crate::chain::local;
 use crate::decisions::{CERTIFICATES, Case, PLAIN_KEYS};
 use crate::support::*;
-use countersign_snapshot::{Approval, Clock, Uid};
-use countersign_sshd::{Query, Reason, SessionEnd, Verdict, decide_session};
+use countersign_snapshot::{Approval, Clock, Denial, HostState, Key, KeyState, Login, Uid, UserState};
+use countersign_sshd::{Query, Reason, SessionEnd, Verdict, decide_session, denied};
 
 fn session(world: &World) -> Verdict {
     match Query::session(&world.login, Uid(world.uid), &world.blob()) {
@@ -45,6 +46,87 @@ fn what_is_about_the_moment_of_a_login_hides_nothing_that_ends_a_session() {
     assert_eq!(session(&world).reason(), Reason::Granted);
     world.access.serials = vec![(CA, vec![SERIAL])];
     assert_eq!(session(&world).reason(), Reason::CertificateRevoked);
+}
+
+/// What denies a session that an earlier command let in.
+fn denial(world: &World) -> Option<Reason> {
+    let query = Query::session(&world.login, Uid(world.uid), &world.blob()).unwrap();
+    let (_, found) = world.with_snapshot(|snapshot| denied(snapshot, &query, &world.clock));
+    found.map(|refusal| refusal.reason)
+}
+
+type Denied = (Reason, Box<dyn Fn(&mut World)>);
+
+#[test]
+fn a_session_of_an_earlier_command_ends_by_each_denial_and_by_nothing_that_is_missing() {
+    type Change = fn(&mut World);
+    let missing: [(&str, Change); 9] = [
+        ("nothing happened", |_| ()),
+        ("a grant leads there now", |world| world.access.granted_logins.push("backup".to_owned())),
+        ("the host is none of the realm's", |world| world.facts.host_state = HostState::Unknown),
+        ("everything is gone", |world| {
+            world.access.grants.clear();
+            world.access.keys.clear();
+            world.access.users.clear();
+            world.access.logins.clear();
+        }),
+        ("the snapshot is old", |world| world.clock.unix_secs += 1_000_000),
+        ("only logged certificates count", |world| world.facts.require_logged = true),
+        ("the key has ended, as registered", |world| {
+            let key = Key { not_after_secs: std::num::NonZeroU64::new(1), ..*world.key() };
+            world.access.keys.push((fingerprint(&world.plain_key), key));
+        }),
+        ("the key of another is denied", |world| {
+            world.access.revoked_keys.push((fingerprint(&ed25519(8)), Denial::Revoked));
+        }),
+        ("somebody else is locked", |world| world.user(ALICE).state = UserState::Locked),
+    ];
+    for (name, change) in missing {
+        let mut world = local();
+        change(&mut world);
+        assert_eq!(denial(&world), None, "{name}");
+    }
+    let register = |world: &mut World, state| {
+        let key = Key { state, ..*world.key() };
+        world.access.keys.push((fingerprint(&world.plain_key), key));
+    };
+    let deny =
+        |denial| move |world: &mut World| world.access.revoked_keys.push((fingerprint(&world.plain_key), denial));
+    let owner = |state| {
+        move |world: &mut World| {
+            register(world, KeyState::Active);
+            let user = world.key().user;
+            world.user(user).state = state;
+        }
+    };
+    // The login has become a user's since, in that or another spelling.
+    let login_of = |state, spelled: &'static str| {
+        move |world: &mut World| {
+            world.access.logins.push(("backup".to_owned(), Login { uid: Uid(77), user: ALICE }));
+            world.user(ALICE).state = state;
+            world.login = spelled.to_owned();
+        }
+    };
+    let denials: Vec<Denied> = vec![
+        (Reason::KeyLocked, Box::new(deny(Denial::Locked))),
+        (Reason::KeyRevoked, Box::new(deny(Denial::Revoked))),
+        (Reason::KeyLocked, Box::new(move |world| register(world, KeyState::Locked))),
+        (Reason::KeyRevoked, Box::new(move |world| register(world, KeyState::Revoked))),
+        (Reason::UserLocked, Box::new(owner(UserState::Locked))),
+        (Reason::UserUnknown, Box::new(owner(UserState::Removed))),
+        (Reason::UserLocked, Box::new(login_of(UserState::Locked, "backup"))),
+        (Reason::UserLocked, Box::new(login_of(UserState::Locked, "BACKUP@example.org"))),
+        (Reason::UserUnknown, Box::new(login_of(UserState::Removed, "backup"))),
+        (Reason::HostLocked, Box::new(|world| world.facts.host_state = HostState::Locked)),
+    ];
+    for (reason, change) in &denials {
+        let mut world = local();
+        change(&mut world);
+        assert_eq!(denial(&world), Some(*reason));
+        assert_eq!(reason.session_end(), SessionEnd::AtOnce, "{reason}");
+        world.clock.unix_secs += 1_000_000;
+        assert_eq!(denial(&world), Some(*reason), "an old snapshot denies what it denied");
+    }
 }
 
 #[test]

@@ -7,10 +7,15 @@
     reason = "a scenario: a failure is its result"
 )]
 
+mod journal;
+mod others;
+
 use std::{
     fs,
     os::unix::fs::chown,
+    path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use countersign_certificate::{Fingerprint20, Id, Serial};
@@ -236,26 +241,59 @@ fn what_a_closed_connection_left_behind_ends_with_the_access_and_nothing_of_othe
     });
 }
 
-/// An agent that holds the engineer's certificate, and signs with it only if somebody says so: nobody does.
-fn unwilling_agent(engineer: &Engineer) -> (Background, std::path::PathBuf) {
-    let folder = e2e::bed::folder("unwilling");
-    let (socket, key) = (folder.join("agent"), folder.join("key"));
+/// An agent that holds the engineers' certificates, in this order. It signs with that of the last only: with the others if somebody says
+/// so, and nobody does.
+fn unwilling_agent(engineers: &[&Engineer], is_last_willing: bool) -> (Background, PathBuf) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let folder = e2e::bed::folder(&format!("unwilling{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    let socket = folder.join("agent");
     let mut agent = Background::start("ssh-agent", Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket));
     agent.wait_line("SSH_AUTH_SOCK=");
-    fs::copy(&engineer.key.path, &key).unwrap();
-    fs::copy(&engineer.certificate.path, folder.join("key-cert.pub")).unwrap();
-    process::success(Command::new("ssh-add").args(["-q", "-c"]).arg(&key).env("SSH_AUTH_SOCK", &socket));
+    for (ordinal, engineer) in engineers.iter().enumerate() {
+        let key = folder.join(format!("key{ordinal}"));
+        fs::copy(&engineer.key.path, &key).unwrap();
+        fs::copy(&engineer.certificate.path, folder.join(format!("key{ordinal}-cert.pub"))).unwrap();
+        let asks = !is_last_willing || ordinal + 1 < engineers.len();
+        let mut add = Command::new("ssh-add");
+        process::success(
+            add.args(if asks { ["-q", "-c"] } else { ["-q", "-q"] }).arg(&key).env("SSH_AUTH_SOCK", &socket),
+        );
+    }
     (agent, socket)
 }
 
-/// Logs in by the host's own key, after the engineer's certificate was offered and granted.
-fn logged_in_otherwise(host: &Host, engineer: &Engineer, key: &KeyFile) -> (Background, Background) {
-    let (agent, socket) = unwilling_agent(engineer);
-    let mut ssh = client(&host.sshd, "deploy");
-    ssh.args(["-o", &format!("IdentityAgent={}", socket.display()), "-i"]).arg(&key.path);
+/// Logs in as `arguments` say, after the engineer's certificate was offered and granted; without arguments by the last one's.
+fn logged_in_by(host: &Host, engineers: &[&Engineer], arguments: &[&str]) -> (Background, Background) {
+    let (agent, socket) = unwilling_agent(engineers, arguments.is_empty());
+    let mut ssh = Command::new("ssh");
+    ssh.args(arguments).args(["-o", &format!("IdentityAgent={}", socket.display())]);
+    // Of two words about a setting the first counts.
+    ssh.args(client(&host.sshd, "deploy").get_args()).env("SSH_ASKPASS", ASKPASS).env("SSH_ASKPASS_REQUIRE", "force");
     let mut client = Background::start("ssh", ssh.arg(WAITS));
     client.wait_line("ready");
     (client, agent)
+}
+
+/// The same by the host's own key.
+fn logged_in_otherwise(host: &Host, engineer: &Engineer, key: &KeyFile) -> (Background, Background) {
+    logged_in_by(host, &[engineer], &["-i", &key.path.display().to_string()])
+}
+
+/// The same by a password ([`set_password`]), as `method` asks for it.
+fn logged_in_by_password(host: &Host, engineer: &Engineer, method: &str) -> (Background, Background) {
+    let methods = format!("PreferredAuthentications=publickey,{method}");
+    logged_in_by(host, &[engineer], &["-o", "BatchMode=no", "-o", &methods])
+}
+
+const ASKPASS: &str = "/opt/askpass";
+
+/// Gives `deploy` a password, and writes the program that types it.
+fn set_password() {
+    // Of "correct horse", by `openssl passwd -6 -salt countersign`.
+    const HASH: &str =
+        "$6$countersign$V.gSFiEJaEtKBZ7yyZNdPDEtyUKGV8sXYWQcHdNOS6Qdj9rlyvmpZiEmPaqXYpGzHcHjSvd1dNXimlSeM9rSY0";
+    process::success(Command::new("usermod").args(["-p", HASH, "deploy"]));
+    machine::write(ASKPASS, "#!/bin/sh\necho correct horse\n", 0o755);
 }
 
 fn break_glass() -> KeyFile {
