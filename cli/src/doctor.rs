@@ -1,9 +1,10 @@
 //! `countersign doctor`: on a host, as root, what is wrong with it, what follows from that, and what to change.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use countersign_agent::config::{Config, DEFAULT_PATH};
+use countersign_agent::config::{AbsolutePath, Config, DEFAULT_PATH};
+use countersign_agent::status::Status;
 use countersign_doctor::{Agent, Host, Report, examine};
 use serde::Serialize;
 
@@ -64,11 +65,19 @@ fn lines(text: &str) -> String {
     text.lines().map(escape).collect::<Vec<_>>().join("\n            ")
 }
 
+/// Why the agent publishes nothing new, in its own words; once or twice is a node that does not answer.
+fn problem(state_dir: &Path) -> Option<String> {
+    const SOME: u64 = 3;
+    let status = Status::read(state_dir).ok().filter(|status| status.failures >= SOME)?;
+    let failure = status.last_failure?;
+    Some(format!("{}: {} ({} times in a row)", failure.reason, failure.message, status.failures))
+}
+
 fn host(args: DoctorArgs) -> Host {
     let agent = Config::load(&args.agent_config).map(|config| {
-        let is_the_hosts = config.snapshot_dir() == std::path::Path::new("/var/lib/countersign/snapshot");
+        let is_the_hosts = config.snapshot_dir() == Path::new("/var/lib/countersign/snapshot");
         let files = config.plain_sshd.as_ref();
-        let path = |path: Option<&countersign_agent::config::AbsolutePath>| path.map(|path| path.as_path().to_owned());
+        let path = |path: Option<&AbsolutePath>| path.map(|path| path.as_path().to_owned());
         Agent {
             snapshot: config.snapshot_dir(),
             state: config.state_dir.as_path().to_owned(),
@@ -78,6 +87,7 @@ fn host(args: DoctorArgs) -> Host {
             ca_keys: path(files.and_then(|files| files.ca_keys.as_ref())),
             ends_sessions: config.sessions.end.unwrap_or(is_the_hosts) && !config.sessions.dry_run,
             only_helper: config.sessions.only_helper,
+            problem: problem(config.state_dir.as_path()),
         }
     });
     let agent = agent.map_err(|error| match error.hint() {

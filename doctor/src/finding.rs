@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::code::Code;
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Somebody is let in who should not be, or kept out who should not be, or nothing is known.

@@ -52,6 +52,8 @@ pub struct Agent {
     pub ends_sessions: bool,
     /// Whether nobody logs in but through the helper.
     pub only_helper: bool,
+    /// Why the agent publishes nothing new, where it says so itself.
+    pub problem: Option<String>,
 }
 
 impl Default for Host {

@@ -5,26 +5,31 @@
 //! judges them, the snapshot by the helper's own reader, the lists by a strict parser. It changes nothing on the host, starts no daemon and
 //! asks no network. What it cannot look at it names as not looked at: no finding is never for want of looking.
 
+mod accounts;
+mod asked;
 mod code;
+mod commands;
+mod config;
+mod elf;
+mod examine;
 mod finding;
 mod host;
+mod lists;
+mod matches;
+mod names;
+mod pam;
+mod pattern;
+mod programs;
 mod run;
+mod running;
+mod selinux;
+mod settings;
 mod sshd;
+mod state;
+mod trust;
 
 pub use code::Code;
+pub use examine::examine;
 pub use finding::{Finding, Report, Severity, Unchecked};
 pub use host::{Agent, Host};
 pub use sshd::{Effective, Spec, Version};
-
-/// Looks at everything.
-#[must_use]
-pub fn examine(host: &Host) -> Report {
-    let mut report = Report::default();
-    if !nix::unistd::geteuid().is_root() {
-        report.find(
-            Finding::new(Code::NotRoot, "this program", "it does not run as root").change("sudo countersign doctor"),
-        );
-    }
-    sshd::examine(host, &mut report);
-    report
-}

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use crate::code::Code;
-use crate::finding::{Finding, Report};
 use crate::host::Host;
 use crate::run::run;
 
@@ -62,6 +60,17 @@ impl Spec {
         }
     }
 
+    /// Whom no `Match` means but those that mean everybody. The addresses are for documentation.
+    fn nobody() -> Self {
+        Self {
+            user: "countersign-doctor".to_owned(),
+            host: "client.invalid".to_owned(),
+            address: "192.0.2.1".to_owned(),
+            local_address: "192.0.2.2".to_owned(),
+            local_port: u16::MAX,
+        }
+    }
+
     fn text(&self) -> String {
         let Self { user, host, address, local_address, local_port } = self;
         format!("user={user},host={host},addr={address},laddr={local_address},lport={local_port}")
@@ -80,6 +89,16 @@ impl Effective {
     /// # Errors
     /// sshd's own words.
     pub fn ask(host: &Host, spec: Option<&Spec>) -> Result<Self, String> {
+        match (Self::ask_once(host, spec), spec) {
+            // Where a `Match` asks for the port, say, sshd answers in general only about somebody. Nobody is meant by this one.
+            (Err(message), None) if message.contains("not in connection test specification") => {
+                Self::ask_once(host, Some(&Spec::nobody()))
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    fn ask_once(host: &Host, spec: Option<&Spec>) -> Result<Self, String> {
         let mut command = Command::new(&host.sshd);
         command.arg("-T").arg("-f").arg(&host.sshd_config);
         if let Some(spec) = spec {
@@ -114,18 +133,19 @@ impl Effective {
     }
 }
 
-/// Asks sshd.
-pub(crate) fn examine(host: &Host, report: &mut Report) {
-    if !host.sshd.is_file() {
-        let change = "apt-get install openssh-server, or say where it is: --sshd PATH";
-        report.find(
-            Finding::new(Code::SshdMissing, host.sshd.display().to_string(), "there is no such program").change(change),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_each_sshd_says() {
+        let version = |major, minor| Some(Version { major, minor });
+        assert_eq!(Version::parse("OpenSSH_9.2, OpenSSL 3.0.19 27 Jan 2026\n"), version(9, 2));
+        assert_eq!(
+            Version::parse("unknown option -- V\nOpenSSH_8.4p1 Debian-5+deb11u3, OpenSSL 1.1.1w\n"),
+            version(8, 4)
         );
-        return;
-    }
-    report.checked("sshd");
-    if let Err(message) = Effective::ask(host, None) {
-        let change = format!("{} -t -f {}", host.sshd.display(), host.sshd_config.display());
-        report.find(Finding::new(Code::SshdRefuses, host.sshd_config.display().to_string(), message).change(change));
+        assert_eq!(Version::parse("OpenSSH_10.0p2 Debian-7"), version(10, 0));
+        assert_eq!(Version::parse("sshd of somebody else"), None);
     }
 }

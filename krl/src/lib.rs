@@ -9,9 +9,11 @@ mod ca_list;
 mod decode;
 mod encode;
 mod key;
+mod line;
 mod serials;
 
 pub use ca_list::{CaListError, ca_list};
 pub use decode::{KrlReadError, Revoked};
 pub use encode::{Krl, KrlError, RevokedCertificates};
 pub use key::KeyError;
+pub use line::read_key_line;

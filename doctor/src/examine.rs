@@ -1,0 +1,195 @@
+//! All checks, in their order.
+
+use std::path::Path;
+
+use countersign_snapshot::Snapshot;
+
+use crate::asked::Asked;
+use crate::code::Code;
+use crate::commands::{KEYS, PRINCIPALS, keys_helper, principals_helper, runs_as};
+use crate::config::Config;
+use crate::finding::{Finding, Report};
+use crate::host::Host;
+use crate::matches::{Local, specs};
+use crate::sshd::{Effective, Spec, Version};
+use crate::{accounts, commands, lists, names, pam, programs, running, selinux, settings, state};
+
+/// What only root can look at.
+const ROOTS: &[&str] = &[
+    "sshd",
+    "match",
+    "commands",
+    "programs",
+    "lists",
+    "running-sshd",
+    "agent",
+    "snapshot",
+    "clock",
+    "accounts",
+    "selinux",
+];
+
+/// Looks at everything.
+#[must_use]
+pub fn examine(host: &Host) -> Report {
+    let mut report = Report::default();
+    let local = Local::read(host);
+    if nix::unistd::geteuid().is_root() {
+        let snapshot = state::examine(host, &mut report);
+        sshd(host, &local, snapshot.as_ref(), &mut report);
+    } else {
+        report.find(
+            Finding::new(Code::NotRoot, "this program", "it does not run as root").change("sudo countersign doctor"),
+        );
+        let agent = host.agent.as_ref().ok();
+        names::examine(host, &local, agent.map(|agent| agent.snapshot.as_path()), &mut report);
+        for check in ROOTS {
+            report.not_checked(check, "only root can");
+        }
+    }
+    report.findings.sort_by_key(|finding| finding.severity);
+    report
+}
+
+fn sshd(host: &Host, local: &Local, snapshot: Option<&Snapshot>, report: &mut Report) {
+    let shown = host.sshd_config.display();
+    if !host.sshd.is_file() {
+        let change = "apt-get install openssh-server, or say where it is: --sshd PATH";
+        report.find(
+            Finding::new(Code::SshdMissing, host.sshd.display().to_string(), "there is no such program").change(change),
+        );
+        return;
+    }
+    report.checked("sshd");
+    let effective = match Effective::ask(host, None) {
+        Ok(effective) => effective,
+        Err(message) => {
+            let change = if message.contains("privilege separation directory") {
+                "install -d -m 0755 /run/sshd   (the service makes it when it starts)".to_owned()
+            } else {
+                format!("the line that is named; then {} -t -f {shown}", host.sshd.display())
+            };
+            report.find(Finding::new(Code::SshdRefuses, shown.to_string(), message).change(change));
+            return;
+        }
+    };
+    let version = Version::of(host);
+    if version.is_none() {
+        report.not_checked("sshd-version", format!("{} does not tell its version", host.sshd.display()));
+    }
+    let config = Config::read(&host.sshd_config);
+    let asked = Asked { host, config: &config, version, effective: &effective, who: None, block: None };
+    let general = judge(&asked, snapshot);
+    for check in ["commands", "programs", "lists"] {
+        report.checked(check);
+    }
+    somebody(&asked, local, snapshot, &general, report);
+    for finding in general.into_iter().chain(lists::unused(&asked)) {
+        report.find(finding);
+    }
+    root_login(&asked, snapshot, report);
+    running::examine(host, &config, &effective, report);
+    around(&asked, local, snapshot, report);
+}
+
+/// All that depends on what sshd makes of its configuration for whoever logs in.
+fn judge(asked: &Asked<'_>, snapshot: Option<&Snapshot>) -> Vec<Finding> {
+    let mut found = commands::judge(asked);
+    found.extend(settings::judge(asked));
+    found.extend(lists::judge(asked, snapshot));
+    let (keys, principals) = (keys_helper(asked), principals_helper(asked));
+    let has_keys = keys.as_ref().map(|helper| helper.program.clone());
+    if let Some(helper) = keys {
+        found.extend(programs::judge(asked, KEYS, &helper, runs_as(asked, KEYS).as_ref()));
+    }
+    if let Some(helper) = principals.filter(|helper| Some(&helper.program) != has_keys.as_ref()) {
+        found.extend(programs::judge(asked, PRINCIPALS, &helper, runs_as(asked, PRINCIPALS).as_ref()));
+    }
+    found
+}
+
+/// Asks about somebody for each `Match`, and about the login that was named. What holds for all is said once.
+fn somebody(general: &Asked<'_>, local: &Local, snapshot: Option<&Snapshot>, known: &[Finding], report: &mut Report) {
+    let named = general.host.login.iter().map(|login| (None, Spec::of_login(login)));
+    let of_blocks = specs(general.host, general.config, local, report);
+    let all: Vec<(Option<usize>, Spec)> =
+        of_blocks.into_iter().map(|(block, spec)| (Some(block), spec)).chain(named).collect();
+    if !all.is_empty() {
+        report.checked("match");
+    }
+    for (block, spec) in all {
+        let effective = match Effective::ask(general.host, Some(&spec)) {
+            Ok(effective) => effective,
+            Err(message) => {
+                let about = format!("{}, for {} from {}", general.host.sshd_config.display(), spec.user, spec.address);
+                let change = "the line that is named: sshd refuses whoever it applies to";
+                report.find(Finding::new(Code::SshdRefuses, about, message).change(change));
+                continue;
+            }
+        };
+        let asked = Asked { effective: &effective, who: Some(&spec), block, ..*general };
+        for finding in judge(&asked, snapshot) {
+            let is_known = |other: &Finding| other.code == finding.code && other.found == finding.found;
+            if !known.iter().any(is_known) && !report.findings.iter().any(is_known) {
+                report.find(finding);
+            }
+        }
+    }
+}
+
+fn root_login(asked: &Asked<'_>, snapshot: Option<&Snapshot>, report: &mut Report) {
+    let setting = "PermitRootLogin";
+    let found = asked.get(setting);
+    if matches!(found, "no" | "forced-commands-only") && snapshot.is_some_and(|snapshot| snapshot.facts().allow_root) {
+        let change = "PermitRootLogin prohibit-password, or allow-root = false in agent.toml";
+        report.find(asked.finding(Code::RootLoginOff, setting, found).change(change));
+    }
+}
+
+/// What stands around sshd: PAM, names, accounts, labels; and that helper, agent and lists mean the same snapshot.
+fn around(asked: &Asked<'_>, local: &Local, snapshot: Option<&Snapshot>, report: &mut Report) {
+    let host = asked.host;
+    let agent = host.agent.as_ref().ok();
+    let program = asked.helper();
+    let has_users = names::examine(host, local, agent.map(|agent| agent.snapshot.as_path()), report);
+    if asked.get("UsePAM") == "yes" {
+        pam::examine(host, &program, has_users, report);
+    }
+    if let Some(snapshot) = snapshot {
+        accounts::examine(host, local, snapshot, asked.get("UsePAM"), report);
+    }
+    let Some(agent) = agent else { return };
+    let chain = program.with_file_name("countersign-sshd-chain");
+    let session = program.with_file_name("countersign-sshd-session");
+    selinux::examine(host, &[&program, &chain, &session], &agent.snapshot, report);
+    for (setting, helper) in [(KEYS, keys_helper(asked)), (PRINCIPALS, principals_helper(asked))] {
+        let Some(helper) = helper else { continue };
+        if helper.snapshot != agent.snapshot {
+            let text = format!(
+                "the helper reads {}, and the agent publishes in {}",
+                helper.snapshot.display(),
+                agent.snapshot.display()
+            );
+            let change = format!(
+                "snapshot-dir in {}, or --snapshot {} in {setting}",
+                host.agent_config.display(),
+                agent.snapshot.display()
+            );
+            report.find(asked.finding(Code::SnapshotElsewhere, setting, text).change(change));
+        } else if let Some((name, who)) = runs_as(asked, setting) {
+            state::readable(&agent.snapshot, &name, who, report);
+        }
+    }
+    let is_stopped = report.findings.iter().any(|finding| finding.code == Code::AgentStopped);
+    if let Some(list) =
+        agent.ca_keys.as_deref().filter(|list| is_stopped && is_read(asked, list) && lists::names_cas(list))
+    {
+        let text = format!("{} names CAs", list.display());
+        let change = format!("start countersign-agent; until then: : >{}", list.display());
+        report.find(asked.finding(Code::CaListStale, "TrustedUserCAKeys", text).change(change));
+    }
+}
+
+fn is_read(asked: &Asked<'_>, list: &Path) -> bool {
+    crate::config::words(asked.get("TrustedUserCAKeys")).iter().any(|file| Path::new(file) == list)
+}

@@ -1,0 +1,94 @@
+//! The sshd that runs: that it has read the configuration which was looked at.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use countersign_sshd::Stat;
+
+use crate::code::Code;
+use crate::config::Config;
+use crate::finding::{Finding, Report};
+use crate::host::Host;
+use crate::sshd::Effective;
+
+/// The kernel tells the time of its start, and that of a process since then, to hundredths of a second; by clocks that are set.
+const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// An sshd that listens.
+#[derive(Debug)]
+struct Listener {
+    pid: u32,
+    /// As `ps` shows it.
+    title: String,
+    started: SystemTime,
+}
+
+/// Compares it with the files.
+pub(crate) fn examine(host: &Host, config: &Config, effective: &Effective, report: &mut Report) {
+    let listeners = listeners(&host.sshd);
+    if listeners.is_empty() {
+        // Started for each connection, or not at all: what it reads then is what was looked at.
+        return;
+    }
+    report.checked("running-sshd");
+    for listener in listeners {
+        let Listener { pid, title, started } = listener;
+        let mut words = title.split_whitespace();
+        let file = words.find(|word| word.starts_with("-f")).and_then(|word| match word {
+            "-f" => words.next().map(PathBuf::from),
+            _ => word.get(2..).map(PathBuf::from),
+        });
+        let file = file.unwrap_or_else(|| PathBuf::from("/etc/ssh/sshd_config"));
+        let about = format!("sshd, pid {pid}");
+        if file != host.sshd_config {
+            let change = format!("countersign doctor --sshd-config {}", file.display());
+            report
+                .find(Finding::new(Code::SshdElsewhere, about, format!("it reads {}", file.display())).change(change));
+            continue;
+        }
+        let read = started.max(told_to_read(effective, pid).unwrap_or(UNIX_EPOCH));
+        let newest =
+            config.files.iter().filter_map(|file| Some((fs::metadata(file).ok()?.modified().ok()?, file))).max();
+        if let Some((changed, file)) = newest
+            && changed > read.checked_add(TOLERANCE).unwrap_or(read)
+        {
+            let text = format!("{} was changed after it was started", file.display());
+            let change = "sshd -t && systemctl reload ssh   (sshd on Red Hat's; or: kill -HUP and its pid)";
+            report.find(Finding::new(Code::SshdOlder, about, text).change(change));
+        }
+    }
+}
+
+/// A SIGHUP keeps the process and its start; the file with its number is written anew.
+fn told_to_read(effective: &Effective, pid: u32) -> Option<SystemTime> {
+    let file = Path::new(effective.get("pidfile"));
+    let is_its = fs::read_to_string(file).ok()?.trim().parse::<u32>().ok() == Some(pid);
+    fs::metadata(file).ok()?.modified().ok().filter(|_| is_its)
+}
+
+fn listeners(sshd: &Path) -> Vec<Listener> {
+    let Ok(sshd) = fs::canonicalize(sshd) else { return Vec::new() };
+    let own = fs::read_link("/proc/thread-self/ns/mnt").ok();
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let found = entries.filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let path = entry.path();
+        // Containers have sshds of their own, which are theirs to look at.
+        let is_here = fs::read_link(path.join("exe")).ok()? == sshd && fs::read_link(path.join("ns/mnt")).ok() == own;
+        let title = fs::read(path.join("cmdline")).ok()?;
+        let title = String::from_utf8_lossy(&title).replace('\0', " ");
+        let is_listener = is_here && title.contains("[listener]") && fs::metadata(&path).ok()?.uid() == 0;
+        let started = start(Stat::read(pid).ok()?.start_ticks)?;
+        is_listener.then_some(Listener { pid, title, started })
+    });
+    found.collect()
+}
+
+fn start(ticks: u64) -> Option<SystemTime> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let secs = ticks.checked_div(rustix::param::clock_ticks_per_second())?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(boot.checked_add(secs)?))
+}
