@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use countersign_snapshot::Snapshot;
 
@@ -10,6 +10,7 @@ use crate::code::Code;
 use crate::finding::{Finding, Report};
 use crate::host::Host;
 use crate::matches::Local;
+use crate::trust::is_program;
 
 /// Looks at every local account that the ledger has a word about.
 pub(crate) fn examine(host: &Host, local: &Local, snapshot: &Snapshot, pam: &str, report: &mut Report) {
@@ -28,9 +29,7 @@ pub(crate) fn examine(host: &Host, local: &Local, snapshot: &Snapshot, pam: &str
             continue;
         }
         let shell = if shell.is_empty() { "/bin/sh" } else { shell };
-        let is_program =
-            fs::metadata(shell).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
-        if !is_program {
+        if !is_program(Path::new(shell)) {
             let text = format!("{name} has the shell {shell}, which is no program");
             report.find(Finding::new(Code::LoginShell, &about, text).change(format!("chsh -s /bin/bash {name}")));
         }

@@ -169,6 +169,9 @@ codes! {
     /// The revocation list is none.
     RevokedKeysMalformed = "revoked-keys-malformed", Error,
         "sshd refuses EVERYBODY's keys and certificates, break-glass included";
+    /// The revocation list is long.
+    RevokedKeysLong = "revoked-keys-long", Warning,
+        "sshd reads all of it four times for each certificate: logins take a second and more";
     /// sshd does not read the list that the agent writes.
     RevokedKeysUnused = "revoked-keys-unused", Warning,
         "what the agent writes there has no effect";

@@ -152,8 +152,13 @@ fn around(asked: &Asked<'_>, local: &Local, snapshot: Option<&Snapshot>, report:
     let agent = host.agent.as_ref().ok();
     let program = asked.helper();
     let has_users = names::examine(host, local, agent.map(|agent| agent.snapshot.as_path()), report);
-    if asked.get("UsePAM") == "yes" {
-        pam::examine(host, &program, has_users, report);
+    match asked.get("UsePAM") {
+        "yes" => pam::examine(host, &program, has_users, report),
+        found if has_users => {
+            let change = "UsePAM yes, and session required pam_mkhomedir.so umask=0077 in /etc/pam.d/sshd; or make them: install -d -m 700 -o LOGIN -g LOGIN /home/LOGIN";
+            report.find(asked.finding(Code::HomeNotMade, "UsePAM", found).change(change));
+        }
+        _ => {}
     }
     if let Some(snapshot) = snapshot {
         accounts::examine(host, local, snapshot, asked.get("UsePAM"), report);

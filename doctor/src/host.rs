@@ -29,6 +29,8 @@ pub struct Host {
     pub runtime: PathBuf,
     /// The kernel's view of SELinux.
     pub selinux: PathBuf,
+    /// Where systemd's journal takes messages.
+    pub journal: PathBuf,
     /// A login to ask about, beside those that the configuration names.
     pub login: Option<String>,
 }
@@ -71,6 +73,7 @@ impl Default for Host {
             pam: PathBuf::from("/etc/pam.d"),
             runtime: PathBuf::from(countersign_sshd::RUNTIME),
             selinux: PathBuf::from("/sys/fs/selinux"),
+            journal: PathBuf::from("/run/systemd/journal/socket"),
             login: None,
         }
     }

@@ -17,6 +17,8 @@ use crate::trust::{Fault, fault};
 
 const REVOKED: &str = "RevokedKeys";
 const CAS: &str = "TrustedUserCAKeys";
+/// Some 100,000 serials that are not next to each other.
+const MANY_BYTES: usize = 1 << 20;
 const KRL_MAGIC: &[u8] = b"SSHKRL\n\0";
 
 /// Everything about both lists.
@@ -75,6 +77,12 @@ fn revoked(asked: &Asked<'_>, file: &Path, found: &mut Vec<Finding>) {
         }
     };
     writable(asked, REVOKED, file, found);
+    if bytes.len() > MANY_BYTES {
+        let text = format!("{}: {} bytes", file.display(), bytes.len());
+        let change =
+            "leave serials to the helper, which looks them up in its snapshot: RevokedKeys none, or a shorter list";
+        found.push(asked.finding(Code::RevokedKeysLong, REVOKED, text).change(change));
+    }
     let problem = if bytes.starts_with(KRL_MAGIC) {
         // sshd takes some lists of others that this program's own reader does not.
         Revoked::read(&bytes).err().map(|error| error.to_string()).filter(|_| !is_taken_by_ssh_keygen(file))

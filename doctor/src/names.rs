@@ -12,7 +12,7 @@ use crate::finding::{Finding, Report};
 use crate::host::Host;
 use crate::matches::Local;
 use crate::run::run;
-use crate::trust::{Fault, fault};
+use crate::trust::{Fault, fault, is_program};
 
 const SERVICE: &str = "countersign";
 const MODULE: &str = "libnss_countersign.so.2";
@@ -192,7 +192,7 @@ fn answers(about: &str, local: &Local, snapshot: &Path, report: &mut Report) {
         Ok(ran) if ran.success => {
             let answered = ran.stdout.split(':').nth(2).and_then(|uid| uid.parse::<u32>().ok());
             if answered == Some(uid) {
-                return;
+                return shell(login, &ran.stdout, report);
             }
             format!("getent passwd {login}: {}", ran.stdout.trim_end())
         }
@@ -202,6 +202,15 @@ fn answers(about: &str, local: &Local, snapshot: &Path, report: &mut Report) {
     let found = format!("{found}; the ledger says uid {uid}");
     let change = "the rules are in docs/operations.md, \"Users that exist on the ledger alone\": look at /etc/countersign/nss.conf (root's alone), /etc/subuid and /etc/subgid; with nscd or another cache: restart it";
     report.find(Finding::new(Code::NameServiceSilent, about, found).change(change));
+}
+
+/// sshd refuses whose shell is no program.
+fn shell(login: &str, answer: &str, report: &mut Report) {
+    let shell = answer.trim_end().split(':').nth(6).filter(|shell| !shell.is_empty()).unwrap_or("/bin/sh");
+    if !is_program(Path::new(shell)) {
+        let text = format!("{login}, and every user of the ledger, has the shell {shell}, which is no program");
+        report.find(Finding::new(Code::LoginShell, SETTINGS, text).change("shell = /bin/sh"));
+    }
 }
 
 #[cfg(test)]

@@ -32,16 +32,31 @@ pub(crate) fn judge(asked: &Asked<'_>) -> Vec<Finding> {
     methods(asked, &mut found);
     algorithms(asked, &mut found);
     numbers(asked, &mut found);
+    without_pam(asked, &mut found);
     // What is written QUIET is printed SILENT.
     if matches!(asked.get("LogLevel"), "SILENT" | "QUIET" | "FATAL" | "ERROR") {
         found.push(asked.finding(Code::LogLevel, "LogLevel", asked.get("LogLevel")).change("LogLevel INFO"));
     }
-    let ends_sessions = asked.host.agent.as_ref().is_ok_and(|agent| agent.ends_sessions && !agent.only_helper);
-    if asked.get("UsePAM") == "no" && ends_sessions {
-        let change = "UsePAM yes\nor, where nobody logs in but through the helper, only-helper = true in [sessions] of agent.toml";
-        found.push(asked.finding(Code::PamOff, "UsePAM", "no").change(change));
-    }
     found
+}
+
+/// Then only systemd's journal tells what sshd accepted, in words that the agent understands.
+fn without_pam(asked: &Asked<'_>, found: &mut Vec<Finding>) {
+    let ends_sessions = asked.host.agent.as_ref().is_ok_and(|agent| agent.ends_sessions && !agent.only_helper);
+    if asked.get("UsePAM") != "no" || !ends_sessions {
+        return;
+    }
+    let hash = asked.get("FingerprintHash");
+    let text = if !asked.host.journal.exists() {
+        "no, and there is no journal of systemd's".to_owned()
+    } else if hash.eq_ignore_ascii_case("sha256") {
+        return;
+    } else {
+        format!("no, and FingerprintHash is {hash}: the agent does not know the keys in the journal by that")
+    };
+    let change =
+        "UsePAM yes\nor, where nobody logs in but through the helper, only-helper = true in [sessions] of agent.toml";
+    found.push(asked.finding(Code::PamOff, "UsePAM", text).change(change));
 }
 
 fn keys_file(asked: &Asked<'_>, found: &mut Vec<Finding>) {

@@ -95,6 +95,11 @@ fn fault_of(path: &Path, is_file: bool) -> Option<Fault> {
     lenient
 }
 
+/// Whether it is a file that somebody may run, as sshd asks of shells.
+pub(crate) fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+}
+
 /// A user, as permissions see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Who {

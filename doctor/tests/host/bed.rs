@@ -69,6 +69,7 @@ impl Bed {
             nsswitch: "/etc/countersign/nsswitch.conf".into(),
             libraries: vec!["/usr/lib/countersign-libraries".into()],
             selinux: "/run/selinux".into(),
+            journal: "/run/no-journal".into(),
             ..Host::default()
         };
         Self { passwd, host, lock: None }

@@ -138,6 +138,12 @@ pub(crate) const SETTINGS: &[Case] = &[
     ("no log", |_| first("LogLevel QUIET\n"), &["log-level"]),
     ("no PAM", |_| replace(CONFIG, "UsePAM yes", "UsePAM no"), &["pam-off"]),
     ("no PAM, and nobody else logs in", without_pam, &[]),
+    ("no PAM, and a journal", |bed| without_pam_but_journal(bed, ""), &[]),
+    (
+        "no PAM, and a journal with other words",
+        |bed| without_pam_but_journal(bed, "FingerprintHash md5\n"),
+        &["pam-off"],
+    ),
     (
         "root refused by sshd alone",
         |bed| {
@@ -199,6 +205,7 @@ pub(crate) const LISTS: &[Case] = &[
     ("no revocation list", |_| fs::remove_file(REVOKED).unwrap(), &["revoked-keys-unreadable"]),
     ("a revocation list cut short", |_| fs::write(REVOKED, b"SSHKRL\n\0\0\0").unwrap(), &["revoked-keys-malformed"]),
     ("a revocation list that is none", |_| fs::write(REVOKED, "none\n").unwrap(), &["revoked-keys-malformed"]),
+    ("a very long revocation list", |_| long_list(), &["revoked-keys-long"]),
     ("keys for a revocation list", |_| copy("/etc/ssh/bed_key.pub", REVOKED), &[]),
     ("a revocation list that others may write", |_| chmod(REVOKED, 0o666), &["list-writable"]),
     (
@@ -275,6 +282,14 @@ pub(crate) const AROUND: &[Case] = &[
         |_| {
             names("files countersign", "files countersign");
             replace(PAM, "pam_mkhomedir", "pam_permit");
+        },
+        &["home-not-made"],
+    ),
+    (
+        "nobody makes homes, without PAM",
+        |bed| {
+            names("files countersign", "files countersign");
+            without_pam(bed);
         },
         &["home-not-made"],
     ),
@@ -430,12 +445,23 @@ fn without_pam(bed: &mut Bed) {
     replace(CONFIG, "UsePAM yes", "UsePAM no");
 }
 
+fn without_pam_but_journal(bed: &mut Bed, setting: &str) {
+    bed.host.journal = "/run".into();
+    replace(CONFIG, "UsePAM yes\n", &format!("UsePAM no\n{setting}"));
+}
+
 /// A CA of the realm in this state, in sshd's list.
 fn ca(bed: &mut Bed, state: CaState) {
     copy("/etc/ssh/bed_key.pub", EMPTY);
     let key_blob = countersign_krl::read_key_line(&fs::read_to_string(EMPTY).unwrap()).unwrap();
     let ca = Ca { id: Id([5; 16]), state, max_ttl_secs: 600, logins_restricted: false, key_blob };
     bed.publish(|access, _| access.cas.push(ca));
+}
+
+/// Each line is a key, all the same.
+fn long_list() {
+    let line = fs::read_to_string("/etc/ssh/bed_key.pub").unwrap();
+    fs::write(REVOKED, line.repeat(1 + (1 << 20) / line.len())).unwrap();
 }
 
 fn module_first(line: &str) {
