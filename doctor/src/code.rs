@@ -139,6 +139,9 @@ codes! {
     /// Users write their own principals file.
     PrincipalsFileUsers = "principals-file-users", Error,
         "users decide themselves which certificates of a CA that sshd trusts open their login";
+    /// A principals file that lists somebody.
+    PrincipalsFileFilled = "principals-file-filled", Warning,
+        "whom it lists gets in by any certificate of a CA that sshd trusts by itself, whatever the ledger says of it";
     /// `none` in a `Match`.
     PrincipalsFileNone = "principals-file-none-in-match", Warning,
         "sshd does not clear it there: some look for a file named none in the user's home";
@@ -218,7 +221,7 @@ codes! {
     SessionNotes = "session-notes", Warning,
         "the helper leaves no notes: sessions go on when their access has ended";
     /// A group that the host does not have itself.
-    MatchGroup = "match-group", Error,
+    MatchGroup = "match-group", Warning,
         "who is in it depends on the name service: the settings come and go with the snapshot";
     /// Named, and not there.
     NameServiceMissing = "name-service-missing", Error,

@@ -1,5 +1,6 @@
 //! Settings beside the two commands that let somebody in past the ledger, or keep out whom it lets in.
 
+use std::fs;
 use std::path::Path;
 
 use crate::asked::Asked;
@@ -118,7 +119,16 @@ fn principals_file(asked: &Asked<'_>, found: &mut Vec<Finding>) {
     } else if let Some(fault) = roots_alone(file) {
         let text = format!("{file}: {fault}");
         found.push(asked.finding(Code::ListWritable, PRINCIPALS_FILE, text).change(fault.change(Path::new(file))));
+    } else if file.contains('%') || lists_somebody(Path::new(file)) {
+        let change = format!("{PRINCIPALS_FILE} /etc/countersign/empty");
+        found.push(asked.finding(Code::PrincipalsFileFilled, PRINCIPALS_FILE, file).change(change));
     }
+}
+
+fn lists_somebody(file: &Path) -> bool {
+    let text = fs::read(file).unwrap_or_default();
+    let is_entry = |line: &str| !line.is_empty() && !line.starts_with('#');
+    String::from_utf8_lossy(&text).lines().map(str::trim).any(is_entry)
 }
 
 fn methods(asked: &Asked<'_>, found: &mut Vec<Finding>) {

@@ -106,6 +106,7 @@ impl Bed {
             write(&format!("{HELPER}{name}"), &static_program(), 0o711);
         }
         write("/etc/countersign/empty", b"", 0o644);
+        write("/etc/countersign/cas", b"", 0o644);
         write("/etc/countersign/break-glass.keys", b"", 0o644);
         write("/etc/countersign/nsswitch.conf", b"passwd: files\ngroup: files\n", 0o644);
         write("/etc/pam.d/sshd", b"session optional pam_exec.so quiet /usr/lib/countersign/countersign-sshd-session\n@include common-session\n", 0o644);
@@ -185,7 +186,7 @@ fn configuration() -> String {
          {KEYS}AuthorizedKeysCommandUser countersign\n\
          AuthorizedKeysFile none\n\
          AuthorizedPrincipalsFile /etc/countersign/empty\n\
-         TrustedUserCAKeys /etc/countersign/empty\n\
+         TrustedUserCAKeys /etc/countersign/cas\n\
          RevokedKeys /etc/ssh/countersign.revoked\n\
          Match User rescue\n    AuthorizedKeysFile /etc/countersign/break-glass.keys\n    RevokedKeys none\n"
     )

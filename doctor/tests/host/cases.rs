@@ -12,6 +12,7 @@ pub(crate) type Case = (&'static str, fn(&mut Bed), &'static [&'static str]);
 
 const REVOKED: &str = "/etc/ssh/countersign.revoked";
 const EMPTY: &str = "/etc/countersign/empty";
+const CAS: &str = "/etc/countersign/cas";
 const PAM: &str = "/etc/pam.d/sshd";
 const MODULE: &str = "/usr/lib/countersign-libraries/libnss_countersign.so.2";
 const MANIFEST: &str = "/var/lib/countersign/snapshot/access/manifest";
@@ -109,6 +110,12 @@ pub(crate) const SETTINGS: &[Case] = &[
         &["principals-file-users"],
     ),
     ("principals that others may write", |_| writable_principals(), &["list-writable"]),
+    ("principals in root's file", |_| write(EMPTY, b"# nobody\n\ndeploy\n", 0o644), &["principals-file-filled"]),
+    (
+        "a principals file for each login",
+        |_| replace(CONFIG, "PrincipalsFile /etc/countersign/empty", "PrincipalsFile /etc/countersign/%u"),
+        &["principals-file-filled"],
+    ),
     (
         "no principals file, in a match",
         |_| append(CONFIG, "    AuthorizedPrincipalsFile none\n"),
@@ -214,10 +221,10 @@ pub(crate) const LISTS: &[Case] = &[
         &["revoked-keys-unused"],
     ),
     ("CAs that nobody reads", |bed| bed.agent().ca_keys = Some("/etc/ssh/cas".into()), &["ca-keys-unused"]),
-    ("no list of CAs", |_| fs::remove_file(EMPTY).unwrap(), &["ca-file-unreadable"]),
-    ("a bad line among CAs", |_| fs::write(EMPTY, "# CAs\nssh-ed25519 AAAA\n").unwrap(), &["ca-line"]),
-    ("a private key among CAs", |_| copy("/etc/ssh/bed_key", EMPTY), &["ca-private-key"]),
-    ("a CA that the realm does not know", |_| copy("/etc/ssh/bed_key.pub", EMPTY), &["ca-unknown"]),
+    ("no list of CAs", |_| fs::remove_file(CAS).unwrap(), &["ca-file-unreadable"]),
+    ("a bad line among CAs", |_| fs::write(CAS, "# CAs\nssh-ed25519 AAAA\n").unwrap(), &["ca-line"]),
+    ("a private key among CAs", |_| copy("/etc/ssh/bed_key", CAS), &["ca-private-key"]),
+    ("a CA that the realm does not know", |_| copy("/etc/ssh/bed_key.pub", CAS), &["ca-unknown"]),
     ("a CA that is locked", |bed| ca(bed, CaState::Locked), &["ca-denied"]),
     ("a CA that is revoked", |bed| ca(bed, CaState::Revoked), &["ca-denied"]),
     ("a CA that counts", |bed| ca(bed, CaState::Active), &[]),
@@ -225,7 +232,7 @@ pub(crate) const LISTS: &[Case] = &[
         "a list of CAs that stands still",
         |bed| {
             ca(bed, CaState::Active);
-            bed.agent().ca_keys = Some(EMPTY.into());
+            bed.agent().ca_keys = Some(CAS.into());
             bed.stop_agent();
         },
         &["ca-list-stale", "agent-not-running"],
@@ -452,8 +459,8 @@ fn without_pam_but_journal(bed: &mut Bed, setting: &str) {
 
 /// A CA of the realm in this state, in sshd's list.
 fn ca(bed: &mut Bed, state: CaState) {
-    copy("/etc/ssh/bed_key.pub", EMPTY);
-    let key_blob = countersign_krl::read_key_line(&fs::read_to_string(EMPTY).unwrap()).unwrap();
+    copy("/etc/ssh/bed_key.pub", CAS);
+    let key_blob = countersign_krl::read_key_line(&fs::read_to_string(CAS).unwrap()).unwrap();
     let ca = Ca { id: Id([5; 16]), state, max_ttl_secs: 600, logins_restricted: false, key_blob };
     bed.publish(|access, _| access.cas.push(ca));
 }
