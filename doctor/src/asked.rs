@@ -47,7 +47,7 @@ impl Asked<'_> {
     }
 
     /// The line that a setting should be, and where.
-    pub(crate) fn line(&self, setting: &str, value: &str) -> String {
+    pub(crate) fn line(self, setting: &str, value: &str) -> String {
         format!("{setting} {value}")
     }
 

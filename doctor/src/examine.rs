@@ -14,27 +14,17 @@ use crate::matches::{Local, specs};
 use crate::sshd::{Effective, Spec, Version};
 use crate::{accounts, commands, lists, names, pam, programs, running, selinux, settings, state};
 
-/// What only root can look at.
-const ROOTS: &[&str] = &[
-    "sshd",
-    "match",
-    "commands",
-    "programs",
-    "lists",
-    "running-sshd",
-    "agent",
-    "snapshot",
-    "clock",
-    "accounts",
-    "selinux",
-];
+/// What is looked at on every host; the others (`match`, `running-sshd`, `name-service-answers`, `selinux`) where there is such a thing.
+const EVERYWHERE: &[&str] =
+    &["agent", "snapshot", "clock", "sshd", "commands", "programs", "lists", "name-service", "pam", "accounts"];
 
 /// Looks at everything.
 #[must_use]
 pub fn examine(host: &Host) -> Report {
     let mut report = Report::default();
     let local = Local::read(host);
-    if nix::unistd::geteuid().is_root() {
+    let is_root = nix::unistd::geteuid().is_root();
+    if is_root {
         let snapshot = state::examine(host, &mut report);
         sshd(host, &local, snapshot.as_ref(), &mut report);
     } else {
@@ -43,9 +33,10 @@ pub fn examine(host: &Host) -> Report {
         );
         let agent = host.agent.as_ref().ok();
         names::examine(host, &local, agent.map(|agent| agent.snapshot.as_path()), &mut report);
-        for check in ROOTS {
-            report.not_checked(check, "only root can");
-        }
+    }
+    for check in EVERYWHERE.iter().filter(|check| !report.checked.contains(check)).copied().collect::<Vec<_>>() {
+        report
+            .not_checked(check, if is_root { "see the findings: what it takes is not there" } else { "only root can" });
     }
     report.findings.sort_by_key(|finding| finding.severity);
     report
@@ -158,7 +149,7 @@ fn around(asked: &Asked<'_>, local: &Local, snapshot: Option<&Snapshot>, report:
             let change = "UsePAM yes, and session required pam_mkhomedir.so umask=0077 in /etc/pam.d/sshd; or make them: install -d -m 700 -o LOGIN -g LOGIN /home/LOGIN";
             report.find(asked.finding(Code::HomeNotMade, "UsePAM", found).change(change));
         }
-        _ => {}
+        _ => report.checked("pam"),
     }
     if let Some(snapshot) = snapshot {
         accounts::examine(host, local, snapshot, asked.get("UsePAM"), report);

@@ -17,7 +17,8 @@ fn check(cases: &[Case]) {
     let mut bed = Bed::new();
     let right = bed.host.clone();
     bed.mend();
-    assert_eq!(bed.examine().findings, [], "on a host on which all is right");
+    let report = bed.examine();
+    assert_eq!((&report.findings[..], &report.not_checked[..]), (&[][..], &[][..]), "on a host on which all is right");
     let mut wrong = Vec::new();
     for (name, change, expected) in cases {
         bed.host = right.clone();
@@ -69,4 +70,19 @@ fn pam_names_accounts_and_labels_are_looked_at() {
 #[test]
 fn agent_snapshot_and_clock_are_looked_at() {
     check(cases::STATE);
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_named() {
+    let mut bed = Bed::new();
+    bed.mend();
+    bed.host.sshd = "/nonexistent/sshd".into();
+    let missed = |report: &countersign_doctor::Report| -> Vec<&str> {
+        report.not_checked.iter().map(|missed| missed.check).collect()
+    };
+    assert_eq!(missed(&bed.examine()), ["sshd", "commands", "programs", "lists", "name-service", "pam", "accounts"]);
+    bed.mend();
+    bed.host.sshd = "/usr/sbin/sshd".into();
+    bed.host.agent = Err("it is not there".to_owned());
+    assert_eq!(missed(&bed.examine()), ["snapshot", "clock", "pam", "accounts"]);
 }
