@@ -154,7 +154,9 @@ fn methods(asked: &Asked<'_>, found: &mut Vec<Finding>) {
     open.dedup();
     if !open.is_empty() {
         found.push(
-            asked.finding(Code::OtherMethods, METHODS, format!("{lists}: {} lead in", open.join(", "))).change(change),
+            asked
+                .finding(Code::OtherMethods, METHODS, format!("{lists}, and {} would do", open.join(", ")))
+                .change(change),
         );
     }
 }
