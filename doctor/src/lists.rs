@@ -1,12 +1,15 @@
 //! What sshd reads by itself: `RevokedKeys`, without which it refuses everybody, and `TrustedUserCAKeys`, which ends at its first bad line.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use countersign_certificate::fingerprint_sha256;
 use countersign_krl::{Revoked, read_key_line};
 use countersign_snapshot::{CaState, Snapshot};
+use nix::fcntl::OFlag;
 
 use crate::asked::Asked;
 use crate::code::Code;
@@ -19,6 +22,8 @@ const REVOKED: &str = "RevokedKeys";
 const CAS: &str = "TrustedUserCAKeys";
 /// Some 100,000 serials that are not next to each other.
 const MANY_BYTES: usize = 1 << 20;
+/// Beyond what sshd takes.
+const MOST_BYTES: u64 = 130 << 20;
 const KRL_MAGIC: &[u8] = b"SSHKRL\n\0";
 
 /// Everything about both lists.
@@ -51,6 +56,17 @@ pub(crate) fn unused(asked: &Asked<'_>) -> Vec<Finding> {
     unread.collect()
 }
 
+/// A list's bytes, whatever lies under its name: no pipe is waited for, and no file without end is read.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let opened = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(file)?;
+    if !opened.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a file"));
+    }
+    let mut bytes = Vec::new();
+    opened.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// A list is chosen by root alone.
 fn writable(asked: &Asked<'_>, setting: &str, file: &Path, found: &mut Vec<Finding>) {
     if let Some(fault) =
@@ -68,7 +84,7 @@ fn revoked(asked: &Asked<'_>, file: &Path, found: &mut Vec<Finding>) {
     } else {
         format!("ssh-keygen -k -f {}   (an empty list: put back what was revoked)", file.display())
     };
-    let bytes = match fs::read(file) {
+    let bytes = match read(file) {
         Ok(bytes) => bytes,
         Err(error) => {
             let text = format!("{}: {error}", file.display());
@@ -122,12 +138,12 @@ fn keys(bytes: &[u8]) -> impl Iterator<Item = (usize, Result<Vec<u8>, &'static s
 
 /// Whether a file names any CA.
 pub(crate) fn names_cas(file: &Path) -> bool {
-    fs::read(file).is_ok_and(|bytes| keys(&bytes).any(|(_, key)| key.is_ok()))
+    read(file).is_ok_and(|bytes| keys(&bytes).any(|(_, key)| key.is_ok()))
 }
 
 fn cas(asked: &Asked<'_>, file: &Path, snapshot: Option<&Snapshot>, found: &mut Vec<Finding>) {
     let shown = file.display();
-    let bytes = match fs::read(file) {
+    let bytes = match read(file) {
         Ok(bytes) => bytes,
         Err(error) => {
             let change = format!("{CAS} none\nor an empty file of root's: install -m 644 /dev/null {shown}");

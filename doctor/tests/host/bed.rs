@@ -110,6 +110,8 @@ impl Bed {
         write("/etc/countersign/break-glass.keys", b"", 0o644);
         write("/etc/countersign/nsswitch.conf", b"passwd: files\ngroup: files\n", 0o644);
         write("/etc/pam.d/sshd", b"session optional pam_exec.so quiet /usr/lib/countersign/countersign-sshd-session\n@include common-session\n", 0o644);
+        // Something else than a file may have been put there.
+        let _ = fs::remove_file("/etc/ssh/countersign.revoked");
         let empty_krl = [b"SSHKRL\n\0\0\0\0\x01".as_slice(), &[0; 32]].concat();
         write("/etc/ssh/countersign.revoked", &empty_krl, 0o644);
         write(CONFIG, configuration().as_bytes(), 0o600);

@@ -212,6 +212,7 @@ pub(crate) const LISTS: &[Case] = &[
     ("no revocation list", |_| fs::remove_file(REVOKED).unwrap(), &["revoked-keys-unreadable"]),
     ("a revocation list cut short", |_| fs::write(REVOKED, b"SSHKRL\n\0\0\0").unwrap(), &["revoked-keys-malformed"]),
     ("a revocation list that is none", |_| fs::write(REVOKED, "none\n").unwrap(), &["revoked-keys-malformed"]),
+    ("a pipe for a revocation list", |_| pipe(REVOKED), &["revoked-keys-unreadable"]),
     ("a very long revocation list", |_| long_list(), &["revoked-keys-long"]),
     ("keys for a revocation list", |_| copy("/etc/ssh/bed_key.pub", REVOKED), &[]),
     ("a revocation list that others may write", |_| chmod(REVOKED, 0o666), &["list-writable"]),
@@ -463,6 +464,11 @@ fn ca(bed: &mut Bed, state: CaState) {
     let key_blob = countersign_krl::read_key_line(&fs::read_to_string(CAS).unwrap()).unwrap();
     let ca = Ca { id: Id([5; 16]), state, max_ttl_secs: 600, logins_restricted: false, key_blob };
     bed.publish(|access, _| access.cas.push(ca));
+}
+
+fn pipe(path: &str) {
+    fs::remove_file(path).unwrap();
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
 }
 
 /// Each line is a key, all the same.
