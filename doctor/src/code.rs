@@ -232,6 +232,9 @@ codes! {
     /// Never asked, or asked first.
     NameServiceOrder = "name-service-order", Error,
         "users of the ledger do not exist on this host, or names are looked for there before the host's own";
+    /// What the module reads cannot be read.
+    NameServiceClosed = "name-service-closed", Error,
+        "programs of users see numbers instead of the names of the ledger's users, or find no such user";
     /// Users without groups.
     NameServiceGroups = "name-service-groups", Warning,
         "users of the ledger are in none of its groups on this host";

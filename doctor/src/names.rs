@@ -12,7 +12,7 @@ use crate::finding::{Finding, Report};
 use crate::host::Host;
 use crate::matches::Local;
 use crate::run::run;
-use crate::trust::{Fault, fault, is_program};
+use crate::trust::{Fault, Who, fault, is_program};
 
 const SERVICE: &str = "countersign";
 const MODULE: &str = "libnss_countersign.so.2";
@@ -112,6 +112,7 @@ pub(crate) fn examine(host: &Host, local: &Local, snapshot: Option<&Path>, repor
         }
     }
     if let Some(snapshot) = snapshot {
+        readable(snapshot, report);
         answers(&about, local, snapshot, report);
     }
     true
@@ -168,6 +169,22 @@ fn modules(host: &Host) -> Vec<PathBuf> {
         }
     }
     found.into_iter().map(|(path, _)| path).collect()
+}
+
+/// What the module reads is for every user.
+fn readable(snapshot: &Path, report: &mut Report) {
+    let manifest = snapshot.join("accounts/manifest");
+    let about = manifest.display().to_string();
+    if let Err(error) = Accounts::open(snapshot, Trust::ROOT) {
+        let change = "countersign-agent once, and what it says";
+        return report.find(Finding::new(Code::NameServiceClosed, about, error.to_string()).change(change));
+    }
+    let nobody = Who { uid: u32::MAX, gid: u32::MAX };
+    if let Some((part, mode)) = nobody.is_kept_from(&manifest, 4) {
+        let text = format!("{} has mode {mode:04o}", part.display());
+        let change = format!("chmod o+rX {}", part.display());
+        report.find(Finding::new(Code::NameServiceClosed, about, text).change(change));
+    }
 }
 
 /// Asks as every program does, about somebody whom the ledger has.

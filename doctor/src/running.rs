@@ -23,6 +23,8 @@ struct Listener {
     /// As `ps` shows it.
     title: String,
     started: SystemTime,
+    /// Another program lies in its place by now.
+    is_replaced: bool,
 }
 
 /// Compares it with the files.
@@ -34,7 +36,7 @@ pub(crate) fn examine(host: &Host, config: &Config, effective: &Effective, repor
     }
     report.checked("running-sshd");
     for listener in listeners {
-        let Listener { pid, title, started } = listener;
+        let Listener { pid, title, started, is_replaced } = listener;
         let mut words = title.split_whitespace();
         let file = words.find(|word| word.starts_with("-f")).and_then(|word| match word {
             "-f" => words.next().map(PathBuf::from),
@@ -46,6 +48,11 @@ pub(crate) fn examine(host: &Host, config: &Config, effective: &Effective, repor
             let change = format!("countersign doctor --sshd-config {}", file.display());
             report
                 .find(Finding::new(Code::SshdElsewhere, about, format!("it reads {}", file.display())).change(change));
+            continue;
+        }
+        if is_replaced {
+            let text = format!("{} was replaced after it was started", host.sshd.display());
+            report.find(Finding::new(Code::SshdOlder, about, text).change("systemctl restart ssh   (sessions go on)"));
             continue;
         }
         let read = started.max(told_to_read(effective, pid).unwrap_or(UNIX_EPOCH));
@@ -75,13 +82,16 @@ fn listeners(sshd: &Path) -> Vec<Listener> {
     let found = entries.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let path = entry.path();
+        // What the kernel says of a file that has no name any more.
+        let program = fs::read_link(path.join("exe")).ok()?;
+        let is_replaced = program.to_str()?.strip_suffix(" (deleted)").is_some_and(|name| Path::new(name) == sshd);
         // Containers have sshds of their own, which are theirs to look at.
-        let is_here = fs::read_link(path.join("exe")).ok()? == sshd && fs::read_link(path.join("ns/mnt")).ok() == own;
+        let is_here = (is_replaced || program == sshd) && fs::read_link(path.join("ns/mnt")).ok() == own;
         let title = fs::read(path.join("cmdline")).ok()?;
         let title = String::from_utf8_lossy(&title).replace('\0', " ");
         let is_listener = is_here && title.contains("[listener]") && fs::metadata(&path).ok()?.uid() == 0;
         let started = start(Stat::read(pid).ok()?.start_ticks)?;
-        is_listener.then_some(Listener { pid, title, started })
+        is_listener.then_some(Listener { pid, title, started, is_replaced })
     });
     found.collect()
 }
@@ -91,4 +101,28 @@ fn start(ticks: u64) -> Option<SystemTime> {
     let boot: u64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     let secs = ticks.checked_div(rustix::param::clock_ticks_per_second())?;
     UNIX_EPOCH.checked_add(Duration::from_secs(boot.checked_add(secs)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_the_number_of_another_process_says_nothing_about_this_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sshd.pid");
+        let effective = Effective::parse(&format!("pidfile {}\n", path.display()));
+        assert_eq!(told_to_read(&effective, 42), None);
+        fs::write(&path, "42\n").unwrap();
+        assert_eq!(told_to_read(&effective, 42), Some(fs::metadata(&path).unwrap().modified().unwrap()));
+        assert_eq!(told_to_read(&effective, 4), None);
+    }
+
+    #[test]
+    fn this_process_was_started_a_moment_ago() {
+        let started = start(Stat::read(std::process::id()).unwrap().start_ticks).unwrap();
+        let now = SystemTime::now();
+        assert!(started <= now.checked_add(TOLERANCE).unwrap());
+        assert!(started > now.checked_sub(Duration::from_secs(86_400)).unwrap(), "{started:?}");
+    }
 }

@@ -111,7 +111,7 @@ impl Effective {
         Ok(Self::parse(&ran.stdout))
     }
 
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut settings: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for line in text.lines() {
             let (name, value) = line.split_once(' ').unwrap_or((line, ""));

@@ -33,7 +33,7 @@ impl Bed {
     /// Overlays for this thread alone, so that `/etc`, `/usr` and `/var` may be written.
     pub(crate) fn new() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "needs root, for a view of the file system of its own: sudo");
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         mount(Some("bed"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();

@@ -294,6 +294,22 @@ pub(crate) const AROUND: &[Case] = &[
         &["home-not-made"],
     ),
     (
+        "accounts that users may not read",
+        |_| {
+            names("files countersign", "files countersign");
+            chmod(&format!("{SNAPSHOT}/accounts"), 0o700);
+        },
+        &["name-service-closed"],
+    ),
+    (
+        "no accounts",
+        |_| {
+            names("files countersign", "files countersign");
+            fs::remove_file(format!("{SNAPSHOT}/accounts/manifest")).unwrap();
+        },
+        &["name-service-closed"],
+    ),
+    (
         "nobody makes homes, without PAM",
         |bed| {
             names("files countersign", "files countersign");

@@ -10,8 +10,14 @@
 mod bed;
 mod cases;
 
-use bed::Bed;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use bed::{Bed, CONFIG};
 use cases::Case;
+use countersign_doctor::Code;
 
 fn check(cases: &[Case]) {
     let mut bed = Bed::new();
@@ -70,6 +76,93 @@ fn pam_names_accounts_and_labels_are_looked_at() {
 #[test]
 fn agent_snapshot_and_clock_are_looked_at() {
     check(cases::STATE);
+}
+
+const SSHD: &str = "/usr/lib/countersign/sshd";
+const RUNNING: &[&str] = &["sshd-older-than-config", "sshd-other-config"];
+
+/// A child that ends with its test.
+struct Listener(Child);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn an_sshd_that_runs_and_has_not_read_what_was_looked_at_is_found() {
+    let mut bed = Bed::new();
+    bed.mend();
+    let copy_sshd = || bed::write(SSHD, &fs::read("/usr/sbin/sshd").unwrap(), 0o755);
+    copy_sshd();
+    bed.host.sshd = SSHD.into();
+    let text = fs::read_to_string(CONFIG).unwrap();
+    fs::write(CONFIG, format!("ListenAddress 0.0.0.0\nPort 2299\nPidFile none\n{text}")).unwrap();
+    assert!(!bed.examine().checked.contains(&"running-sshd"));
+    let listener = Listener(Command::new(SSHD).args(["-D", "-f", CONFIG]).stderr(Stdio::null()).spawn().unwrap());
+    let begun = Instant::now();
+    while !bed.examine().checked.contains(&"running-sshd") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not listen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let found = |bed: &Bed| -> Vec<&str> { bed.examine().findings.iter().map(|finding| finding.code.code()).collect() };
+    assert_eq!(found(&bed), Vec::<&str>::new());
+
+    let file = File::options().append(true).open(CONFIG).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(60)).unwrap();
+    assert_eq!(found(&bed), RUNNING[..1]);
+
+    bed::write("/etc/ssh/other_config", &fs::read(CONFIG).unwrap(), 0o600);
+    bed.host.sshd_config = "/etc/ssh/other_config".into();
+    assert_eq!(found(&bed), RUNNING[1..]);
+
+    bed.host.sshd_config = CONFIG.into();
+    file.set_modified(SystemTime::now() - Duration::from_secs(3_600)).unwrap();
+    assert_eq!(found(&bed), Vec::<&str>::new());
+    fs::remove_file(SSHD).unwrap();
+    copy_sshd();
+    assert_eq!(found(&bed), RUNNING[..1]);
+    drop(listener);
+}
+
+/// Where the others are found: on hosts with a chain, an agent and an sshd of their own (`tests/tests`), and without root.
+const ELSEWHERE: &[&str] = &[
+    "not-root",
+    "command-order",
+    "name-service-silent",
+    // By trying logins, and by switching on and off.
+    "throwaway-accepted",
+    "helper-no-answer",
+    "login-refused",
+    "login-broken",
+    "login-without-helper",
+    "sshd-unreachable",
+    "other-host-key",
+    "sshd-outdated",
+    "switch-unfinished",
+    "switch-untrusted",
+    "switch-without-effect",
+    "switch-taken-back",
+    "switch-stuck",
+];
+
+#[test]
+fn every_code_is_found_somewhere() {
+    use cases::{AROUND, COMMANDS, LISTS, MATCHES, PROGRAMS, SETTINGS, STATE};
+    let here = [COMMANDS, PROGRAMS, SETTINGS, MATCHES, LISTS, AROUND, STATE];
+    let here: BTreeSet<&str> = here
+        .iter()
+        .flat_map(|cases| cases.iter())
+        .flat_map(|case| case.2.iter().copied())
+        .chain(RUNNING.iter().copied())
+        .collect();
+    let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().copied().collect();
+    for code in Code::ALL {
+        let places = [&here, &elsewhere].iter().filter(|codes| codes.contains(code.code())).count();
+        assert_eq!(places, 1, "{code}");
+    }
 }
 
 #[test]
