@@ -17,7 +17,7 @@ use countersign_sshd::Reason;
 use crate::ca_key::CaKey;
 use crate::error::IssueError;
 pub use crate::leaves::{Leaves, Prepared};
-use crate::policy::{Order, choose};
+use crate::policy::{Order, choose, longest};
 use crate::wire::CertificateFields;
 
 /// The CA that signs.
@@ -65,7 +65,8 @@ impl Issued {
     }
 }
 
-/// Prepares one certificate at Unix time `now`: chooses the grant and lays out the bytes.
+/// Prepares one certificate at Unix time `now`: chooses the grant and lays out the bytes. One of the longest life that is allowed ends up
+/// to 30 s earlier, by as much as the chain's newest block is behind `now`.
 ///
 /// # Errors
 /// [`IssueError::Refused`] with the host's reason code.
@@ -79,7 +80,11 @@ pub fn prepare(effective: &Effective, signer: Signer<'_>, order: Order, now: u64
     let serial = u64::from_be_bytes(random()?);
     let key_id = format!("{}/{request}", choice.user.login);
     let valid_after = now.saturating_sub(BACKDATE_SECS);
-    let valid_before = now.saturating_add(order.ttl.get());
+    // Hosts count the longest life from the batch's block, which may be some seconds behind this clock: a certificate of the longest life
+    // would be logged, and refused. Where a chain makes no block unless there is something to put in it, the last one's time says nothing.
+    let block = effective.latest_block.time.saturating_add(1).clamp(now.saturating_sub(BACKDATE_SECS), now);
+    let latest_end = block.saturating_add(longest(effective, signer.record, choice.grant));
+    let valid_before = now.saturating_add(order.ttl.get()).min(latest_end);
     let scope = Scope {
         realm: RealmId(effective.realm.0),
         user: order.user,

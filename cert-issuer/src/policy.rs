@@ -112,12 +112,17 @@ fn obstacle(
     if grant.via & Grant::VIA_CERTIFICATE == 0 {
         return Some((4, Reason::GrantNotViaCert, String::new()));
     }
-    let longest = effective.settings.max_ttl.min(ca.limits.max_ttl).min(grant.max_ttl.unwrap_or(u64::MAX));
+    let longest = longest(effective, ca, grant);
     if order.ttl.get() > longest {
         let detail = format!("{}, at most {}", format_duration(order.ttl.get()), format_duration(longest));
         return Some((5, Reason::TtlTooLong, detail));
     }
     None
+}
+
+/// The longest life that hosts allow a certificate of this CA and grant, in seconds.
+pub(crate) fn longest(effective: &Effective, ca: &Ca, grant: &Grant) -> u64 {
+    effective.settings.max_ttl.min(ca.limits.max_ttl).min(grant.max_ttl.unwrap_or(u64::MAX))
 }
 
 pub(crate) fn contains(hours: &Hours, unix_secs: u64) -> bool {

@@ -66,6 +66,14 @@ impl Ledger {
         });
     }
 
+    /// Everything so far, and what comes, stands in blocks of this time.
+    fn begin(&mut self, time: u64) {
+        self.start = time;
+        for placed in &mut self.entries {
+            placed.at.time = time;
+        }
+    }
+
     fn effective(&self) -> Effective {
         let block = BlockRef { number: u64::try_from(self.entries.len()).unwrap(), time: self.start };
         let mut replay = Replay::new(REALM);
@@ -309,15 +317,32 @@ fn a_grant_with_approvals_needs_them_before_anything_is_logged() {
 #[test]
 fn the_longest_certificate_is_not_refused_because_the_last_block_is_a_while_ago() {
     let mut world = World::new();
-    world.ledger.start = now() - 60;
-    for placed in &mut world.ledger.entries {
-        placed.at.time = world.ledger.start;
-    }
+    world.ledger.begin(now() - 60);
     let order = Order { ttl: NonZeroU64::new(600).unwrap(), ..world.order() };
     let effective = world.ledger.effective();
     let signer = world.signer(&effective);
     let batch = Batch::new(&effective, signer, vec![world.prepare(order).unwrap()]).unwrap();
     batch.rehearse(&effective, signer).unwrap().pop().unwrap().unwrap();
+}
+
+/// Blocks may carry times some seconds behind the issuer's clock, and hosts count the longest life from the batch's block.
+#[test]
+fn the_longest_certificate_is_accepted_where_blocks_are_behind_the_clock() {
+    let mut world = World::new();
+    let behind = now() - 20;
+    world.ledger.begin(behind);
+    let order = Order { ttl: NonZeroU64::new(600).unwrap(), ..world.order() };
+    let effective = world.ledger.effective();
+    let signer = world.signer(&effective);
+    let prepared = world.prepare(order).unwrap();
+    assert!(prepared.valid_before <= behind + 601, "{prepared:?}");
+    let batch = Batch::new(&effective, signer, vec![prepared]).unwrap();
+    world.ledger.start = behind + 1;
+    world.ledger.log(ISSUER, batch.entry.clone());
+    batch.finish(&world.ledger.effective(), &world.key()).unwrap().pop().unwrap().unwrap();
+    // One that is shorter than allowed keeps its length.
+    let short = world.prepare(Order { ttl: NonZeroU64::new(300).unwrap(), ..world.order() }).unwrap();
+    assert_eq!(short.valid_before - short.valid_after, 330);
 }
 
 #[test]

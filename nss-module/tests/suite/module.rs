@@ -64,6 +64,8 @@ fn the_module_in_its_place_answers_real_programs_and_shadows_nothing() {
     std::fs::create_dir_all(&shared).unwrap();
     countersign_snapshot::publish(&shared, &Default::default(), &accounts, &crate::support::info()).unwrap();
     let driver = compile(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    // Before there is a publisher: it would go on for ever if this failed.
+    let module = module();
 
     let done = AtomicBool::new(false);
     let output = thread::scope(|scope| {
@@ -80,7 +82,7 @@ fn the_module_in_its_place_answers_real_programs_and_shadows_nothing() {
         let bed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bed");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/in-the-bed.sh");
         let output =
-            Command::new("timeout").arg("120").arg(bed).arg(script).arg(module()).arg(driver).arg(&shared).output();
+            Command::new("timeout").arg("120").arg(bed).arg(script).arg(module).arg(driver).arg(&shared).output();
         done.store(true, Ordering::Relaxed);
         assert!(publisher.join().unwrap() > 0);
         output.unwrap()

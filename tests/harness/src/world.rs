@@ -24,7 +24,6 @@ use countersign_registry::{
     shard,
     sign::{self, Write},
 };
-use serde_json::{Value, json};
 use url::Url;
 
 use crate::node::{Client, Node};

@@ -373,25 +373,30 @@ fn a_snapshot_replaced_and_removed_while_the_helper_stands_at_any_call_gives_one
             .collect();
         assert!(calls.len() > 15, "{trace}");
         host.new_lines();
-        let mut torn = Vec::new();
+        let (mut torn, mut asked) = (Vec::new(), 0);
         for (name, ordinal) in &calls {
-            let at_least = host.storm.published.load(Ordering::SeqCst);
-            let stop = AtomicBool::new(false);
-            let (answer, newest) = thread::scope(|scope| {
-                let publisher = scope.spawn(|| replace_until(&host, &stop, at_least));
-                // Long enough for some publications, too short for the helper to give up.
-                let answer = ask(&host, &["-e".to_owned(), format!("inject={name}:delay_enter=60000:when={ordinal}")]);
-                stop.store(true, Ordering::Relaxed);
-                (answer, publisher.join().unwrap())
-            });
-            assert!(newest > at_least + 2, "{name} {ordinal}: nothing was replaced");
-            torn.extend(host.storm.number_of(&answer, at_least).err());
+            // Long enough for some publications, too short for the helper to give up; a busy machine may not get round to them at once.
+            let mut replaced_while_asked = || {
+                let at_least = host.storm.published.load(Ordering::SeqCst);
+                let stop = AtomicBool::new(false);
+                let (answer, newest) = thread::scope(|scope| {
+                    let publisher = scope.spawn(|| replace_until(&host, &stop, at_least));
+                    let held = format!("inject={name}:delay_enter=60000:when={ordinal}");
+                    let answer = ask(&host, &["-e".to_owned(), held]);
+                    stop.store(true, Ordering::Relaxed);
+                    (answer, publisher.join().unwrap())
+                });
+                asked += 1;
+                torn.extend(host.storm.number_of(&answer, at_least).err());
+                newest > at_least + 2
+            };
+            assert!((0..50).any(|_| replaced_while_asked()), "{name} {ordinal}: nothing was replaced");
         }
         assert_eq!(torn, [""; 0]);
         let lines = host.new_lines();
-        assert_eq!(lines.len(), calls.len());
+        assert_eq!(lines.len(), asked);
         let granted = lines.iter().filter(|line| reason(line) == "granted").count();
         let refused = ["granted", "snapshot-corrupt", "deadline"];
-        assert!(lines.iter().all(|line| refused.contains(&reason(line))) && granted > calls.len() / 2, "{lines:#?}");
+        assert!(lines.iter().all(|line| refused.contains(&reason(line))) && granted > asked / 2, "{lines:#?}");
     });
 }

@@ -111,25 +111,25 @@ impl Ground {
         world.append(shard::DENIALS, &lock(0xe2)).await;
         world.anvil.finalize().await;
         world.anvil.mine(1).await;
-        // The other history lies between what is final here and this, so that no lie shows by its block's time alone. A geth that develops
-        // gives its blocks a second each, whatever the clock says.
+        // The other history: the same records, and nobody's key is locked. It lies between what is final here and the news, so that no lie
+        // shows by its block's time alone: blocks are never older than the clock, so it is there before the news are, however long it takes.
         if client == Client::Anvil {
-            world.anvil.call("evm_increaseTime", json!([60])).await;
             fork.anvil.call("evm_increaseTime", json!([20])).await;
+            world.anvil.call("evm_increaseTime", json!([60])).await;
+        }
+        fork.populate().await;
+        let news_at = world.latest_number().await + 1;
+        fork.anvil.mine(news_at.saturating_sub(fork.latest_number().await)).await;
+        if fork.latest_number().await > news_at {
+            fork.anvil.set_head(news_at).await;
         }
         let news = [key_lock(records.key), lock(0xe3)].map(|entry| sign::write(shard::DENIALS, &entry));
         world.admin.append_many(world.pin.contract, world.pin.realm, &news, &mut |_| ()).await.unwrap();
         on_time(&world, &start).await;
         let (finalized, latest) = (world.anvil.number("finalized").await, world.latest_number().await);
         assert!(known < published && published < finalized && finalized + 1 < latest, "blocks to tell apart");
-
-        // The other history: the same records, and nobody's key is locked.
-        fork.populate().await;
-        fork.anvil.mine(latest.saturating_sub(fork.latest_number().await)).await;
-        if fork.latest_number().await > latest {
-            fork.anvil.set_head(latest).await;
-        }
         assert_eq!(fork.latest_number().await, latest, "two blocks of one height");
+        assert!(fork.latest_time().await <= world.latest_time().await, "the other history is not after the news");
         let address = fork.anvil.url.socket_addrs(|| None).unwrap()[0];
         let knowledge = Arc::new(Knowledge { known, finalized, latest, before, fork: address });
 

@@ -31,7 +31,6 @@ use countersign_registry::{
     shard, sign,
 };
 use countersign_snapshot::{BatchState, Snapshot};
-use serde_json::json;
 
 fn settings(items: &[(u16, u64)]) -> Entry {
     let items = items.iter().map(|(key, value)| payload::Setting { key: *key, value: *value }).collect();
