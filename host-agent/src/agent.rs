@@ -29,7 +29,7 @@ use crate::cycle::{self, Failure};
 use crate::envelope::Identity;
 use crate::files::{self, Directory, FileError, Owners, Secrecy};
 use crate::following::{Watch, backward, in_chain};
-use crate::in_place::InPlace;
+use crate::in_place;
 use crate::lock::{Lock, LockError};
 use crate::log::{Level, Line, Log};
 use crate::origins::Origins;
@@ -529,7 +529,7 @@ impl Agent {
         self.status.at = (self.clocks)().map_or(self.status.at, |clock| clock.unix_secs);
         self.status.deliveries = self.state.receiving.status();
         self.status.renewals = self.state.renewal_status();
-        self.status.snapshot_files = InPlace::look(&self.config.snapshot_dir()).map(|in_place| in_place.bytes);
+        self.status.snapshot_files = in_place::sizes(&self.config.snapshot_dir());
         if let Err(error) = self.status.write(&self.directory) {
             let line = Line::reason(Reason::StatusIo).field("message", crate::log::chain(&error));
             self.log.line(Level::Warning, &line);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use countersign_compile::{Compiled, PlainSshd, plain_sshd};
 use countersign_krl::{Krl, ca_list};
 use countersign_registry::Effective;
-use countersign_snapshot::Freshness;
+use countersign_snapshot::{Freshness, Stamp};
 
 use crate::agent::Agent;
 use crate::ca_list::{CaList, STALE, replace};
@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::cycle::Failure;
 use crate::files::FileError;
 use crate::following::in_chain;
-use crate::in_place::Stamp;
 use crate::log::{Level, Line};
 use crate::reason::Reason;
 

@@ -1,4 +1,5 @@
-//! Publishing: what holds is compiled for this host and written as its snapshot (as much of it as differs from what is there), or, when
+//! Publishing: what holds is compiled for this host and written as its snapshot (as much of it as differs from what is there, looked for only in
+//! what differs from what this process published last), or, when
 //! nothing changed, declared fresh again; and at a start what was published last is published again from this host alone. Never makes a
 //! snapshot younger than its facts.
 
@@ -9,15 +10,14 @@ use countersign_certificate::{Id, RealmId};
 use countersign_compile::{Compiled, HostView, compile};
 use countersign_registry::{B256, Effective};
 use countersign_snapshot::{
-    AccessTables, AccountsTables, BootId, Clock, Facts, Freshness, Manifest, PublishError, PublishInfo, Salt, Snapshot,
-    Trust, publish, refresh,
+    AccessTables, AccountsTables, Before, BootId, Clock, Facts, Freshness, Manifest, PublishError, PublishInfo, Salt,
+    Snapshot, Trust, publish_since, refresh,
 };
 use nix::unistd::geteuid;
 
 use crate::agent::{Agent, replay_failure};
 use crate::cycle::{self, Failure};
 use crate::following::in_chain;
-use crate::in_place::InPlace;
 use crate::log::{Level, Line};
 use crate::reason::Reason;
 use crate::state::{Published, State};
@@ -26,21 +26,23 @@ use crate::status;
 /// How much older than the block a host's clock may be before its logins are refused, seconds (the snapshot reader's rule).
 const CLOCK_BEHIND_SECS: u64 = 30;
 
-/// A snapshot that this process published.
+/// A snapshot that this process published: the next one is made from what differs.
 pub(crate) struct Made {
-    generation: u64,
     access: AccessTables,
     accounts: AccountsTables,
-    files: Option<InPlace>,
+    published: countersign_snapshot::Published,
 }
 
 impl Made {
+    fn before(&self) -> Before<'_> {
+        Before { access: &self.access, accounts: &self.accounts, published: &self.published }
+    }
+
     /// Whether these tables are what readers find now: what was published, in files that nobody has touched since.
     fn still_says(&self, compiled: &Compiled, directory: &Path) -> bool {
         self.access == compiled.access
             && self.accounts == compiled.accounts
-            && self.files.is_some()
-            && self.files == InPlace::look(directory)
+            && self.published.is_in_place(directory, Trust::owner(geteuid().as_raw()))
     }
 }
 
@@ -70,7 +72,7 @@ impl Agent {
                 let effective = self.state.replay.effective(latest, &[]).map_err(|error| replay_failure(&error))?;
                 let compiled = self.compiled(&effective);
                 let info = self.info(compiled.facts.clone(), freshness, &clock);
-                self.publish_tables(&compiled, &info)?
+                self.publish_tables(&compiled, &info)?.generation
             }
             None => return Ok(false),
         };
@@ -102,21 +104,23 @@ impl Agent {
         let plain_sshd = self.write_plain_sshd(effective, &compiled, freshness, is_old || is_behind);
         let info = self.info(compiled.facts.clone(), freshness, &clock);
         let directory = self.config.snapshot_dir();
-        let unchanged = self
-            .made
-            .as_ref()
-            .filter(|made| made.still_says(&compiled, &directory))
-            .and_then(|made| refresh(&directory, made.generation, &info).ok());
-        let generation = match unchanged {
-            Some(generation) => generation,
+        let unchanged = self.made.as_ref().filter(|made| made.still_says(&compiled, &directory));
+        let unchanged = unchanged.and_then(|made| {
+            let mut published = made.published.clone();
+            published.generation = refresh(&directory, published.generation, &info).ok()?;
+            Some(published)
+        });
+        let is_new = unchanged.is_none();
+        let published = match unchanged {
+            Some(published) => published,
             None => self.publish_tables(&compiled, &info)?,
         };
+        let generation = published.generation;
         self.state.highest_wall_secs = freshness.highest_wall_secs;
         self.state.published = Some(record(generation, (latest, effective.final_block), &freshness, &clock));
-        self.tell(effective, &compiled, generation, unchanged.is_none());
-        self.write_origins(effective, &compiled.facts, unchanged.is_none());
-        let files = InPlace::look(&directory);
-        self.made = Some(Made { generation, access: compiled.access, accounts: compiled.accounts, files });
+        self.tell(effective, &compiled, generation, is_new);
+        self.write_origins(effective, &compiled.facts, is_new);
+        self.made = Some(Made { access: compiled.access, accounts: compiled.accounts, published });
         if is_old {
             let message = format!(
                 "newest block {} is {} s old, a snapshot counts for {} s",
@@ -134,13 +138,20 @@ impl Agent {
         plain_sshd
     }
 
-    fn publish_tables(&mut self, compiled: &Compiled, info: &PublishInfo) -> Result<u64, Failure> {
+    fn publish_tables(
+        &mut self,
+        compiled: &Compiled,
+        info: &PublishInfo,
+    ) -> Result<countersign_snapshot::Published, Failure> {
         let directory = self.config.snapshot_dir();
-        let mut published = publish(&directory, &compiled.access, &compiled.accounts, info);
+        let publish = |made: Option<&Made>| {
+            publish_since(made.map(Made::before), &directory, &compiled.access, &compiled.accounts, info)
+        };
+        let mut published = publish(self.made.as_ref());
         if let Err(PublishError::Io { source, .. }) = &published
             && self.origins_give_way(source)
         {
-            published = publish(&directory, &compiled.access, &compiled.accounts, info);
+            published = publish(self.made.as_ref());
         }
         published.map_err(|error| Failure::of(Reason::PublishFailed, &error))
     }

@@ -7,9 +7,7 @@
 use crate::codec::{BlobRef, BlobSink};
 use crate::error::ReadError;
 use crate::file::TableFile;
-use crate::layout::{
-    DIGEST_BYTES, Digest, Fields, FileKind, MAX_BLOB_BYTES, PAGE_BYTES, PAYLOAD_BYTES, Page, TableEntry,
-};
+use crate::layout::{DIGEST_BYTES, Digest, Fields, MAX_BLOB_BYTES, PAGE_BYTES, PAYLOAD_BYTES, Page, TableEntry};
 
 /// A base smaller than this is written anew: that takes hardly longer than a delta, whose two syncs are most of it, and lookups are then
 /// spared the second file.
@@ -32,8 +30,8 @@ pub(crate) fn delta_limit_pages(base_bytes: u64) -> Option<u64> {
     (base_pages >= LEAST_BASE_PAGES).then(|| best.checked_div(page_bytes).unwrap_or(0).max(LEAST_DELTA_PAGES))
 }
 
-/// The base below a delta, gone through in order.
-pub(crate) struct BaseRecords<'a> {
+/// A table of a file that is in place, gone through in order.
+pub(crate) struct Records<'a> {
     file: &'a TableFile,
     entry: TableEntry,
     record_bytes: usize,
@@ -45,9 +43,9 @@ pub(crate) struct BaseRecords<'a> {
     end: usize,
 }
 
-impl<'a> BaseRecords<'a> {
+impl<'a> Records<'a> {
     pub(crate) fn begin(file: &'a TableFile, entry: TableEntry) -> Result<Self, ReadError> {
-        let record_bytes = entry.table.record_bytes(FileKind::Base);
+        let record_bytes = entry.table.record_bytes(file.header.kind);
         let mut records = Self { file, entry, record_bytes, index: 0, page: Box::new([0; PAGE_BYTES]), at: 0, end: 0 };
         records.read_page(None)?;
         Ok(records)
@@ -59,7 +57,7 @@ impl<'a> BaseRecords<'a> {
         record.first_chunk::<DIGEST_BYTES>().copied()
     }
 
-    /// The current record's body.
+    /// What follows the current record's digest.
     pub(crate) fn body(&self) -> &[u8] {
         let begin = self.at.saturating_add(DIGEST_BYTES);
         self.page.get(begin..self.at.saturating_add(self.record_bytes)).unwrap_or_default()

@@ -49,7 +49,7 @@ impl BlobRef {
     /// How long it is, at the end of a record.
     pub(crate) const BYTES: usize = 10;
 
-    fn write(self, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.offset.to_be_bytes());
         out.extend_from_slice(&self.length.to_be_bytes());
     }

@@ -154,6 +154,11 @@ impl Table {
     const ACCOUNTS: [Self; 6] =
         [Self::AccountName, Self::AccountUid, Self::GroupName, Self::GroupGid, Self::GroupOf, Self::GroupMember];
 
+    /// Whether its records end with the place of a blob.
+    pub(crate) const fn has_blob(self) -> bool {
+        matches!(self, Self::Grant | Self::Ca | Self::AccountName | Self::AccountUid)
+    }
+
     /// Bytes of a record in a file of this kind. At most 94.
     pub(crate) fn record_bytes(self, kind: FileKind) -> usize {
         DIGEST_BYTES.saturating_add(kind.operation_bytes()).saturating_add(self.body_bytes())

@@ -16,16 +16,20 @@ use crate::changes::delta_limit_pages;
 use crate::clock::Freshness;
 use crate::error::{OpenError, PublishError};
 use crate::file::{TableFile, file_name};
+use crate::in_place::InPlace;
 use crate::layout::{Audience, FileKind};
 use crate::manifest::{Facts, FileRef, Manifest, check_times};
 use crate::open::{Directory, Trust};
 use crate::read::{Files, MANIFEST_NAME};
 use crate::records::{Gid, Salt};
-use crate::tables::{AccessTables, AccountsTables, Generation};
+use crate::tables::{AccessTables, AccountsTables, Generation, Tables};
 use crate::write::{Below, FileIdentity, FileWriter, WriteError};
 
 /// How long a file stays after another has taken its place, for readers that have just read the old manifest.
 const KEEP_SUPERSEDED_SECS: u64 = 60;
+
+/// How long a publisher builds on what it remembers without comparing all of it with the disk.
+const COMPARE_SECS: u64 = 3_600;
 
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
@@ -44,6 +48,36 @@ pub struct PublishInfo {
     pub now_unix_secs: u64,
 }
 
+/// What a publisher knows of its last publication, beside its tables.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// Its generation, or that of the last [`refresh`] of it.
+    pub generation: Generation,
+    /// The files as they were right after it.
+    pub(crate) files: Option<InPlace>,
+    /// `CLOCK_BOOTTIME` when all records were last compared with what is on the disk, seconds.
+    compared_secs: u64,
+}
+
+impl Published {
+    /// Whether readers find its very files now, touched by nobody.
+    #[must_use]
+    pub fn is_in_place(&self, directory: &Path, trust: Trust) -> bool {
+        self.files.is_some() && self.files == InPlace::look(directory, trust)
+    }
+}
+
+/// The tables that a publisher published last, and what it knows of that.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// The tables of `access`.
+    pub access: &'a AccessTables,
+    /// The tables of `accounts`.
+    pub accounts: &'a AccountsTables,
+    /// What [`publish_since`] gave for them.
+    pub published: &'a Published,
+}
+
 /// Publishes complete tables: for each audience as a delta of the base in place, where that can be built on and the delta stays small
 /// against it, and as a new base otherwise. Returns the generation.
 ///
@@ -57,7 +91,23 @@ pub fn publish(
     accounts: &AccountsTables,
     info: &PublishInfo,
 ) -> Result<Generation, PublishError> {
-    publish_as(Form::Smaller, directory, access, accounts, info)
+    publish_as(Form::Smaller, None, directory, access, accounts, info).map(|published| published.generation)
+}
+
+/// As [`publish`], and the same files to the byte; but where the files of `before` are in place, touched by nobody, only records that
+/// differ from its tables are digested and looked up in the base. Once an hour all are compared all the same: what a disk has lost of a
+/// base shall not stay unnoticed for as long as a process lives.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_since(
+    before: Option<Before<'_>>,
+    directory: &Path,
+    access: &AccessTables,
+    accounts: &AccountsTables,
+    info: &PublishInfo,
+) -> Result<Published, PublishError> {
+    publish_as(Form::Smaller, before, directory, access, accounts, info)
 }
 
 /// Publishes complete tables as new bases, whatever is in place.
@@ -70,7 +120,7 @@ pub fn publish_base(
     accounts: &AccountsTables,
     info: &PublishInfo,
 ) -> Result<Generation, PublishError> {
-    publish_as(Form::Base, directory, access, accounts, info)
+    publish_as(Form::Base, None, directory, access, accounts, info).map(|published| published.generation)
 }
 
 /// Publishes complete tables as deltas of the bases in place, however large they become.
@@ -83,7 +133,7 @@ pub fn publish_delta(
     accounts: &AccountsTables,
     info: &PublishInfo,
 ) -> Result<Generation, PublishError> {
-    publish_as(Form::Delta, directory, access, accounts, info)
+    publish_as(Form::Delta, None, directory, access, accounts, info).map(|published| published.generation)
 }
 
 /// What is written of complete tables.
@@ -96,15 +146,22 @@ enum Form {
 
 fn publish_as(
     form: Form,
+    before: Option<Before<'_>>,
     directory: &Path,
     access: &AccessTables,
     accounts: &AccountsTables,
     info: &PublishInfo,
-) -> Result<Generation, PublishError> {
+) -> Result<Published, PublishError> {
     let publisher = Publisher::begin(directory, info)?;
-    let accounts = publisher.tables(form, Audience::Accounts, |file| accounts.write(file));
-    publisher.tables(form, Audience::Access, |file| access.write(file))?;
-    accounts.map(|()| publisher.generation)
+    let before = before.filter(|before| publisher.may_build_on(before.published));
+    let accounts = publisher.tables(form, accounts, before.map(|before| before.accounts));
+    publisher.tables(form, access, before.map(|before| before.access))?;
+    accounts.map(|()| Published {
+        generation: publisher.generation,
+        // Under the lock: what somebody else publishes later is not taken for it.
+        files: InPlace::look(directory, publisher.trust),
+        compared_secs: before.map_or(info.freshness.boottime_secs, |before| before.published.compared_secs),
+    })
 }
 
 /// Publishes newer facts and freshness for the tables of generation `since`, which must be the one in place for both
@@ -188,16 +245,17 @@ impl<'a> Publisher<'a> {
         if same { Ok(files) } else { Err(PublishError::Base { expected: "the same salt, realm and host" }) }
     }
 
-    fn tables(
-        &self,
-        form: Form,
-        audience: Audience,
-        fill: impl Fn(&mut FileWriter<'_>) -> Result<(), WriteError>,
-    ) -> Result<(), PublishError> {
+    /// Whether what was published then is what is there, and all of it was looked at not long ago.
+    fn may_build_on(&self, published: &Published) -> bool {
+        let age = self.info.freshness.boottime_secs.checked_sub(published.compared_secs);
+        age.is_some_and(|age| age < COMPARE_SECS) && published.is_in_place(self.directory, self.trust)
+    }
+
+    fn tables<T: Tables>(&self, form: Form, tables: &T, before: Option<&T>) -> Result<(), PublishError> {
         let below = match form {
             Form::Base => None,
-            Form::Smaller => self.below(audience).ok(),
-            Form::Delta => Some(self.below(audience)?),
+            Form::Smaller => self.below(T::AUDIENCE).ok(),
+            Form::Delta => Some(self.below(T::AUDIENCE)?),
         };
         let limit_pages = match (form, &below) {
             (Form::Delta, _) => Some(u64::MAX),
@@ -205,33 +263,41 @@ impl<'a> Publisher<'a> {
             (_, None) => None,
         };
         if let (Some(below), Some(limit_pages)) = (&below, limit_pages) {
-            match self.delta(audience, below, limit_pages, &fill) {
+            let mut written = Err(Unwritten::Strange);
+            if before.is_some() {
+                written = self.delta(tables, before, below, limit_pages);
+            }
+            if matches!(written, Err(Unwritten::Strange)) {
+                written = self.delta(tables, None, below, limit_pages);
+            }
+            match written {
                 Err(Unwritten::NoDelta) if form == Form::Smaller => {}
                 written => return Ok(written?),
             }
         }
-        match (self.file(audience, None, &fill), &below) {
-            (Ok(base), _) => self.replace_manifest(audience, base, None),
+        match (self.file(tables, None, None), &below) {
+            (Ok(base), _) => self.replace_manifest(T::AUDIENCE, base, None),
             // Where there is no room for another base, a denial must not wait for it.
             (Err(Unwritten::Failed(error)), Some(below)) if is_for_want_of_room(&error) => {
-                self.delta(audience, below, u64::MAX, &fill).map_err(|_| error)
+                self.delta(tables, None, below, u64::MAX).map_err(|_| error)
             }
             (Err(error), _) => Err(error.into()),
         }
     }
 
-    fn delta(
+    fn delta<T: Tables>(
         &self,
-        audience: Audience,
+        tables: &T,
+        before: Option<&T>,
         below: &Files,
         limit_pages: u64,
-        fill: impl Fn(&mut FileWriter<'_>) -> Result<(), WriteError>,
     ) -> Result<(), Unwritten> {
-        let delta = match self.file(audience, Some(Below { base: &below.base, limit_pages }), fill) {
+        let files = Below { base: &below.base, delta: below.delta.as_ref(), limit_pages };
+        let delta = match self.file(tables, before, Some(files)) {
             Err(Unwritten::Nothing) => None,
             delta => Some(delta?),
         };
-        Ok(self.replace_manifest(audience, below.manifest.base, delta)?)
+        Ok(self.replace_manifest(T::AUDIENCE, below.manifest.base, delta)?)
     }
 
     /// What is in place, where a delta of its base would say the same to everybody as another base would.
@@ -244,12 +310,8 @@ impl<'a> Publisher<'a> {
     }
 
     /// Writes a file, syncs it, gives it its name and reads all of it back. Nothing names it yet.
-    fn file(
-        &self,
-        audience: Audience,
-        below: Option<Below<'_>>,
-        fill: impl FnOnce(&mut FileWriter<'_>) -> Result<(), WriteError>,
-    ) -> Result<FileRef, Unwritten> {
+    fn file<T: Tables>(&self, tables: &T, before: Option<&T>, below: Option<Below<'_>>) -> Result<FileRef, Unwritten> {
+        let audience = T::AUDIENCE;
         let (kind, base_generation) = match &below {
             None => (FileKind::Base, self.generation),
             Some(below) => (FileKind::Delta, below.base.header.generation),
@@ -269,7 +331,7 @@ impl<'a> Publisher<'a> {
         let failed = |error| self.write_failed(error, &temporary.path);
         let file = temporary.file.try_clone().map_err(at(&temporary.path))?;
         let mut writer = FileWriter::new(file, identity, below).map_err(failed)?;
-        fill(&mut writer).map_err(failed)?;
+        tables.write(before, &mut writer).map_err(failed)?;
         if below.is_some() && writer.is_empty() {
             return Err(Unwritten::Nothing);
         }
@@ -352,6 +414,7 @@ impl<'a> Publisher<'a> {
     fn write_failed(&self, error: WriteError, path: &Path) -> Unwritten {
         Unwritten::Failed(match error {
             WriteError::OverLimit | WriteError::Base => return Unwritten::NoDelta,
+            WriteError::Strange => return Unwritten::Strange,
             WriteError::Duplicate { table } => PublishError::Duplicate { table },
             WriteError::TooLong { table, field } => PublishError::TooLong { table, field },
             WriteError::TooLarge => PublishError::TooLarge { generation: self.generation },
@@ -371,6 +434,8 @@ enum Unwritten {
     Nothing,
     /// A delta over its limit, or of a base that is not whole.
     NoDelta,
+    /// What is in place is not what the publisher took it for.
+    Strange,
     Failed(PublishError),
 }
 
@@ -384,7 +449,9 @@ impl From<Unwritten> for PublishError {
     fn from(unwritten: Unwritten) -> Self {
         match unwritten {
             Unwritten::Failed(error) => error,
-            Unwritten::Nothing | Unwritten::NoDelta => Self::Base { expected: "a base that is whole" },
+            Unwritten::Nothing | Unwritten::NoDelta | Unwritten::Strange => {
+                Self::Base { expected: "a base that is whole" }
+            }
         }
     }
 }

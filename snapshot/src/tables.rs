@@ -1,16 +1,18 @@
 //! What is published: typed tables, [`AccessTables`] and [`AccountsTables`]; what a base or a delta has of them is the writer's business.
 //!
-//! Each table's key fields stand here once. Refuses more answers to one
+//! Each table's key fields stand here once, for all rows and for those that have changed since the tables published last. Refuses more answers to one
 //! request than an ordinal can number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter::once;
 
 use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::{MemberName, WriteRecord};
-use crate::layout::{Digest, Table};
+use crate::layout::{Audience, Digest, Table};
 use crate::records::{Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, Request, User};
+use crate::since::{MOST_CHANGES, unmatched};
 use crate::write::{FileWriter, Rows, WriteError};
 
 /// Counts publications in one directory. Never falls.
@@ -163,56 +165,67 @@ impl AccessKey {
     }
 }
 
-impl AccessTables {
-    pub(crate) fn write(&self, file: &mut FileWriter<'_>) -> Result<(), WriteError> {
-        let mut writer = AccessWriter { file };
-        writer
-            .table(Table::Login, self.logins.iter().map(|(login, value)| (AccessKey::Login(login.clone()), value)))?;
-        writer.table(Table::User, self.users.iter().map(|(id, user)| (AccessKey::User(*id), user)))?;
-        writer.table(Table::Grant, self.grants.iter().map(|(id, grant)| (AccessKey::Grant(*id), grant)))?;
-        writer.table(
-            Table::GrantLogin,
-            self.grant_logins.iter().map(|(grant, login)| (AccessKey::GrantLogin(*grant, login.clone()), ())),
-        )?;
-        writer.table(
-            Table::Membership,
-            self.memberships.iter().map(|(group, user)| (AccessKey::Membership(*group, *user), ())),
-        )?;
-        writer.table(Table::Key, self.keys.iter().map(|(fingerprint, key)| (AccessKey::Key(*fingerprint), key)))?;
-        writer.table(
-            Table::KeyGrant,
-            self.key_grants.iter().map(|way| (AccessKey::KeyGrant(way.user, way.login.clone()), &way.grant)),
-        )?;
-        writer.table(Table::Ca, self.cas.iter().map(|ca| (AccessKey::Ca(sha256(&ca.key_blob)), ca)))?;
-        writer.table(
-            Table::CaLogin,
-            self.ca_logins.iter().map(|(ca, login)| (AccessKey::CaLogin(*ca, login.clone()), ())),
-        )?;
-        writer.table(Table::Batch, self.batches.iter().map(|(id, batch)| (AccessKey::Batch(*id), batch)))?;
-        let serials = self.serials.iter().flat_map(|(ca, serials)| serials.iter().map(move |serial| (ca, serial)));
-        writer.table(Table::Serial, serials.map(|(ca, serial)| (AccessKey::Serial(*ca, *serial), ())))?;
-        writer.table(
-            Table::GrantElsewhere,
-            self.grants_elsewhere.iter().map(|id| (AccessKey::GrantElsewhere(*id), ())),
-        )?;
-        writer.table(
-            Table::RevokedKey,
-            self.revoked_keys.iter().map(|(fingerprint, denial)| (AccessKey::RevokedKey(*fingerprint), denial)),
-        )?;
-        writer.table(Table::Request, self.requests.iter().map(|(id, request)| (AccessKey::Request(*id), request)))?;
+/// Tables of one audience.
+pub(crate) trait Tables {
+    const AUDIENCE: Audience;
+
+    /// Writes all of them: from all rows, or, where the tables of the delta in place are known, from what has changed since.
+    fn write(&self, since: Option<&Self>, file: &mut FileWriter<'_>) -> Result<(), WriteError>;
+}
+
+impl Tables for AccessTables {
+    const AUDIENCE: Audience = Audience::Access;
+
+    fn write(&self, since: Option<&Self>, file: &mut FileWriter<'_>) -> Result<(), WriteError> {
+        let mut w = AccessWriter { file };
+        let before = since;
+        w.table(Table::Login, &self.logins, before.map(|b| &*b.logins), |(login, value)| {
+            once((AccessKey::Login(login.clone()), value))
+        })?;
+        w.table(Table::User, &self.users, before.map(|b| &*b.users), |(id, user)| once((AccessKey::User(*id), user)))?;
+        w.table(Table::Grant, &self.grants, before.map(|b| &*b.grants), |(id, grant)| {
+            once((AccessKey::Grant(*id), grant))
+        })?;
+        w.table(Table::GrantLogin, &self.grant_logins, before.map(|b| &*b.grant_logins), |(grant, login)| {
+            once((AccessKey::GrantLogin(*grant, login.clone()), ()))
+        })?;
+        w.table(Table::Membership, &self.memberships, before.map(|b| &*b.memberships), |(group, user)| {
+            once((AccessKey::Membership(*group, *user), ()))
+        })?;
+        w.table(Table::Key, &self.keys, before.map(|b| &*b.keys), |(fingerprint, key)| {
+            once((AccessKey::Key(*fingerprint), key))
+        })?;
+        w.table(Table::KeyGrant, &self.key_grants, before.map(|b| &*b.key_grants), |way| {
+            once((AccessKey::KeyGrant(way.user, way.login.clone()), &way.grant))
+        })?;
+        w.table(Table::Ca, &self.cas, before.map(|b| &*b.cas), |ca| once((AccessKey::Ca(sha256(&ca.key_blob)), ca)))?;
+        w.table(Table::CaLogin, &self.ca_logins, before.map(|b| &*b.ca_logins), |(ca, login)| {
+            once((AccessKey::CaLogin(*ca, login.clone()), ()))
+        })?;
+        w.table(Table::Batch, &self.batches, before.map(|b| &*b.batches), |(id, batch)| {
+            once((AccessKey::Batch(*id), batch))
+        })?;
+        w.serials(&self.serials, before.map(|b| &*b.serials))?;
+        w.table(Table::GrantElsewhere, &self.grants_elsewhere, before.map(|b| &*b.grants_elsewhere), |id| {
+            once((AccessKey::GrantElsewhere(*id), ()))
+        })?;
+        w.table(Table::RevokedKey, &self.revoked_keys, before.map(|b| &*b.revoked_keys), |(fingerprint, denial)| {
+            once((AccessKey::RevokedKey(*fingerprint), denial))
+        })?;
+        w.table(Table::Request, &self.requests, before.map(|b| &*b.requests), |(id, request)| {
+            once((AccessKey::Request(*id), request))
+        })?;
         if self.approvals.iter().any(|(_, answers)| answers.len() > MAX_ANSWERS) {
             return Err(WriteError::TooLong { table: Table::Approval.name(), field: "ordinal" });
         }
-        let answers = self.approvals.iter().flat_map(|(request, answers)| {
+        w.table(Table::Approval, &self.approvals, before.map(|b| &*b.approvals), |(request, answers)| {
             (0..=u8::MAX).zip(answers).map(|(ordinal, answer)| (AccessKey::Approval(*request, ordinal), answer))
-        });
-        writer.table(Table::Approval, answers)?;
-        writer.table(Table::Label, self.labels.iter().map(|label| (AccessKey::Label(*label), ())))?;
-        writer.table(Table::Realm, self.realms.iter().map(|realm| (AccessKey::Realm(*realm), ())))?;
-        writer.table(
-            Table::GrantedLogin,
-            self.granted_logins.iter().map(|login| (AccessKey::GrantedLogin(login.clone()), ())),
-        )
+        })?;
+        w.table(Table::Label, &self.labels, before.map(|b| &*b.labels), |label| once((AccessKey::Label(*label), ())))?;
+        w.table(Table::Realm, &self.realms, before.map(|b| &*b.realms), |realm| once((AccessKey::Realm(*realm), ())))?;
+        w.table(Table::GrantedLogin, &self.granted_logins, before.map(|b| &*b.granted_logins), |login| {
+            once((AccessKey::GrantedLogin(login.clone()), ()))
+        })
     }
 }
 
@@ -221,51 +234,166 @@ struct AccessWriter<'a, 'b> {
 }
 
 impl AccessWriter<'_, '_> {
-    fn table<V: WriteRecord>(
+    /// Writes a table whose rows are one record each, or some.
+    fn table<'t, T: PartialEq, V: WriteRecord, R: Iterator<Item = (AccessKey, V)>>(
         &mut self,
         table: Table,
-        put: impl Iterator<Item = (AccessKey, V)>,
+        now: &'t [T],
+        before: Option<&'t [T]>,
+        records: impl Fn(&'t T) -> R,
     ) -> Result<(), WriteError> {
-        let rows: Rows<V> = put.map(|(key, value)| (key.digest(self.file), value)).collect();
-        self.file.table(table, rows)
+        let file = &mut *self.file;
+        let Some((before, changed)) = before.and_then(|before| Some((before, unmatched(before, now)?))) else {
+            let mut rows: Rows<V> = Vec::with_capacity(now.len());
+            rows.extend(now.iter().flat_map(records).map(|(key, value)| (key.digest(file), value)));
+            return file.table(table, rows);
+        };
+        let gone = changed.before.iter().filter_map(|at| before.get(*at)).flat_map(&records);
+        let removed = gone.map(|(key, _)| key.digest(file)).collect();
+        let come = changed.now.iter().filter_map(|at| now.get(*at)).flat_map(&records);
+        let put = come.map(|(key, value)| (key.digest(file), value)).collect();
+        file.touched(table, removed, put)
+    }
+
+    /// Of a CA that was there before, only the serials that differ are looked at: one of them may have millions.
+    fn serials(&mut self, now: &[(Id, Vec<Serial>)], before: Option<&[(Id, Vec<Serial>)]>) -> Result<(), WriteError> {
+        let digest = |file: &FileWriter<'_>, ca: &Id, serial: &Serial| AccessKey::Serial(*ca, *serial).digest(file);
+        let file = &mut *self.file;
+        if let Some((removed, put)) = before.and_then(|before| changed_serials(before, now)) {
+            let removed = removed.iter().map(|(ca, serial)| digest(file, ca, serial)).collect();
+            let put = put.iter().map(|(ca, serial)| (digest(file, ca, serial), ())).collect();
+            return file.touched(Table::Serial, removed, put);
+        }
+        let all = now.iter().flat_map(|(ca, serials)| serials.iter().map(move |serial| (ca, serial)));
+        let rows = all.map(|(ca, serial)| (digest(file, ca, serial), ())).collect();
+        file.table(Table::Serial, rows)
+    }
+}
+
+type Serials = Vec<(Id, Serial)>;
+
+/// None where the CAs are not the same in the same order, or too much differs.
+fn changed_serials(before: &[(Id, Vec<Serial>)], now: &[(Id, Vec<Serial>)]) -> Option<(Serials, Serials)> {
+    if !before.iter().map(|(ca, _)| ca).eq(now.iter().map(|(ca, _)| ca)) {
+        return None;
+    }
+    let (mut removed, mut put) = (Vec::new(), Vec::new());
+    for ((ca, before), (_, now)) in before.iter().zip(now) {
+        let changed = unmatched(before, now)?;
+        removed.extend(changed.before.iter().filter_map(|at| Some((*ca, *before.get(*at)?))));
+        put.extend(changed.now.iter().filter_map(|at| Some((*ca, *now.get(*at)?))));
+    }
+    (removed.len() <= MOST_CHANGES && put.len() <= MOST_CHANGES).then_some((removed, put))
+}
+
+impl Tables for AccountsTables {
+    const AUDIENCE: Audience = Audience::Accounts;
+
+    fn write(&self, since: Option<&Self>, file: &mut FileWriter<'_>) -> Result<(), WriteError> {
+        let accounts = since.map(|before| &*before.accounts);
+        rows(file, Table::AccountName, &self.accounts, accounts, |file, account| {
+            file.digest(Table::AccountName, &[account.login.as_bytes()])
+        })?;
+        rows(file, Table::AccountUid, &self.accounts, accounts, |file, account| {
+            file.digest(Table::AccountUid, &[&account.uid.0.to_be_bytes()])
+        })?;
+        let groups = since.map(|before| &*before.groups);
+        rows(file, Table::GroupName, &self.groups, groups, |file, group| {
+            file.digest(Table::GroupName, &[group.name.as_bytes()])
+        })?;
+        rows(file, Table::GroupGid, &self.groups, groups, |file, group| {
+            file.digest(Table::GroupGid, &[&group.gid.0.to_be_bytes()])
+        })?;
+        let Some((before, whose)) = since.and_then(|before| Some((before, Whose::differ(before, self)?))) else {
+            let (groups, members) = self.memberships(&Whose::All, file)?;
+            file.table(Table::GroupOf, groups)?;
+            return file.table(Table::GroupMember, members);
+        };
+        let (groups_before, members_before) = before.memberships(&whose, file)?;
+        let (groups, members) = self.memberships(&whose, file)?;
+        file.touched(Table::GroupOf, groups_before.into_iter().map(|(digest, _)| digest).collect(), groups)?;
+        file.touched(Table::GroupMember, members_before.into_iter().map(|(digest, _)| digest).collect(), members)
+    }
+}
+
+/// Writes a table whose rows are one record each.
+fn rows<'t, T: PartialEq + WriteRecord>(
+    file: &mut FileWriter<'_>,
+    table: Table,
+    now: &'t [T],
+    before: Option<&'t [T]>,
+    digest: impl Fn(&FileWriter<'_>, &'t T) -> Digest,
+) -> Result<(), WriteError> {
+    let Some((before, changed)) = before.and_then(|before| Some((before, unmatched(before, now)?))) else {
+        let rows: Rows<&T> = now.iter().map(|row| (digest(file, row), row)).collect();
+        return file.table(table, rows);
+    };
+    let removed = changed.before.iter().filter_map(|at| before.get(*at)).map(|row| digest(file, row)).collect();
+    let put = changed.now.iter().filter_map(|at| now.get(*at)).map(|row| (digest(file, row), row)).collect();
+    file.touched(table, removed, put)
+}
+
+/// Whose memberships are looked at. One that comes or goes moves the ordinals of those after it, of the same login and of the same group.
+enum Whose<'a> {
+    All,
+    Of { logins: BTreeSet<&'a str>, groups: BTreeSet<Gid> },
+}
+
+impl<'a> Whose<'a> {
+    /// Those of which any differs; none where that is too much.
+    fn differ(before: &'a AccountsTables, now: &'a AccountsTables) -> Option<Self> {
+        let changed = unmatched(&before.members, &now.members)?;
+        let (mut logins, mut groups) = (BTreeSet::new(), BTreeSet::new());
+        let gone = changed.before.iter().filter_map(|at| before.members.get(*at));
+        let come = changed.now.iter().filter_map(|at| now.members.get(*at));
+        for (gid, login) in gone.chain(come) {
+            logins.insert(login.as_str());
+            groups.insert(*gid);
+        }
+        let whose = Whose::Of { logins, groups };
+        let count = |tables: &AccountsTables| {
+            tables.members.iter().filter(|(gid, login)| whose.has_login(login) || whose.has_group(*gid)).count()
+        };
+        (count(before) <= MOST_CHANGES && count(now) <= MOST_CHANGES).then_some(whose)
+    }
+
+    fn has_login(&self, login: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of { logins, .. } => logins.contains(login),
+        }
+    }
+
+    fn has_group(&self, gid: Gid) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of { groups, .. } => groups.contains(&gid),
+        }
     }
 }
 
 impl AccountsTables {
-    pub(crate) fn write(&self, file: &mut FileWriter<'_>) -> Result<(), WriteError> {
-        let rows =
-            self.accounts.iter().map(|account| (file.digest(Table::AccountName, &[account.login.as_bytes()]), account));
-        let rows: Rows<_> = rows.collect();
-        file.table(Table::AccountName, rows)?;
-        let rows: Rows<_> = self
-            .accounts
-            .iter()
-            .map(|account| (file.digest(Table::AccountUid, &[&account.uid.0.to_be_bytes()]), account))
-            .collect();
-        file.table(Table::AccountUid, rows)?;
-        let rows: Rows<_> =
-            self.groups.iter().map(|group| (file.digest(Table::GroupName, &[group.name.as_bytes()]), group)).collect();
-        file.table(Table::GroupName, rows)?;
-        let rows: Rows<_> = self
-            .groups
-            .iter()
-            .map(|group| (file.digest(Table::GroupGid, &[&group.gid.0.to_be_bytes()]), group))
-            .collect();
-        file.table(Table::GroupGid, rows)?;
-
+    /// The groups of logins and the members of groups, each with its ordinal in the key.
+    fn memberships(
+        &self,
+        whose: &Whose<'_>,
+        file: &FileWriter<'_>,
+    ) -> Result<(Rows<&Gid>, Rows<MemberName>), WriteError> {
         let mut of_login: BTreeMap<&str, u32> = BTreeMap::new();
         let mut of_group: BTreeMap<Gid, u32> = BTreeMap::new();
-        let mut groups: Rows<&Gid> = Vec::with_capacity(self.members.len());
-        let mut members: Rows<MemberName> = Vec::with_capacity(self.members.len());
+        let (mut groups, mut members): (Rows<&Gid>, Rows<MemberName>) = (Vec::new(), Vec::new());
         for (gid, login) in &self.members {
-            let ordinal = next(of_login.entry(login).or_default())?.to_be_bytes();
-            groups.push((file.digest(Table::GroupOf, &[&ordinal, login.as_bytes()]), gid));
-            let ordinal = next(of_group.entry(*gid).or_default())?.to_be_bytes();
-            let digest = file.digest(Table::GroupMember, &[&gid.0.to_be_bytes(), &ordinal]);
-            members.push((digest, MemberName(login.clone())));
+            if whose.has_login(login) {
+                let ordinal = next(of_login.entry(login).or_default())?.to_be_bytes();
+                groups.push((file.digest(Table::GroupOf, &[&ordinal, login.as_bytes()]), gid));
+            }
+            if whose.has_group(*gid) {
+                let ordinal = next(of_group.entry(*gid).or_default())?.to_be_bytes();
+                let digest = file.digest(Table::GroupMember, &[&gid.0.to_be_bytes(), &ordinal]);
+                members.push((digest, MemberName(login.clone())));
+            }
         }
-        file.table(Table::GroupOf, groups)?;
-        file.table(Table::GroupMember, members)
+        Ok((groups, members))
     }
 }
 

@@ -3,6 +3,7 @@
 //! One table at a time is sorted in memory as digests and references; records are encoded while they are written. Of a delta only what the
 //! base does not say is written, and that the base says what is not there any more. So a publication needs, beside the tables,
 //! some 24 bytes for each record of the largest table.
+//! Where the publisher knows which rows have changed since the delta in place, only their digests are computed ([`FileWriter::touched`]).
 //! It refuses two records with one key, values that do not fit, more than the format can count, and a delta over its limit.
 
 use std::fs::File;
@@ -11,12 +12,13 @@ use std::os::unix::fs::FileExt;
 
 use countersign_certificate::{Id, RealmId};
 
-use crate::changes::{BaseBlobs, BaseRecords, OneBlob};
-use crate::codec::{BlobRef, BlobSink, WriteRecord, record_digest};
+use crate::changes::{BaseBlobs, OneBlob, Records};
+use crate::codec::{BlobRef, BlobSink, BlobSource as _, WriteRecord, record_digest};
 use crate::error::ReadError;
-use crate::file::TableFile;
+use crate::file::{Found, TableFile};
 use crate::layout::{
-    Audience, Digest, FileKind, Header, MAX_BLOB_BYTES, PAGE_BYTES, PAYLOAD_BYTES, Table, TableEntry, page_checksum,
+    Audience, Digest, Fields, FileKind, Header, MAX_BLOB_BYTES, PAGE_BYTES, PAYLOAD_BYTES, Table, TableEntry,
+    page_checksum,
 };
 use crate::manifest::FileRef;
 use crate::records::Salt;
@@ -36,6 +38,8 @@ pub(crate) enum WriteError {
     OverLimit,
     /// What the delta would change is not whole.
     Base,
+    /// What is in place is not what the publisher takes it for: all has to be compared.
+    Strange,
     Io(io::Error),
 }
 
@@ -63,10 +67,11 @@ pub(crate) struct FileIdentity {
     pub(crate) host: Id,
 }
 
-/// The base that a delta changes, and how many pages the delta may have.
+/// The base that a delta changes, the delta in place whose place it takes, and how many pages it may have.
 #[derive(Clone, Copy)]
 pub(crate) struct Below<'a> {
     pub(crate) base: &'a TableFile,
+    pub(crate) delta: Option<&'a TableFile>,
     pub(crate) limit_pages: u64,
 }
 
@@ -141,7 +146,7 @@ impl<'a> FileWriter<'a> {
 
     /// Goes through rows and base side by side: what only the rows have, or have otherwise, is put; what only the base has is deleted.
     fn changes<V: WriteRecord>(&mut self, table: Table, rows: &Rows<V>, base: &TableFile) -> Result<u64, WriteError> {
-        let mut there = BaseRecords::begin(base, base.entry(table)?)?;
+        let mut there = Records::begin(base, base.entry(table)?)?;
         let mut blobs = BaseBlobs::new(base);
         let mut record = Vec::with_capacity(table.record_bytes(self.kind()));
         let mut written = 0u64;
@@ -170,6 +175,122 @@ impl<'a> FileWriter<'a> {
             there.advance()?;
         }
         Ok(written)
+    }
+
+    /// Writes the next table of a delta from the one in place: its records of keys that are not touched as they are, and those of touched
+    /// keys by what the base says. `removed` are digests that the tables before had, `put` what has come in their place or anew.
+    /// The result is, to the byte, what [`FileWriter::table`] makes of all rows.
+    pub(crate) fn touched<V: WriteRecord>(
+        &mut self,
+        table: Table,
+        mut removed: Vec<Digest>,
+        mut put: Rows<V>,
+    ) -> Result<(), WriteError> {
+        let below = self.below.ok_or(WriteError::Strange)?;
+        removed.sort_unstable();
+        put.sort_unstable_by_key(|row| row.0);
+        if !removed.is_sorted_by(|left, right| left < right) || !put.is_sorted_by(|left, right| left.0 < right.0) {
+            return Err(WriteError::Strange);
+        }
+        let first_page = self.next_page;
+        let mut touched = Touched { removed: &removed, put: &put };
+        let mut there = match below.delta {
+            None => None,
+            Some(delta) => Some(Records::begin(delta, delta.entry(table).map_err(strange)?).map_err(strange)?),
+        };
+        let mut blobs = BaseBlobs::new(below.base);
+        let mut record = Vec::with_capacity(table.record_bytes(self.kind()));
+        let mut written = 0u64;
+        loop {
+            let in_delta = there.as_ref().and_then(Records::digest);
+            let next = touched.next();
+            let Some(digest) = in_delta.into_iter().chain(next).min() else { break };
+            let old = there.as_mut().filter(|_| in_delta == Some(digest));
+            let is_written = if next == Some(digest) {
+                let (was_there, value) = touched.take(&digest);
+                let before = old.as_ref().and_then(|old| old.body().first().copied());
+                self.touch(table, &digest, (before, was_there), value, &mut blobs, &mut record)?
+            } else {
+                let body = old.as_ref().map(|old| old.body()).ok_or(WriteError::Strange)?;
+                self.copy(table, &digest, body, below.delta, &mut record)?;
+                true
+            };
+            written = written.saturating_add(u64::from(is_written));
+            if let Some(old) = old {
+                old.advance().map_err(strange)?;
+            }
+        }
+        if !self.payload.is_empty() {
+            self.finish_page()?;
+        }
+        let pages = self.next_page.saturating_sub(first_page);
+        self.tables.push(TableEntry { table, first_page, pages, records: written });
+        Ok(())
+    }
+
+    /// Writes what there is to say of a touched key; whether there is anything. `before`: what the delta in place does with it, and whether
+    /// the tables before had it.
+    fn touch<V: WriteRecord>(
+        &mut self,
+        table: Table,
+        digest: &Digest,
+        (operation, was_there): (Option<u8>, bool),
+        value: Option<&V>,
+        blobs: &mut BaseBlobs<'_>,
+        record: &mut Vec<u8>,
+    ) -> Result<bool, WriteError> {
+        let mut page = [0; PAGE_BYTES];
+        let base = self.below.ok_or(WriteError::Strange)?.base;
+        let in_base = match base.find(table, digest, &mut page)? {
+            Found::Body(body) => Some(body),
+            Found::Absent | Found::Deleted => None,
+        };
+        let is_there = operation.map_or(in_base.is_some(), |operation| operation == 1);
+        if is_there != was_there {
+            return Err(WriteError::Strange);
+        }
+        match (value, in_base) {
+            (None, None) => Ok(false),
+            (None, Some(_)) => self.delete(table, digest, record).map(|()| true),
+            (Some(value), None) => self.put(table, digest, value, record).map(|()| true),
+            (Some(value), Some(body)) => {
+                let mut blob = OneBlob::default();
+                record.clear();
+                value.write(record, &mut blob).map_err(|field| too_long(table, field))?;
+                if blobs.same(body, record, &blob)? {
+                    return Ok(false);
+                }
+                self.put(table, digest, value, record).map(|()| true)
+            }
+        }
+    }
+
+    /// Writes a record of the delta in place again; only the place of its blob may be another.
+    fn copy(
+        &mut self,
+        table: Table,
+        digest: &Digest,
+        body: &[u8],
+        delta: Option<&TableFile>,
+        record: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        record.clear();
+        record.extend_from_slice(digest);
+        let is_put = body.first() == Some(&1);
+        if is_put && table.has_blob() {
+            let (fixed, place) = body
+                .len()
+                .checked_sub(BlobRef::BYTES)
+                .and_then(|at| body.split_at_checked(at))
+                .ok_or(WriteError::Strange)?;
+            let place = BlobRef::read(&mut Fields::new(place)).ok_or(WriteError::Strange)?;
+            let blob = delta.ok_or(WriteError::Strange)?.blob(place).map_err(strange)?;
+            record.extend_from_slice(fixed);
+            self.blobs.put(&blob).ok_or(WriteError::Strange)?.write(record);
+        } else {
+            record.extend_from_slice(body);
+        }
+        self.record(table, record)
     }
 
     fn put<V: WriteRecord>(
@@ -253,6 +374,35 @@ impl<'a> FileWriter<'a> {
 
 const fn too_long(table: Table, field: &'static str) -> WriteError {
     WriteError::TooLong { table: table.name(), field }
+}
+
+fn strange(_: ReadError) -> WriteError {
+    WriteError::Strange
+}
+
+/// Touched keys that are still to come, both in order.
+struct Touched<'a, V> {
+    removed: &'a [Digest],
+    put: &'a [(Digest, V)],
+}
+
+impl<'a, V> Touched<'a, V> {
+    fn next(&self) -> Option<Digest> {
+        self.removed.first().into_iter().chain(self.put.first().map(|(digest, _)| digest)).min().copied()
+    }
+
+    /// Whether it was there before, and what it is now.
+    fn take(&mut self, digest: &Digest) -> (bool, Option<&'a V>) {
+        let removed = self.removed.split_first().filter(|(first, _)| *first == digest);
+        if let Some((_, rest)) = removed {
+            self.removed = rest;
+        }
+        let put = self.put.split_first().filter(|((first, _), _)| first == digest);
+        if let Some((_, rest)) = put {
+            self.put = rest;
+        }
+        (removed.is_some(), put.map(|((_, value), _)| value))
+    }
 }
 
 #[derive(Default)]

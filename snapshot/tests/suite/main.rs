@@ -12,6 +12,7 @@ mod forged;
 mod model;
 mod publishing;
 mod round_trip;
+mod since;
 mod support;
 mod torture;
 mod vectors;

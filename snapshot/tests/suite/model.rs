@@ -69,7 +69,7 @@ fn ca_key(number: u8) -> Vec<u8> {
 }
 
 /// Changes tables a little, each table now and then.
-fn change(random: &mut Random, access: &mut AccessTables, accounts: &mut AccountsTables) {
+pub(crate) fn change(random: &mut Random, access: &mut AccessTables, accounts: &mut AccountsTables) {
     let byte_of = |id: &Id| id.0[0];
     let user_state = |random: &mut Random| {
         [UserState::Active, UserState::Locked, UserState::Removed][usize::try_from(random.below(3)).unwrap()]
@@ -253,7 +253,7 @@ fn assert_accounts(directory: &Path, tables: &AccountsTables) {
 }
 
 /// What may happen to the files between two publications: another process, a crash, an accident, a hand.
-fn disturb(random: &mut Random, directory: &Path) {
+pub(crate) fn disturb(random: &mut Random, directory: &Path) {
     let folder = directory.join(["access", "accounts"][usize::try_from(random.below(2)).unwrap()]);
     let files = |stem: &str| {
         let paths = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());

@@ -19,7 +19,7 @@ use countersign_bench::{
     snapshot::key_pair,
     spawn_to_exit,
 };
-use countersign_snapshot::{Snapshot, Trust, publish, publish_base};
+use countersign_snapshot::{Before, PublishError, Snapshot, Trust, publish, publish_since};
 use nix::{
     fcntl::{PosixFadviseAdvice, posix_fadvise},
     time::ClockId,
@@ -85,8 +85,19 @@ fn publications(snapshot: &Path, sizes: &Sizes, key: &str, label: &str) -> Resul
     let (mut access, accounts) = scale::tables(sizes, key)?;
     scale::directory(snapshot)?;
     let info = scale::info(None)?;
-    let base_took = timed(|| publish_base(snapshot, &access, &accounts, &info))?;
+    let mut published = None;
+    let base_took = timed(|| {
+        published = Some(publish_since(None, snapshot, &access, &accounts, &info)?);
+        Ok::<_, PublishError>(())
+    })?;
+    let published = published.ok_or("what was published")?;
+    let last = access.clone();
+    let before = Before { access: &last, accounts: &accounts, published: &published };
     scale::revoke(&mut access, 1)?;
+    let since_took = timed(|| publish_since(Some(before), snapshot, &access, &accounts, &info))?;
+    drop(last);
+    scale::revoke(&mut access, 2)?;
+    // As the first publication of a process does, which remembers nothing.
     let delta_took = timed(|| publish(snapshot, &access, &accounts, &info))?;
     let manifest = Snapshot::open(snapshot, Trust::ROOT)?.manifest().clone();
     let delta = manifest.delta.ok_or("a delta expected after one revocation")?;
@@ -94,10 +105,11 @@ fn publications(snapshot: &Path, sizes: &Sizes, key: &str, label: &str) -> Resul
     let base_kib = kib(base_bytes.saturating_sub(delta.bytes)) / 1024.0;
     let delta_kib = kib(delta.bytes) / 1024.0;
     for (place, unit) in [(0, "ms"), (1, "ms of processor")] {
-        let (Some(base), Some(delta)) = (base_took.get(place), delta_took.get(place)) else { continue };
-        let (base, delta) = (millis(*base), millis(*delta));
+        let took = [base_took, since_took, delta_took].map(|took| took.get(place).map_or(0.0, |took| millis(*took)));
+        let [base, since, delta] = took;
         figure(&format!("publish base ({label})"), base, unit, None, "access and accounts, synced and read back")?;
-        figure("publish one revocation", delta, unit, Some(delta / base), "the base")?;
+        figure("publish one revocation", since, unit, Some(since / base), "the base")?;
+        figure("publish one revocation, remembering nothing", delta, unit, Some(delta / base), "the base")?;
     }
     figure("publish base, bytes", base_kib, "KiB", None, "access and accounts")?;
     figure(
@@ -111,7 +123,7 @@ fn publications(snapshot: &Path, sizes: &Sizes, key: &str, label: &str) -> Resul
 }
 
 /// How long something takes, by the clock and of processor time.
-fn timed<E: Error + 'static>(what: impl FnOnce() -> Result<u64, E>) -> Result<[Duration; 2], Box<dyn Error>> {
+fn timed<T, E: Error + 'static>(what: impl FnOnce() -> Result<T, E>) -> Result<[Duration; 2], Box<dyn Error>> {
     let processor = || ClockId::CLOCK_PROCESS_CPUTIME_ID.now().map(Duration::from);
     let (begun, begun_processor) = (Instant::now(), processor()?);
     what()?;
