@@ -1,8 +1,9 @@
 //! What a delta is made of: the difference between tables and the base that is in place.
 //!
 //! The base's records are read in the order in which tables are written, so that both are gone through once, side by side: no copy of the
-//! base is held, nothing that was remembered about it is believed, and a delta always tells the difference from the very file that
-//! readers will put below it. Refuses a base with a page whose checksum or order is wrong: there is no delta on that.
+//! base is held, and a delta always tells the difference from the very file that
+//! readers will put below it. (Where a publisher knows what has changed since the delta in place, only that is looked up in the base:
+//! [`crate::write::FileWriter::touched`].) Refuses a base with a page whose checksum or order is wrong: there is no delta on that.
 
 use crate::codec::{BlobRef, BlobSink};
 use crate::error::ReadError;

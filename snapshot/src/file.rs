@@ -49,7 +49,7 @@ impl TableFile {
     ) -> Result<Option<Self>, OpenError> {
         let name = file_name(kind, reference.generation);
         let corrupt = |expected| OpenError::Corrupt { path: directory.path_of(&name), expected };
-        let Some((file, bytes)) = directory.open_file(&name)? else { return Ok(None) };
+        let Ok((file, bytes)) = directory.open_file(&name)? else { return Ok(None) };
         if bytes != reference.bytes {
             return Err(corrupt("the length that the manifest names"));
         }

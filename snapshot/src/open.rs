@@ -35,6 +35,15 @@ impl Trust {
     }
 }
 
+/// How a file is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gone {
+    /// There is none of that name.
+    Missing,
+    /// There was, until after it was opened.
+    Replaced,
+}
+
 /// A directory that only the trusted owner can change.
 pub(crate) struct Directory {
     handle: File,
@@ -65,22 +74,22 @@ impl Directory {
         Ok(Self { handle, path, trust })
     }
 
-    /// Opens a file in it for reading, and tells its length. `None`: it is not there (any more).
-    pub(crate) fn open_file(&self, name: &str) -> Result<Option<(File, u64)>, OpenError> {
+    /// Opens a file in it for reading, and tells its length; or that it is not there (any more).
+    pub(crate) fn open_file(&self, name: &str) -> Result<Result<(File, u64), Gone>, OpenError> {
         let path = self.path_of(name);
         // O_NONBLOCK: a FIFO must be refused, not waited for.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = match openat(&self.handle, name, flags, Mode::empty()) {
             Ok(handle) => File::from(handle),
-            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ENOENT) => return Ok(Err(Gone::Missing)),
             Err(error) => return Err(failed(path, error)),
         };
         let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.clone(), source })?;
         if metadata.nlink() == 0 {
-            return Ok(None);
+            return Ok(Err(Gone::Replaced));
         }
         check_file(&metadata, self.trust).map_err(|found| OpenError::Untrusted { path, found })?;
-        Ok(Some((file, metadata.len())))
+        Ok(Ok((file, metadata.len())))
     }
 
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {

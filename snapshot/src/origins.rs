@@ -203,7 +203,7 @@ pub fn read_origins(
     wanted: &[OriginOf],
 ) -> io::Result<Vec<Option<Origin>>> {
     let opened = Directory::open(directory, trust).and_then(|directory| directory.open_file(ORIGINS_NAME));
-    let (file, bytes) = opened.map_err(untrusted)?.ok_or(io::ErrorKind::NotFound)?;
+    let (file, bytes) = opened.map_err(untrusted)?.map_err(|_| io::ErrorKind::NotFound)?;
     let header = header(realm, host);
     let wrong = |expected: &'static str| io::Error::new(io::ErrorKind::InvalidData, expected);
     let record_bytes = u64::try_from(RECORD_BYTES).unwrap_or(u64::MAX);

@@ -13,7 +13,7 @@ use crate::error::{OpenError, ReadError};
 use crate::file::{Found, TableFile};
 use crate::layout::{Audience, Fields, FileKind, PAGE_BYTES, Table};
 use crate::manifest::{Facts, MANIFEST_BYTES, Manifest};
-use crate::open::{Directory, Trust};
+use crate::open::{Directory, Gone, Trust};
 use crate::records::{Account, Approval, Batch, Ca, Denial, Gid, Grant, Group, Key, Login, Request, Uid, User};
 
 /// Reads of the manifest after the first one found a file missing.
@@ -309,19 +309,26 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn open(directory: &Path, trust: Trust, audience: Audience) -> Result<Self, OpenError> {
         let directory = Directory::open(directory, trust)?.open_child(audience.directory())?;
-        let mut missing = directory.path_of(MANIFEST_NAME);
+        let mut missing = None;
         for _ in 0..=MANIFEST_READS_MORE {
-            // A manifest replaced between opening it and looking at it counts as missing, too.
-            let Some(manifest) = read_manifest(&directory, audience)? else { continue };
+            let manifest = match read_manifest(&directory, audience)? {
+                Ok(manifest) => manifest,
+                Err(Gone::Missing) => continue,
+                // Replaced between opening it and looking at it: there is one.
+                Err(Gone::Replaced) => {
+                    missing = Some(MANIFEST_NAME.to_owned());
+                    continue;
+                }
+            };
             match Self::open_named(&directory, audience, manifest)? {
                 Ok(files) => return Ok(files),
-                Err(name) => missing = directory.path_of(&name),
+                Err(name) => missing = Some(name),
             }
         }
-        if missing.ends_with(MANIFEST_NAME) {
-            return Err(OpenError::Absent { path: missing });
-        }
-        Err(OpenError::Vanished { path: missing })
+        Err(match missing {
+            None => OpenError::Absent { path: directory.path_of(MANIFEST_NAME) },
+            Some(name) => OpenError::Vanished { path: directory.path_of(&name) },
+        })
     }
 
     /// The files that a manifest names, or the name of one that is missing.
@@ -383,16 +390,18 @@ impl Files {
     }
 }
 
-/// `None`: it is not there, or was replaced while it was opened.
-fn read_manifest(directory: &Directory, audience: Audience) -> Result<Option<Manifest>, OpenError> {
+fn read_manifest(directory: &Directory, audience: Audience) -> Result<Result<Manifest, Gone>, OpenError> {
     use std::os::unix::fs::FileExt;
 
-    let Some((file, bytes)) = directory.open_file(MANIFEST_NAME)? else { return Ok(None) };
+    let (file, bytes) = match directory.open_file(MANIFEST_NAME)? {
+        Ok(opened) => opened,
+        Err(gone) => return Ok(Err(gone)),
+    };
     let path = || directory.path_of(MANIFEST_NAME);
     let mut content = [0; MANIFEST_BYTES];
     if u64::try_from(MANIFEST_BYTES) != Ok(bytes) {
         return Err(OpenError::Corrupt { path: path(), expected: "512 bytes" });
     }
     file.read_exact_at(&mut content, 0).map_err(|source| OpenError::Io { path: path(), source })?;
-    Manifest::decode(&content, audience).map(Some).map_err(|expected| OpenError::Corrupt { path: path(), expected })
+    Manifest::decode(&content, audience).map(Ok).map_err(|expected| OpenError::Corrupt { path: path(), expected })
 }

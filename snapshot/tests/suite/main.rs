@@ -9,6 +9,7 @@ mod damage;
 mod deltas;
 mod distrust;
 mod forged;
+mod interrupted;
 mod model;
 mod publishing;
 mod round_trip;

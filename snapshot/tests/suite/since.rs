@@ -28,9 +28,8 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// Tables whose bases are large enough for deltas, by long blobs more than by many records.
 fn large() -> (AccessTables, AccountsTables) {
-    let mut access = AccessTables::default();
-    access.serials =
-        vec![(id(2), (0..1_000).map(|number| Serial(1 << 32 | number << 4)).collect()), (id(1), Vec::new())];
+    let serials = (0..1_000).map(|number| Serial(1 << 32 | number << 4)).collect();
+    let mut access = AccessTables { serials: vec![(id(2), serials), (id(1), Vec::new())], ..AccessTables::default() };
     let ca = support::access().cas.remove(0);
     access.cas.extend((100..140).map(|n| Ca { id: id(n), key_blob: vec![n; 16_000], ..ca.clone() }));
     let mut accounts = AccountsTables::default();
