@@ -309,25 +309,9 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn open(directory: &Path, trust: Trust, audience: Audience) -> Result<Self, OpenError> {
         let directory = Directory::open(directory, trust)?.open_child(audience.directory())?;
-        let mut missing = None;
-        for _ in 0..=MANIFEST_READS_MORE {
-            let manifest = match read_manifest(&directory, audience)? {
-                Ok(manifest) => manifest,
-                Err(Gone::Missing) => continue,
-                // Replaced between opening it and looking at it: there is one.
-                Err(Gone::Replaced) => {
-                    missing = Some(MANIFEST_NAME.to_owned());
-                    continue;
-                }
-            };
-            match Self::open_named(&directory, audience, manifest)? {
-                Ok(files) => return Ok(files),
-                Err(name) => missing = Some(name),
-            }
-        }
-        Err(match missing {
-            None => OpenError::Absent { path: directory.path_of(MANIFEST_NAME) },
-            Some(name) => OpenError::Vanished { path: directory.path_of(&name) },
+        until_there(&directory, || match read_manifest(&directory, audience)? {
+            Ok(manifest) => Self::open_named(&directory, audience, manifest).map(|found| found.map_err(Missing::Named)),
+            Err(gone) => Ok(Err(Missing::Manifest(gone))),
         })
     }
 
@@ -390,6 +374,33 @@ impl Files {
     }
 }
 
+/// What was not there when it was wanted.
+enum Missing {
+    Manifest(Gone),
+    /// A file that the manifest names.
+    Named(String),
+}
+
+/// Tries until everything is there, some times. Where only manifests were missed, and none was just being replaced, there is none.
+fn until_there<T>(
+    directory: &Directory,
+    mut attempt: impl FnMut() -> Result<Result<T, Missing>, OpenError>,
+) -> Result<T, OpenError> {
+    let mut missed = None;
+    for _ in 0..=MANIFEST_READS_MORE {
+        match attempt()? {
+            Ok(found) => return Ok(found),
+            Err(Missing::Manifest(Gone::Missing)) => {}
+            Err(Missing::Manifest(Gone::Replaced)) => missed = Some(MANIFEST_NAME.to_owned()),
+            Err(Missing::Named(name)) => missed = Some(name),
+        }
+    }
+    Err(match missed {
+        None => OpenError::Absent { path: directory.path_of(MANIFEST_NAME) },
+        Some(name) => OpenError::Vanished { path: directory.path_of(&name) },
+    })
+}
+
 fn read_manifest(directory: &Directory, audience: Audience) -> Result<Result<Manifest, Gone>, OpenError> {
     use std::os::unix::fs::FileExt;
 
@@ -404,4 +415,30 @@ fn read_manifest(directory: &Directory, audience: Audience) -> Result<Result<Man
     }
     file.read_exact_at(&mut content, 0).map_err(|source| OpenError::Io { path: path(), source })?;
     Manifest::decode(&content, audience).map(Ok).map_err(|expected| OpenError::Corrupt { path: path(), expected })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_that_is_replaced_each_time_it_is_opened_is_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(folder.path(), Trust::owner(nix::unistd::geteuid().as_raw())).unwrap();
+        let tried = |outcomes: Vec<Result<u8, Missing>>| {
+            let mut outcomes = outcomes.into_iter();
+            until_there(&directory, || Ok(outcomes.next().unwrap()))
+        };
+        let none = || Err(Missing::Manifest(Gone::Missing));
+        let replaced = || Err(Missing::Manifest(Gone::Replaced));
+        let gone = || Err(Missing::Named("base.7".to_owned()));
+        assert!(matches!(tried(vec![none(), none(), none(), none()]), Err(OpenError::Absent { .. })));
+        let vanished = |outcomes, file: &str| {
+            let Err(OpenError::Vanished { path }) = tried(outcomes) else { panic!("{file} expected to be named") };
+            assert_eq!(path, folder.path().join(file));
+        };
+        vanished(vec![replaced(), replaced(), replaced(), replaced()], "manifest");
+        vanished(vec![gone(), gone(), gone(), none()], "base.7");
+        assert_eq!(tried(vec![gone(), replaced(), none(), Ok(1)]).unwrap(), 1);
+    }
 }
