@@ -23,7 +23,8 @@ use std::{
 /// # Errors
 /// Where standard output cannot be written.
 pub fn figure(name: &str, value: f64, unit: &str, ratio: Option<f64>, against: &str) -> io::Result<()> {
-    let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+    let digits = if ratio.is_some_and(|ratio| ratio < 0.1) { 5 } else { 2 };
+    let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.digits$}"));
     writeln!(io::stdout(), "{name}\t{value:.1}\t{unit}\t{ratio}\t{against}")
 }
 
