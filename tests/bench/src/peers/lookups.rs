@@ -110,7 +110,7 @@ pub fn write_records(people: People) -> Result<(), Box<dyn Error>> {
 pub fn measure(kind: &str, people: People, processes: usize) -> Result<Took, Box<dyn Error>> {
     let ask = |further: &str| -> Result<Vec<f64>, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args([ARGUMENT, kind, &people.0.to_string(), further]);
+        command.args(["peers", ARGUMENT, kind, &people.0.to_string(), further]);
         let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
             return Err(format!("{command:?} ended with {}", output.status).into());
@@ -128,7 +128,7 @@ pub fn measure(kind: &str, people: People, processes: usize) -> Result<Took, Box
     Ok(Took { first, further: *further, unknown: *unknown })
 }
 
-/// The process that looks names up: `--look-up KIND PEOPLE first|further`. Prints microseconds: of the first lookup, and then the mean of the
+/// The process that looks names up: `peers --look-up KIND PEOPLE first|further`. Prints microseconds: of the first lookup, and then the mean of the
 /// others of those people, and the mean of asking for the same people again.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //! and taking it into a Merkle tree, a second and core; a rotation for 10,000 devices; one device's share of envelopes of three sizes.
 //! Beside raw X25519, of which an authenticated envelope needs two agreements for each recipient: that bounds it, below the project's goal of
 //! 20,000 a second wherever one agreement takes more than 25 µs.
-//! Usage: `bench-delivery [--quick]`.
+//! Usage: `countersign-bench delivery [--quick]`.
 
 use std::{
     error::Error,
@@ -28,7 +28,7 @@ struct Device {
     prekey: PublicKey,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let fleet: usize = if quick() { 500 } else { 10_000 };
     let sender = SecretKey::generate()?;
     let devices = (0..fleet)

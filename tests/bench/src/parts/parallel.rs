@@ -1,9 +1,10 @@
 //! `parallel`: a hundred `ssh … true` at once through the helper, and a hundred through a static `AuthorizedKeysFile`, in turn: how long
 //! all of them take, and each. Both sshds take 300 logins at once (`MaxStartups`; it is 10 where nothing is said, and further ones
-//! would be dropped at random). Runs inside a bed only: `tests/bed bench-parallel HELPER [--quick]`.
+//! would be dropped at random). Runs inside a bed only: `tests/bed countersign-bench parallel HELPER [--quick]`.
 
 use std::{
     error::Error,
+    ffi::OsString,
     path::Path,
     process::{Command, Stdio},
     sync::Barrier,
@@ -27,8 +28,8 @@ struct Times {
     rounds: Vec<Duration>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let helper = std::env::args_os().nth(1).ok_or("expected HELPER")?;
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
+    let helper = arguments.first().ok_or("expected HELPER")?;
     let (rounds, logins, users) = if quick() { (1, 20, 1_000) } else { (5, 100, 100_000) };
     let bed = Bed::new(Path::new(&helper))?;
     publish_granted(Path::new(SNAPSHOT), users, &bed.key, Some(GROUP))?;

@@ -1,8 +1,9 @@
 //! `storm`: answers of the shipped helper a second, many at once, while the snapshot is published anew as fast as that goes; and how
-//! many of them were wrong, which has to be none. Usage: `bench-storm HELPER [--quick]`.
+//! many of them were wrong, which has to be none. Usage: `countersign-bench storm HELPER [--quick]`.
 
 use std::{
     error::Error,
+    ffi::OsString,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -25,14 +26,14 @@ struct Counts {
     wrong: Vec<String>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let helper = std::env::args_os().nth(1).ok_or("expected HELPER [--quick]")?;
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
+    let helper = arguments.first().ok_or("expected HELPER [--quick]")?;
     let length = Duration::from_secs(if quick() { 2 } else { 20 });
     let folder = tempfile::tempdir()?;
     let key = key_pair(folder.path(), "key")?;
     let storm = Storm::begin(&folder.path().join("snapshot"), &key, None)?;
     let ask = || -> Result<String, std::io::Error> {
-        let mut command = Command::new(&helper);
+        let mut command = Command::new(helper);
         command.arg("--snapshot").arg(&storm.directory).args(["keys", LOGIN, "1000", "ssh-ed25519", &key]);
         let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output()?;
         String::from_utf8(output.stdout).map_err(std::io::Error::other)

@@ -1,13 +1,13 @@
 //! `replay`: folding and replaying a realm's log of 100,000 entries (and of 1,000,000 with `--long`), beside the folding alone, which
 //! is two hashes an entry and the least that any reader must do. Times are the process's own processor time, so that other
 //! work on a shared machine does not count. Memory is the process's peak, the log itself being made and dropped in pieces.
-//! Usage: `bench-replay [--quick|--long]`.
+//! Usage: `countersign-bench replay [--quick|--long]`.
 
 use std::{error::Error, fs, time::Duration};
 
 use alloy_primitives::{Address, B256};
 use countersign_bench::{
-    figure, quick,
+    figure, long, quick,
     synthetic::{self, ADMIN},
 };
 use countersign_registry::{
@@ -25,11 +25,10 @@ const START_SECS: u64 = 1_700_000_000;
 /// Entries a block; pieces of the log are blocks.
 const PER_BLOCK: u64 = 1_000;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let long = std::env::args().any(|argument| argument == "--long");
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let (label, entries) = if quick() {
         ("10k", 10_000)
-    } else if long {
+    } else if long() {
         ("1M", 1_000_000)
     } else {
         ("100k", 100_000)

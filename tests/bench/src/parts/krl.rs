@@ -1,12 +1,13 @@
 //! `krl`: a list of revocations as the agent writes it for a plain sshd, beside lists that name each one and are never shortened, made
 //! with `ssh-keygen -k`: their bytes, and what a login by certificate takes whose sshd reads them as `RevokedKeys`. Runs
-//! inside a bed only: `tests/bed bench-krl HELPER [--quick]`.
+//! inside a bed only: `tests/bed countersign-bench krl HELPER [--quick]`.
 //!
 //! The certificate that logs in is of a CA of which nothing is revoked: sshd reads all of the list for it all the same, and it stays valid
 //! where the agent gives up a CA with too many revocations.
 
 use std::{
     error::Error,
+    ffi::OsString,
     fmt::Write as _,
     fs::{self, File},
     io::Read as _,
@@ -27,10 +28,9 @@ use countersign_krl::{Krl, RevokedCertificates};
 
 const PORTS: [u16; 4] = [2222, 2223, 2224, 2225];
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let helper = std::env::args_os().nth(1).ok_or("expected HELPER")?;
-    let sizes: &[(usize, usize)] =
-        if quick() { &[(10_000, 3)] } else { &[(10_000, 30), (100_000, 10), (1_000_000, 3)] };
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
+    let helper = arguments.first().ok_or("expected HELPER")?;
+    let sizes: &[(usize, usize)] = if quick() { &[(10_000, 3)] } else { &[(10_000, 20), (100_000, 5), (1_000_000, 1)] };
     let bed = Bed::new(Path::new(&helper))?;
     key_pair(&bed.path(""), "user")?;
     key_pair(&bed.path(""), "ca")?;

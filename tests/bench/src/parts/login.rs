@@ -1,7 +1,7 @@
 //! `login`: a whole `ssh … true` through the helper, beside one through a static `AuthorizedKeysFile`, against two sshds of one
-//! configuration in turn. Runs inside a bed only: `tests/bed bench-login HELPER [--quick]`.
+//! configuration in turn. Runs inside a bed only: `tests/bed countersign-bench login HELPER [--quick]`.
 
-use std::{error::Error, path::Path};
+use std::{error::Error, ffi::OsString, path::Path};
 
 use countersign_bench::{
     bed::{Bed, GROUP, SNAPSHOT},
@@ -13,8 +13,8 @@ use countersign_bench::{
 const STATIC_PORT: u16 = 2222;
 const HELPER_PORT: u16 = 2223;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let helper = std::env::args_os().nth(1).ok_or("expected HELPER")?;
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
+    let helper = arguments.first().ok_or("expected HELPER")?;
     let (rounds, users) = if quick() { (10, 1_000) } else { (100, 1_000_000) };
     let bed = Bed::new(Path::new(&helper))?;
     publish_granted(Path::new(SNAPSHOT), users, &bed.key, Some(GROUP))?;

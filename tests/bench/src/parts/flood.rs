@@ -1,9 +1,10 @@
 //! `flood`: what one host pays for a realm's log: its whole length at a first sync, and what single writers add to it. A synthetic node
 //! serves the log from this process; the agent reads it in a process of its own, once, whose peak memory and processor time these are.
-//! Usage: `bench-flood [--quick|--long]`; `bench-flood agent CONFIG` is that process.
+//! Usage: `countersign-bench flood [--quick|--long]`; `countersign-bench flood agent CONFIG` is that process.
 
 use std::{
     error::Error,
+    ffi::OsString,
     fs,
     io::Read as _,
     os::unix::fs::PermissionsExt as _,
@@ -13,9 +14,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use countersign_agent::{config::Config, log::Log as AgentLog, run};
+use countersign_agent::{config::Config, log::Log as AgentLog};
 use countersign_bench::{
-    figure, quick,
+    figure, long, quick,
     synthetic::{ADMIN, Log, MEMBER, Node, Run, directory, group, longest_public_data, longest_request},
 };
 use countersign_chain::{
@@ -42,17 +43,15 @@ struct Cost {
     snapshot_mib: f64,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [command, config] = arguments.as_slice()
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
+    if let [command, config] = arguments
         && command == "agent"
     {
         return agent(Path::new(config));
     }
-    let long = arguments.iter().any(|argument| argument == "--long");
     let sizes: &[u64] = if quick() {
         &[3_000]
-    } else if long {
+    } else if long() {
         &[10_000, 100_000, 300_000, 1_000_000]
     } else {
         &[10_000, 100_000, 300_000]
@@ -114,7 +113,11 @@ fn tell(name: &str, cost: &Cost, before: Option<&Cost>) -> Result<(), Box<dyn Er
 /// What `countersign-agent once` does.
 fn agent(config: &Path) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(run::once(Config::load(config)?, AgentLog::stderr(), Box::new(Clock::now)))?;
+    let outcome = runtime.block_on(countersign_agent::run::once(
+        Config::load(config)?,
+        AgentLog::stderr(),
+        Box::new(Clock::now),
+    ))?;
     outcome.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
@@ -138,7 +141,7 @@ fn sync(runs: Vec<Run>) -> Result<Cost, Box<dyn Error>> {
     fs::write(&config, text)?;
     fs::set_permissions(&config, fs::Permissions::from_mode(0o644))?;
     let mut child = Command::new(std::env::current_exe()?)
-        .args([Path::new("agent"), &config])
+        .args([Path::new("flood"), Path::new("agent"), &config])
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;

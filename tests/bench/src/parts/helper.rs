@@ -1,10 +1,11 @@
 //! `helper`: the shipped helper beside an empty static Rust binary in the same run: from spawn to exit, with warm files and with files that
 //! have to come from the disk, peak memory, and size; and what publishing such a snapshot takes, as a base and as a delta of one
-//! revocation. Usage: `bench-helper FLOOR HELPER [--quick|--long]`; `--long` is a realm of a million users, a million grants and ten
+//! revocation. Usage: `countersign-bench helper FLOOR HELPER [--quick|--long]`; `--long` is a realm of a million users, a million grants and ten
 //! million revocations.
 
 use std::{
     error::Error,
+    ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -28,9 +29,8 @@ use nix::{
 /// Runs of which the middle one's memory counts.
 const MEMORY_ROUNDS: usize = 31;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args_os().skip(1);
-    let (Some(floor), Some(helper)) = (arguments.next(), arguments.next()) else {
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
+    let [floor, helper, ..] = arguments else {
         return Err("expected FLOOR HELPER [--quick|--long]".into());
     };
     let (rounds, cold_rounds, label, sizes) = if quick() {
@@ -48,9 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     publications(&snapshot, &sizes, &key, label)?;
 
     host::enter()?;
-    let empty = || Command::new(&floor);
+    let empty = || Command::new(floor);
     let ask = |key: &str| {
-        let mut command = Command::new(&helper);
+        let mut command = Command::new(helper);
         command.arg("--snapshot").arg(&snapshot).args(["keys", "deploy", "1000", "ssh-ed25519", key]);
         command
     };
@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let more = kib(most.own_kib) - kib(least.own_kib);
     let against = format!("{more} KiB more than the empty binary");
     figure("helper memory, not shared", kib(most.own_kib), "KiB", None, &against)?;
-    let (least, size) = (fs::metadata(&floor)?.len(), fs::metadata(&helper)?.len());
+    let (least, size) = (fs::metadata(floor)?.len(), fs::metadata(helper)?.len());
     let more = (kib(size) - kib(least)) / 1024.0;
     let against = format!("{more:.1} KiB more than the empty binary (goal 256)");
     figure("helper size", kib(size) / 1024.0, "KiB", Some(kib(size) / kib(least)), &against)?;

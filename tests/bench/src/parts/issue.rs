@@ -1,6 +1,6 @@
 //! `issue`: certificates a second on one core, without the wait for the chain: policy, layout, batch, both rehearsals of the host's
 //! decision, proof, signature. Beside the raw Ed25519 rate, which is the CA's key signing the same number of bytes as often.
-//! Usage: `bench-issue [--quick]`.
+//! Usage: `countersign-bench issue [--quick]`.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ const ADMIN: Address = Address::repeat_byte(3);
 const ISSUER: Address = Address::repeat_byte(4);
 const R: FixedBytes<16> = FixedBytes([5; 16]);
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let count: u32 = if quick() { 200 } else { 5_000 };
     let folder = tempfile::tempdir()?;
     let ca_blob = BASE64.decode(key_pair(folder.path(), "ca")?)?;

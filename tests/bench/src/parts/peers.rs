@@ -1,6 +1,6 @@
 //! `peers`: the shipped helper beside what others run in its place, and the name service module beside other sources of names, each with the same
-//! people. Runs inside a bed only: `tests/bed bench-peers FLOOR HELPER MODULE PROGRAMS [--quick]`, where PROGRAMS is what `.ci/peers`
-//! makes. `bench-peers --look-up …` is the process that looks names up.
+//! people. Runs inside a bed only: `tests/bed countersign-bench peers FLOOR HELPER MODULE PROGRAMS [--quick]`, where PROGRAMS is what `.ci/peers`
+//! makes. `countersign-bench peers --look-up …` is the process that looks names up.
 
 use std::{
     error::Error,
@@ -32,13 +32,12 @@ const OS_LOGIN: &str = "google-compute-engine-oslogin";
 const USERDB: &str = "libnss-systemd";
 const SCRIPT: &str = "/usr/local/bin/keys-by-grep";
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
     if arguments.first().is_some_and(|first| first == lookups::ARGUMENT) {
-        let rest = arguments.into_iter().skip(1).map(OsString::into_string).collect::<Result<Vec<_>, _>>();
-        return lookups::look_up(&rest.map_err(|argument| format!("expected text, found {argument:?}"))?);
+        let rest: Vec<String> = arguments.iter().skip(1).map(|argument| argument.display().to_string()).collect();
+        return lookups::look_up(&rest);
     }
-    let [floor, helper, module, programs, ..] = arguments.as_slice() else {
+    let [floor, helper, module, programs, ..] = arguments else {
         return Err("expected FLOOR HELPER MODULE PROGRAMS [--quick|--long]".into());
     };
     let (people, rounds, processes) = if quick() { (People(2_000), 40, 5) } else { (People(100_000), 500, 15) };

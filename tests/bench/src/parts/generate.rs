@@ -1,8 +1,9 @@
-//! Writes a snapshot as large as wanted, as an agent would: `bench-generate DIRECTORY USERS GRANTS REVOCATIONS`. Needs root, whose files
+//! Writes a snapshot as large as wanted, as an agent would: `countersign-bench generate DIRECTORY USERS GRANTS REVOCATIONS`. Needs root, whose files
 //! alone the helper trusts. The key in it is made for the occasion, and thrown away.
 
 use std::{
     error::Error,
+    ffi::OsString,
     io::{self, Write as _},
     path::Path,
     time::Instant,
@@ -14,8 +15,8 @@ use countersign_bench::{
 };
 use countersign_snapshot::publish;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
     let [directory, users, grants, revocations] = arguments.as_slice() else {
         return Err("expected DIRECTORY USERS GRANTS REVOCATIONS".into());
     };
