@@ -1,6 +1,6 @@
 //! `krl`: a list of revocations as the agent writes it for a plain sshd, beside lists that name each one and are never shortened, made
 //! with `ssh-keygen -k`: their bytes, and what a login by certificate takes whose sshd reads them as `RevokedKeys`. Runs
-//! inside a bed only: `tests/bed countersign-bench krl HELPER [--quick]`.
+//! inside a bed only: `tests/bed countersign-bench krl HELPER [--quick|--long]`.
 //!
 //! The certificate that logs in is of a CA of which nothing is revoked: sshd reads all of the list for it all the same, and it stays valid
 //! where the agent gives up a CA with too many revocations.
@@ -18,7 +18,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use countersign_bench::{
     bed::{Bed, succeed},
-    figure, quick,
+    figure, long, quick,
     snapshot::key_pair,
     spawn_to_exit,
 };
@@ -30,7 +30,12 @@ const PORTS: [u16; 4] = [2222, 2223, 2224, 2225];
 
 pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
     let helper = arguments.first().ok_or("expected HELPER")?;
-    let sizes: &[(usize, usize)] = if quick() { &[(10_000, 3)] } else { &[(10_000, 20), (100_000, 5), (1_000_000, 1)] };
+    let sizes: &[(usize, usize)] = match (quick(), long()) {
+        (true, _) => &[(10_000, 3)],
+        (false, false) => &[(10_000, 20), (100_000, 5)],
+        // A million takes ssh-keygen a minute and more to write, and sshd as long to read.
+        (false, true) => &[(10_000, 20), (100_000, 5), (1_000_000, 1)],
+    };
     let bed = Bed::new(Path::new(&helper))?;
     key_pair(&bed.path(""), "user")?;
     key_pair(&bed.path(""), "ca")?;

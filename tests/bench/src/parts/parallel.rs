@@ -30,7 +30,7 @@ struct Times {
 
 pub(crate) fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
     let helper = arguments.first().ok_or("expected HELPER")?;
-    let (rounds, logins, users) = if quick() { (1, 20, 1_000) } else { (5, 100, 100_000) };
+    let (rounds, logins, users) = if quick() { (1, 20, 1_000) } else { (3, 100, 100_000) };
     let bed = Bed::new(Path::new(&helper))?;
     publish_granted(Path::new(SNAPSHOT), users, &bed.key, Some(GROUP))?;
     let _servers = [bed.serve(STATIC_PORT, &bed.by_file())?, bed.serve(HELPER_PORT, &Bed::by_helper())?];
