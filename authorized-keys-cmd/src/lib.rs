@@ -41,5 +41,5 @@ pub use note::{
 pub use process::{ProcessName, Stat};
 pub use query::{Claims, Mode, Query};
 pub use reason::{Reason, SessionEnd, Severity};
-pub use session::{Opened, record_session};
+pub use session::{Opened, accepted, record_session};
 pub use step::Step;

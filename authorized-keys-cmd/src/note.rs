@@ -156,7 +156,8 @@ impl Note {
 
     fn read(lines: &mut Lines<'_>) -> Result<Self, NoteError> {
         let process = lines.field("process")?.parse().map_err(|()| NoteError)?;
-        let boot_id = BootId::parse(lines.field("boot")?).ok_or(NoteError)?;
+        let boot = lines.field("boot")?;
+        let boot_id = BootId::parse(boot).filter(|found| boot_text(*found) == boot).ok_or(NoteError)?;
         let login = lines.text("login")?;
         let uid = Uid(lines.number("uid")?);
         let word = lines.field("by")?;
@@ -387,6 +388,8 @@ mod tests {
             ("alone 1", "alone 2"),
             ("process 77-1234", "process 77"),
             ("asked 2", "Asked 2"),
+            ("boot abab", "boot ABab"),
+            ("boot abab", "boot ab-ab"),
         ] {
             let changed = text.replace(from, to);
             assert_ne!(changed, text);

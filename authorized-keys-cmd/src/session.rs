@@ -69,8 +69,8 @@ pub fn record_session(
     Ok(Opened::Recorded(process))
 }
 
-/// The keys and certificates among what sshd says that it accepted: lines of `publickey TYPE BASE64`.
-fn accepted(said: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+/// The keys and certificates among what sshd says that it accepted (`SSH_AUTH_INFO_0`): lines of `publickey TYPE BASE64`.
+pub fn accepted(said: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     said.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut words = line.split(|byte| *byte == b' ');
         if words.next() != Some(b"publickey") {

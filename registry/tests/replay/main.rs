@@ -9,6 +9,7 @@
 mod activity;
 mod authority;
 mod directory;
+mod history;
 mod legs;
 mod properties;
 mod support;

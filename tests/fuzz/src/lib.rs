@@ -13,7 +13,9 @@ pub mod envelope;
 pub mod header;
 pub mod krl;
 pub mod log_proof;
+pub mod notes;
 pub mod proof;
+pub mod replay;
 pub mod signature;
 pub mod snapshot;
 
@@ -21,6 +23,14 @@ pub mod snapshot;
 #[path = "../../../authorized-keys-cmd/tests/login/support.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the login tests use more of it")]
 mod world;
+
+/// Logs as the replay tests write them.
+#[path = "../../../registry/tests/replay/history.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the replay tests use more of it")]
+mod history;
+#[path = "../../../registry/tests/replay/support.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the replay tests use more of it")]
+mod support;
 
 /// The bytes of an even number of hexadecimal digits.
 ///

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use countersign_fuzz::{argv, authorized_keys, decision, entry, envelope, hex, proof, signature};
+use countersign_fuzz::{argv, authorized_keys, decision, entry, envelope, hex, notes, proof, replay, signature};
 use serde_json::Value;
 
 fn main() {
@@ -19,7 +19,9 @@ fn main() {
     write("decision", decision::seeds());
     write("entry", entry::seeds());
     write("envelope", envelope::seeds());
+    write("notes", notes::seeds());
     write("proof", proof::seeds());
+    write("replay", replay::seeds());
     write("signature", signature::seeds());
     write("snapshot", vec![vec![0, 0, 16, 1, 1], vec![1, 0, 130, 2, 0xff, 0xff], vec![2, 16, 1, 4, 1, 2, 3, 4]]);
 
