@@ -131,11 +131,7 @@ impl SystemLog {
     /// # Panics
     /// After the deadline.
     pub fn news<const N: usize>(&mut self, programs: [&'static str; N]) -> [Vec<String>; N] {
-        self.marks = self.marks.saturating_add(1);
-        let mark = format!("mark {}.", self.marks);
-        let line = format!("<38>scenario: {mark}");
-        UnixDatagram::unbound().and_then(|socket| socket.send_to(line.as_bytes(), PATH)).expect("logging a mark");
-        self.wait("scenario", &mark);
+        self.catch_up();
         programs.map(|program| {
             let lines = self.of(program);
             let told = self.told.insert(program, lines.len()).unwrap_or(0);
@@ -143,13 +139,27 @@ impl SystemLog {
         })
     }
 
-    /// What `program` has logged since the line that was found last; the next [`SystemLog::wait`] begins after these.
+    /// What `program` has logged since the line that was found last, all of it; the next [`SystemLog::wait`] begins after these.
+    ///
+    /// # Panics
+    /// After the deadline.
     pub fn take(&mut self, program: &str) -> Vec<String> {
+        let from = self.read;
+        self.catch_up();
         let lines = self.all();
-        let new = lines.iter().skip(self.read).filter(|line| line.program == program);
+        let new = lines.iter().skip(from).filter(|line| line.program == program);
         let new = new.map(|line| line.message.clone()).collect();
         self.read = lines.len();
         new
+    }
+
+    /// Waits for a line of our own, which stands behind all that has been sent so far.
+    fn catch_up(&mut self) {
+        self.marks = self.marks.saturating_add(1);
+        let mark = format!("mark {}.", self.marks);
+        let line = format!("<38>scenario: {mark}");
+        UnixDatagram::unbound().and_then(|socket| socket.send_to(line.as_bytes(), PATH)).expect("logging a mark");
+        self.wait("scenario", &mark);
     }
 
     fn all(&self) -> Vec<Line> {
