@@ -12,6 +12,8 @@
 pub mod abi;
 mod local;
 mod lookup;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+mod older_glibc;
 mod rules;
 mod settings;
 

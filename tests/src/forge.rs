@@ -19,6 +19,8 @@ pub struct Forgery {
     pub serial: u64,
     /// 1 user, 2 host.
     pub cert_type: u32,
+    /// The key id.
+    pub key_id: Vec<u8>,
     /// The principals.
     pub principals: Vec<Vec<u8>>,
     /// Unix seconds.
@@ -56,6 +58,7 @@ impl Forgery {
             key: key.last_chunk::<32>().expect("an Ed25519 key").to_vec(),
             serial: u64::from_be_bytes(realm::random()),
             cert_type: 1,
+            key_id: b"scenario/forged".to_vec(),
             principals: mint.principals.iter().map(|name| name.as_bytes().to_vec()).collect(),
             valid_after: mint.valid_after,
             valid_before: mint.valid_before,
@@ -78,7 +81,7 @@ impl Forgery {
             string(&self.key),
             self.serial.to_be_bytes().to_vec(),
             self.cert_type.to_be_bytes().to_vec(),
-            text("scenario/forged"),
+            string(&self.key_id),
             string(&principals),
             self.valid_after.to_be_bytes().to_vec(),
             self.valid_before.to_be_bytes().to_vec(),

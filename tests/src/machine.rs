@@ -1,6 +1,7 @@
 //! The bed as a machine: accounts, files with owner and mode, keys.
 
 use std::{
+    env,
     fs::{self, OpenOptions, Permissions},
     io::Write as _,
     os::unix::fs::{PermissionsExt as _, chown},
@@ -17,6 +18,21 @@ pub const HELPER: &str = "/usr/lib/countersign/countersign-sshd";
 pub const HELPER_USER: &str = "countersign";
 
 const HELPER_ID: u32 = 979;
+
+/// Where the other Debian release lies whose sshd this scenario has (`COUNTERSIGN_SUITE`, see `tests/bed`); none where it is the machine's.
+#[must_use]
+pub fn suite_root() -> Option<&'static str> {
+    env::var_os("COUNTERSIGN_SUITE").map(|_| "/run/bed/suite")
+}
+
+/// A program of the release that sshd is of.
+#[must_use]
+pub fn command(program: &str) -> Command {
+    let Some(root) = suite_root() else { return Command::new(program) };
+    let mut chroot = Command::new("chroot");
+    chroot.args([root, program]);
+    chroot
+}
 
 /// Adds a local account with a home, a shell, and no password (`*`: not locked, but no password fits).
 ///
@@ -70,8 +86,11 @@ pub fn install_session_hook() {
 /// Outside a bed, or where the module is not built.
 pub fn install_name_service() {
     let libraries = process::success(Command::new("gcc").arg("-print-multiarch"));
-    install(&tools::name_service(), &format!("/usr/lib/{}/libnss_countersign.so.2", libraries.trim_end()));
-    write("/etc/nsswitch.conf", "passwd: files countersign\ngroup: files countersign\nshadow: files\n", 0o644);
+    for root in [Some(""), suite_root()].into_iter().flatten() {
+        install(&tools::name_service(), &format!("{root}/usr/lib/{}/libnss_countersign.so.2", libraries.trim_end()));
+        let services = "passwd: files countersign\ngroup: files countersign\nshadow: files\n";
+        write(format!("{root}/etc/nsswitch.conf"), services, 0o644);
+    }
     let pam = fs::read_to_string("/etc/pam.d/sshd").expect("sshd's PAM service");
     write("/etc/pam.d/sshd", &format!("{pam}session required pam_mkhomedir.so umask=0077\n"), 0o644);
 }

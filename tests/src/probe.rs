@@ -61,7 +61,7 @@ pub fn string(content: &[u8]) -> Vec<u8> {
 /// Where sshd does anything but answer each offer.
 #[must_use]
 pub fn offer(login: &str, keys: &[(&str, &[u8])]) -> Vec<Offer> {
-    keys.chunks(OFFERS).flat_map(|keys| Connection::open().offers(login, keys)).collect()
+    keys.chunks(OFFERS).flat_map(|keys| Connection::open(PORT).offers(login, keys)).collect()
 }
 
 /// Offers all blobs for `login`, under one algorithm's name, over as many connections at a time as told. The answers are in the order
@@ -71,13 +71,20 @@ pub fn offer(login: &str, keys: &[(&str, &[u8])]) -> Vec<Offer> {
 /// As [`offer`].
 #[must_use]
 pub fn offer_all(login: &str, algorithm: &str, blobs: &[Vec<u8>], connections: usize) -> Vec<Offer> {
-    let share = blobs.len().div_ceil(connections.max(1)).max(1);
+    let keys: Vec<(&str, &[u8])> = blobs.iter().map(|blob| (algorithm, blob.as_slice())).collect();
+    offer_each(PORT, login, &keys, connections)
+}
+
+/// The same at any port, each blob under a name of its own.
+///
+/// # Panics
+/// As [`offer`].
+#[must_use]
+pub fn offer_each(port: u16, login: &str, keys: &[(&str, &[u8])], connections: usize) -> Vec<Offer> {
+    let share = keys.len().div_ceil(connections.max(1)).max(1);
     thread::scope(|scope| {
-        let offers = |blobs: &[Vec<u8>]| {
-            let keys: Vec<(&str, &[u8])> = blobs.iter().map(|blob| (algorithm, blob.as_slice())).collect();
-            Connection::open().offers(login, &keys)
-        };
-        let threads: Vec<_> = blobs.chunks(share).map(|blobs| scope.spawn(move || offers(blobs))).collect();
+        let threads: Vec<_> =
+            keys.chunks(share).map(|keys| scope.spawn(move || Connection::open(port).offers(login, keys))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("an answer to each offer")).collect()
     })
 }
@@ -109,8 +116,8 @@ struct Connection {
 }
 
 impl Connection {
-    fn open() -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", PORT)).expect("sshd listens");
+    fn open(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("sshd listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
         let half = || Half { sequence: 0, keys: None };
         let mut connection = Self { stream: BufReader::new(stream), out: half(), into: half() };

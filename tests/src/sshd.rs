@@ -1,7 +1,7 @@
 //! The system's own sshd, on a port of the bed's loopback, with the configuration that hosts get: the principals command before the
 //! keys command, no `authorized_keys`, empty files where `none` would not hold.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf};
 
 use crate::{
     machine::{self, HELPER, HELPER_USER, KeyFile},
@@ -12,6 +12,7 @@ use crate::{
 /// The port sshd listens on.
 pub const PORT: u16 = 2222;
 
+const SSHD: &str = "/usr/sbin/sshd";
 const CONFIG: &str = "/etc/ssh/sshd_config.scenario";
 const EMPTY: &str = "/etc/countersign/empty";
 
@@ -28,16 +29,35 @@ pub struct Options {
     pub chain: &'static str,
     /// `AuthenticationMethods`.
     pub methods: &'static str,
+    /// Whether [`PLAIN_PORT`] asks no command, as an sshd without us: CAs in [`PLAIN_CAS`], principals in [`PLAIN_PRINCIPALS`].
+    pub plain_port: bool,
     /// How many keys one connection may offer: sshd hangs up at the last but one that it refuses.
     pub max_auth_tries: u32,
 }
+
+/// The port of [`Options::plain_port`].
+pub const PLAIN_PORT: u16 = 2223;
+
+/// The CAs that count at [`PLAIN_PORT`].
+pub const PLAIN_CAS: &str = "/etc/countersign/plain-cas";
+
+/// The principals that every login has at [`PLAIN_PORT`].
+pub const PLAIN_PRINCIPALS: &str = "/etc/countersign/plain-principals";
 
 /// The file of [`Options::break_glass`], in the form of `authorized_keys`.
 pub const BREAK_GLASS_KEYS: &str = "/etc/countersign/break-glass.keys";
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pam: true, ca_file: None, break_glass: None, chain: "", methods: "publickey", max_auth_tries: 6 }
+        Self {
+            pam: true,
+            ca_file: None,
+            break_glass: None,
+            chain: "",
+            methods: "publickey",
+            plain_port: false,
+            max_auth_tries: 6,
+        }
     }
 }
 
@@ -58,8 +78,8 @@ impl Sshd {
         machine::write(EMPTY, "", 0o644);
         machine::write(CONFIG, &config(options, &host_key), 0o600);
         fs::create_dir_all("/run/sshd").expect("the folder of privilege separation");
-        process::success(program().args(["-t", "-f", CONFIG]));
-        let process = Background::start("sshd", program().args(["-D", "-f", CONFIG]).args(no_penalties()));
+        process::success(machine::command(SSHD).args(["-t", "-f", CONFIG]));
+        let process = Background::start("sshd", machine::command(SSHD).args(["-D", "-f", CONFIG]).args(no_penalties()));
         log.wait("sshd", &format!("Server listening on 127.0.0.1 port {PORT}."));
         Self { process, host_key }
     }
@@ -67,7 +87,7 @@ impl Sshd {
     /// What `sshd -T` makes of the configuration, one setting a line.
     #[must_use]
     pub fn effective_config() -> String {
-        process::success(program().args(["-T", "-f", CONFIG]))
+        process::success(machine::command(SSHD).args(["-T", "-f", CONFIG]))
     }
 
     /// The known-hosts file for this sshd.
@@ -91,21 +111,10 @@ impl Sshd {
     }
 }
 
-/// The machine's own sshd, or that of another Debian release, with all that belongs to it (`COUNTERSIGN_SUITE`, see `tests/bed`).
-fn program() -> Command {
-    const SSHD: &str = "/usr/sbin/sshd";
-    if env::var_os("COUNTERSIGN_SUITE").is_none() {
-        return Command::new(SSHD);
-    }
-    let mut chroot = Command::new("chroot");
-    chroot.args(["/run/bed/suite", SSHD]);
-    chroot
-}
-
 /// From 9.8 on, an address that is refused often has to wait, also the only one that a scenario has.
 fn no_penalties() -> &'static [&'static str] {
     const OFF: &[&str] = &["-o", "PerSourcePenalties=no"];
-    let known = process::output(program().args(["-t", "-f", CONFIG]).args(OFF));
+    let known = process::output(machine::command(SSHD).args(["-t", "-f", CONFIG]).args(OFF));
     if known.status == Some(0) { OFF } else { &[] }
 }
 
@@ -115,13 +124,26 @@ fn config(options: Options, host_key: &KeyFile) -> String {
     let break_glass = options
         .break_glass
         .map_or_else(String::new, |login| format!("Match User {login}\n    AuthorizedKeysFile {BREAK_GLASS_KEYS}\n"));
+    let (listen, plain) = if options.plain_port {
+        let plain = format!(
+            "\
+Match LocalPort {PLAIN_PORT}
+    AuthorizedPrincipalsCommand none
+    AuthorizedKeysCommand none
+    AuthorizedPrincipalsFile {PLAIN_PRINCIPALS}
+    TrustedUserCAKeys {PLAIN_CAS}
+"
+        );
+        (format!("ListenAddress 127.0.0.1:{PLAIN_PORT}\n"), plain)
+    } else {
+        (String::new(), String::new())
+    };
     let host_key = host_key.path.display();
     let Options { chain, methods, max_auth_tries, .. } = options;
     format!(
         "\
-ListenAddress 127.0.0.1
-Port {PORT}
-HostKey {host_key}
+ListenAddress 127.0.0.1:{PORT}
+{listen}HostKey {host_key}
 PidFile none
 UsePAM {pam}
 LogLevel VERBOSE
@@ -135,6 +157,6 @@ AuthorizedKeysCommandUser {HELPER_USER}
 AuthorizedKeysFile none
 TrustedUserCAKeys {ca_file}
 Subsystem sftp internal-sftp
-{break_glass}"
+{break_glass}{plain}"
     )
 }

@@ -323,6 +323,10 @@ impl Source<'_> {
                         ])
                         .to_vec(),
                 };
+                // For OpenSSH this is a name of the same type.
+                if draft.kind.starts_with(b"rsa-sha2-512-cert") {
+                    draft.key = self.users[1].fields().to_vec();
+                }
                 "certificate type"
             }
             _ => self.certified_key(draft, random),
@@ -340,7 +344,7 @@ impl Source<'_> {
                 [inner, string(&signature)].concat()
             }
             2 => [&own[..], &[0]].concat(),
-            3 => own[..own.len() - 1 - random.below(own.len() - 1)].to_vec(),
+            3 => own[..random.below(own.len().max(1))].to_vec(),
             4 => Vec::new(),
             _ => random.one(self.cas).blob.clone(),
         };

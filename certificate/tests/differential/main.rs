@@ -56,7 +56,8 @@ const TIMES: [u64; 16] = [
 ];
 
 /// Why we refuse certificates that OpenSSH reads: each of them, and no other.
-const STRICTER: [&str; 14] = [
+const STRICTER: [&str; 15] = [
+    "certificate type is of a name that we do not take",
     "critical options are not sorted by name",
     "critical options hold one twice",
     "critical options is not named in printable ASCII",
@@ -265,6 +266,9 @@ fn class(error: &CertificateError) -> String {
     match error {
         CertificateError::OptionOrder { field, .. } => format!("{field} are not sorted by name"),
         CertificateError::DuplicateOption { field, .. } => format!("{field} hold one twice"),
+        CertificateError::KeyType { field: "certificate type", .. } => {
+            "certificate type is of a name that we do not take".to_owned()
+        }
         CertificateError::Oversize { field: "nonce", .. } => "nonce is too long".to_owned(),
         CertificateError::Oversize { field: "critical options" | "extensions", .. } => {
             "more options than we read".to_owned()
