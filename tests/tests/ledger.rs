@@ -4,6 +4,7 @@
 
 use std::{fs, process::Command};
 
+use countersign_registry::{Entry, Fingerprint20, entries::Targets};
 use e2e::{
     agent, cli,
     client::{Credential, Login, ssh},
@@ -132,6 +133,28 @@ fn explain_says_offline_what_the_host_said() {
         // To have explained a refusal is a success.
         let refused = cli::success(None, &explain);
         assert_eq!((&refused["verdict"], &refused["reason"]), (&"refused".into(), &"certificate-revoked".into()));
+
+        // Each of these is looked at before what was denied until then; the entry that did it is named with its block.
+        let fingerprint = Fingerprint20::of_blob(&key.blob());
+        let (alice, host, ca, grant) = (story.alice, story.host, story.ca, story.grant);
+        for (denial, reason, record, id) in [
+            (Entry::Remove(vec![grant]), "grant-unknown", "removal", grant.to_string()),
+            (Entry::Lock(Targets::Users(vec![alice])), "user-locked", "lock", alice.to_string()),
+            (Entry::Lock(Targets::Cas(vec![ca])), "ca-locked", "lock", ca.to_string()),
+            (Entry::Lock(Targets::Keys(vec![fingerprint])), "key-locked", "key-lock", fingerprint.to_string()),
+            (Entry::Lock(Targets::Hosts(vec![host])), "host-locked", "lock", host.to_string()),
+        ] {
+            let mined = match denial {
+                Entry::Remove(_) => story.realm.by(|realm| &realm.admin, &[denial]),
+                _ => story.realm.by(|realm| &realm.revoker, &[denial]),
+            };
+            agent::once();
+            let refused = cli::success(None, &explain);
+            assert_eq!(refused["reason"], reason, "{refused}");
+            let because = &refused["because"][0];
+            let named = (&because["record"], &because["id"], &because["block"]);
+            assert_eq!(named, (&record.into(), &id.into(), &mined.block.into()), "{reason}");
+        }
     });
 }
 

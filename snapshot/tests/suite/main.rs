@@ -11,6 +11,7 @@ mod distrust;
 mod forged;
 mod interrupted;
 mod model;
+mod origins;
 mod publishing;
 mod round_trip;
 mod since;
