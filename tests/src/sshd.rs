@@ -142,7 +142,8 @@ Match LocalPort {PLAIN_PORT}
     let Options { chain, methods, max_auth_tries, .. } = options;
     format!(
         "\
-ListenAddress 127.0.0.1:{PORT}
+ListenAddress 127.0.0.1
+Port {PORT}
 {listen}HostKey {host_key}
 PidFile none
 UsePAM {pam}
