@@ -292,7 +292,9 @@ fn set_password() {
     // Of "correct horse", by `openssl passwd -6 -salt countersign`.
     const HASH: &str =
         "$6$countersign$V.gSFiEJaEtKBZ7yyZNdPDEtyUKGV8sXYWQcHdNOS6Qdj9rlyvmpZiEmPaqXYpGzHcHjSvd1dNXimlSeM9rSY0";
-    process::success(Command::new("usermod").args(["-p", HASH, "deploy"]));
+    // In place: another release's sshd has this very file.
+    let shadow = fs::read_to_string("/etc/shadow").unwrap();
+    fs::write("/etc/shadow", shadow.replace("deploy:*:", &format!("deploy:{HASH}:"))).unwrap();
     machine::write(ASKPASS, "#!/bin/sh\necho correct horse\n", 0o755);
 }
 
