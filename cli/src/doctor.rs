@@ -1,16 +1,19 @@
 //! `countersign doctor`: on a host, as root, what is wrong with it, what follows from that, and what to change.
 
+pub mod switch;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use countersign_agent::config::{AbsolutePath, Config, DEFAULT_PATH};
 use countersign_agent::status::Status;
-use countersign_doctor::{Agent, Host, Report, examine};
+use countersign_doctor::{Agent, Credential, Finding, Host, Logins, Report, examine, examine_logins};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Show, escape};
+use switch::SwitchArgs;
 
 /// Where things are on this host.
 #[derive(Debug, Args)]
@@ -27,6 +30,28 @@ pub struct DoctorArgs {
     /// Ask about this login too
     #[arg(long, value_name = "LOGIN")]
     login: Option<String>,
+    /// Log in with this private key (and the certificate beside it), which has to work
+    #[arg(long, value_name = "FILE", requires = "login")]
+    identity: Option<PathBuf>,
+    /// Log in with this certificate for the private key
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    certificate: Option<PathBuf>,
+    /// The port of the sshd that runs, where it is not the configuration's
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Do not log in, nor try to
+    #[arg(long, conflicts_with_all = ["identity", "enable"])]
+    no_login: bool,
+    /// Switching Countersign on and off
+    #[command(flatten)]
+    switch: SwitchArgs,
+}
+
+impl DoctorArgs {
+    fn credential(&self) -> Option<Credential> {
+        let (login, identity) = (self.login.clone()?, self.identity.clone()?);
+        Some(Credential { login, identity, certificate: self.certificate.clone() })
+    }
 }
 
 /// The report as printed.
@@ -37,17 +62,7 @@ pub struct Diagnosis(Report);
 impl Show for Diagnosis {
     fn text(&self) -> String {
         let mut text = String::new();
-        for finding in &self.0.findings {
-            text.push_str(&format!(
-                "{}: {}: {}: {}\n    so:     {}\n    change: {}\n\n",
-                finding.severity,
-                finding.code,
-                escape(&finding.about),
-                lines(&finding.found),
-                lines(&finding.consequence),
-                lines(&finding.change)
-            ));
-        }
+        self.0.findings.iter().for_each(|finding| text.push_str(&told(finding)));
         for unchecked in &self.0.not_checked {
             text.push_str(&format!("not looked at: {}: {}\n", unchecked.check, lines(&unchecked.why)));
         }
@@ -58,6 +73,19 @@ impl Show for Diagnosis {
         }
         text
     }
+}
+
+/// A finding for people.
+fn told(finding: &Finding) -> String {
+    format!(
+        "{}: {}: {}: {}\n    so:     {}\n    change: {}\n\n",
+        finding.severity,
+        finding.code,
+        escape(&finding.about),
+        lines(&finding.found),
+        lines(&finding.consequence),
+        lines(&finding.change)
+    )
 }
 
 /// What other programs said may have several lines; each is escaped.
@@ -109,7 +137,17 @@ fn host(args: DoctorArgs) -> Host {
 /// # Errors
 /// [`CliError::Refused`] where anything is.
 pub fn run(context: &Context, args: DoctorArgs) -> Result<(), CliError> {
-    let report = examine(&host(args));
+    let logins = Logins { credential: args.credential(), port: args.port };
+    let (try_logins, switch) = (!args.no_login, args.switch.clone());
+    let host = host(args);
+    if switch.is_asked() {
+        return switch.run(context, &host, logins);
+    }
+    let mut report = examine(&host);
+    if try_logins {
+        let _progress = context.printer.progress("trying logins");
+        examine_logins(&host, &logins, &mut report);
+    }
     let count = report.findings.len();
     context.printer.result(&Diagnosis(report))?;
     if count > 0 { Err(CliError::Refused(format!("{count} findings on this host"))) } else { Ok(()) }

@@ -301,6 +301,45 @@ codes! {
     /// The host is locked.
     HostLocked = "host-locked", Error,
         "the helper refuses every login";
+    /// A stranger gets in.
+    ThrowawayAccepted = "throwaway-accepted", Error,
+        "anybody gets into this login: no key, certificate or revocation counts";
+    /// sshd asked, and the helper did not answer.
+    HelperNoAnswer = "helper-no-answer", Error,
+        "sshd refuses whoever the helper does not answer for: nobody gets in through it";
+    /// A login that should work is refused.
+    LoginRefused = "login-refused", Error,
+        "this login does not get in";
+    /// A login comes to no good end.
+    LoginBroken = "login-broken", Error,
+        "this login does not get to a session";
+    /// A login works, and not by the helper's word.
+    LoginWithoutHelper = "login-without-helper", Error,
+        "what the ledger says has no effect on this login: it goes on when the access is revoked";
+    /// The running sshd does not answer.
+    SshdUnreachable = "sshd-unreachable", Error,
+        "nobody can log in there";
+    /// What listens there has none of the host's keys.
+    OtherHostKey = "other-host-key", Error,
+        "clients refuse to connect, or speak to something else than this host's sshd";
+    /// The running sshd has another configuration.
+    SshdOutdated = "sshd-outdated", Error,
+        "sshd runs with an older configuration and decides without the helper: what the ledger says has no effect";
+    /// `--enable` was killed.
+    SwitchUnfinished = "switch-unfinished", Error,
+        "sshd may run with settings that no login has proved; they end with the next boot or `countersign doctor --disable`";
+    /// What would be written is not root's alone.
+    SwitchUntrusted = "switch-untrusted", Error,
+        "somebody else could choose what sshd, PAM or the name service does: nothing was written";
+    /// Something else decides.
+    SwitchWithoutEffect = "switch-without-effect", Error,
+        "sshd would go on as before, or half so: nothing was written";
+    /// The last login failed.
+    SwitchTakenBack = "switch-taken-back", Error,
+        "everything is as it was before";
+    /// It could not be taken back.
+    SwitchStuck = "switch-stuck", Error,
+        "the host is neither as it was nor as it should be";
 }
 
 impl fmt::Display for Code {

@@ -12,7 +12,7 @@ use crate::finding::{Finding, Report};
 use crate::host::Host;
 use crate::matches::{Local, specs};
 use crate::sshd::{Effective, Spec, Version};
-use crate::{accounts, commands, lists, names, pam, programs, running, selinux, settings, state};
+use crate::{accounts, commands, lists, names, pam, programs, running, selinux, settings, state, switch};
 
 /// What is looked at on every host; the others (`match`, `running-sshd`, `name-service-answers`, `selinux`) where there is such a thing.
 const EVERYWHERE: &[&str] =
@@ -38,6 +38,7 @@ pub fn examine(host: &Host) -> Report {
         report
             .not_checked(check, if is_root { "see the findings: what it takes is not there" } else { "only root can" });
     }
+    switch::examine(&mut report);
     report.findings.sort_by_key(|finding| finding.severity);
     report
 }

@@ -27,22 +27,34 @@ pub(crate) struct Ran {
 /// # Errors
 /// It cannot be started, or does not end.
 pub(crate) fn run(command: &mut Command) -> io::Result<Ran> {
+    run_within(command, PATIENCE)
+}
+
+/// The same, with a patience of one's own.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_within(command: &mut Command, patience: Duration) -> io::Result<Ran> {
     // Words of programs are compared: not in the language of whoever asks.
     command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let readers = [read(child.stdout.take()), read(child.stderr.take())];
-    let status = wait(&mut child)?;
+    let status = wait_within(&mut child, patience)?;
     let [stdout, stderr] = readers.map(|reader| reader.join().unwrap_or_default());
     Ok(Ran { success: status.success(), status: status.code(), stdout, stderr })
 }
 
-fn wait(child: &mut Child) -> io::Result<std::process::ExitStatus> {
+/// Waits for a child to end, and kills one that does not.
+///
+/// # Errors
+/// It does not end by itself.
+pub(crate) fn wait_within(child: &mut Child, patience: Duration) -> io::Result<std::process::ExitStatus> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > patience {
             child.kill()?;
             child.wait()?;
             return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end"));

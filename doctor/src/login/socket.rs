@@ -1,0 +1,115 @@
+//! Sockets as the kernel lists them: whose a connection is, and which process listens on a port.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+const LISTEN: &str = "0A";
+
+struct Entry {
+    local: SocketAddr,
+    remote: SocketAddr,
+    listens: bool,
+    uid: u32,
+    inode: String,
+}
+
+/// Whether the other end of a connection within this machine, `from` there and `to` here, belongs to the user of this process.
+pub(crate) fn is_of_this_user(from: SocketAddr, to: SocketAddr) -> bool {
+    let uid = nix::unistd::geteuid().as_raw();
+    let theirs: Vec<Entry> = entries().into_iter().filter(|entry| entry.local == from && entry.remote == to).collect();
+    !theirs.is_empty() && theirs.iter().all(|entry| entry.uid == uid)
+}
+
+/// The processes that hold a socket listening on `address`, or on its port of all addresses.
+pub(crate) fn listeners(address: SocketAddr) -> Vec<u32> {
+    let inodes = listening(address);
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| holds(*pid, &inodes)).collect()
+}
+
+/// These sockets, as `/proc/PID/fd` names them.
+pub(crate) fn listening(address: SocketAddr) -> BTreeSet<String> {
+    let is_meant = |local: SocketAddr| {
+        local.port() == address.port() && (local.ip() == address.ip() || local.ip().is_unspecified())
+    };
+    let sockets = entries().into_iter().filter(|entry| entry.listens && is_meant(entry.local));
+    sockets.map(|entry| format!("socket:[{}]", entry.inode)).collect()
+}
+
+fn holds(pid: u32, inodes: &BTreeSet<String>) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()?.into_os_string().into_string().ok())
+        .any(|link| inodes.contains(&link))
+}
+
+fn entries() -> Vec<Entry> {
+    ["tcp", "tcp6"]
+        .iter()
+        .filter_map(|table| fs::read_to_string(format!("/proc/net/{table}")).ok())
+        .flat_map(|table| table.lines().filter_map(of_line).collect::<Vec<_>>())
+        .collect()
+}
+
+fn of_line(line: &str) -> Option<Entry> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, remote, state) = (end(fields.next()?)?, end(fields.next()?)?, fields.next()?);
+    // Queues, timer, retransmissions; then the uid, a timeout, the inode.
+    let uid = fields.nth(3)?.parse().ok()?;
+    let inode = fields.nth(1)?.to_owned();
+    Some(Entry { local, remote, listens: state == LISTEN, uid, inode })
+}
+
+/// `0100007F:08AE`: 32-bit words in the machine's order.
+fn end(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().map(u32::to_ne_bytes);
+    let words: Option<Vec<[u8; 4]>> = address.as_bytes().chunks(8).map(word).collect();
+    let address: IpAddr = match *words?.as_slice() {
+        [word] => IpAddr::V4(Ipv4Addr::from(word)),
+        [a, b, c, d] => {
+            let mut bytes = [0; 16];
+            for (to, from) in bytes.chunks_exact_mut(4).zip([a, b, c, d]) {
+                to.copy_from_slice(&from);
+            }
+            Ipv6Addr::from(bytes).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_whose_the_kernel_says_and_a_listener_is_found_by_its_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let from = client.local_addr().unwrap();
+        let _server = listener.accept().unwrap();
+        assert!(is_of_this_user(from, address));
+        assert!(!is_of_this_user(address, address));
+        assert!(listeners(address).contains(&std::process::id()));
+        assert!(!listeners(from).contains(&std::process::id()));
+    }
+
+    #[test]
+    fn what_another_user_connects_is_not_this_users() {
+        let line =
+            "   1: 0100007F:08AE 0100007F:1234 01 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 20";
+        let entry = of_line(line).unwrap();
+        assert_eq!((entry.uid, entry.inode.as_str(), entry.listens), (1000, "4711", false));
+        assert_eq!(entry.local, "127.0.0.1:2222".parse().unwrap());
+        for wrong in ["", "0: 0100007F 0100007F:0016 0A", "0: 0100007F:08AE 0100007F:1234 01 0 0 0 x 0 1"] {
+            assert!(of_line(wrong).is_none(), "{wrong}");
+        }
+    }
+}
