@@ -11,7 +11,9 @@ use std::{
 };
 
 use e2e::{
-    agent, cli, in_bed, machine, process,
+    agent, cli, in_bed, in_bed_of, machine,
+    machine::{HELPER, HELPER_USER},
+    process,
     sshd::Options,
     story::{Setup, Story},
     wait,
@@ -27,6 +29,12 @@ fn doctor() -> (Value, BTreeSet<String>) {
     let told: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let findings = told["findings"].as_array().unwrap();
     assert_eq!(output.status, Some(i32::from(!findings.is_empty())), "{output:?}");
+    let missed = told["not-checked"].as_array().unwrap();
+    let fields = [&told].into_iter().chain(findings).chain(missed).flat_map(|value| value.as_object().unwrap().keys());
+    for field in fields {
+        let page = include_str!("../../docs/cli-json.md");
+        assert!(page.contains(&format!("`{field}`")), "docs/cli-json.md does not name `{field}`");
+    }
     let codes = findings.iter().map(|finding| finding["code"].as_str().unwrap().to_owned());
     // What cargo builds beside the tests is not what is shipped.
     let is_own = env::var_os("COUNTERSIGN_HELPER").is_none();
@@ -74,10 +82,47 @@ fn doctor_finds_nothing_on_a_host_on_which_everything_runs_and_what_stops_after_
         assert_eq!(doctor().1, codes(&["name-service-silent"]));
         fs::remove_file("/etc/countersign/nss.conf").unwrap();
 
+        // The configuration that nobody looks at.
+        let output = cli::run(None, &["doctor"]);
+        assert!(output.stdout.contains("\"sshd-other-config\""), "{output:?}");
+
         drop(running);
         assert_eq!(doctor().1, codes(&["agent-not-running"]));
         drop(story);
     });
+}
+
+/// The sshd of another Debian release, asked by itself: nothing runs.
+fn other_release() {
+    machine::install_helper();
+    let host_key = machine::KeyFile::keep("ssh_host_ed25519_key");
+    let config = format!(
+        "HostKey {}\nUsePAM yes\nAuthenticationMethods publickey\n\
+         AuthorizedKeysCommand {HELPER} keys %u %U %t %k\nAuthorizedKeysCommandUser {HELPER_USER}\n\
+         AuthorizedPrincipalsCommand {HELPER} principals %u %U %t %k %i %s %K\n\
+         AuthorizedPrincipalsCommandUser {HELPER_USER}\nAuthorizedKeysFile none\n\
+         Match LocalPort 2222\n    AuthorizedKeysCommand none\n\
+         Match User root Address 10.0.0.0/8\n    AuthorizedKeysFile .ssh/authorized_keys\n",
+        host_key.path.display()
+    );
+    machine::write(CONFIG, &config, 0o600);
+    machine::write("/run/sshd/.made", "", 0o644);
+    machine::write("/run/sshd-of-release", "#!/bin/sh\nexec /usr/sbin/chroot /run/bed/suite /usr/sbin/sshd \"$@\"\n", 0o755);
+    let output = cli::run(None, &["doctor", "--sshd", "/run/sshd-of-release", "--sshd-config", CONFIG]);
+    let told: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let found: Vec<&str> =
+        told["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap()).collect();
+    assert_eq!(found, ["agent-config", "keys-command-none", "keys-file-users", "command-order"], "{told:#}");
+}
+
+#[test]
+fn doctor_asks_openssh_8_4() {
+    in_bed_of!("bullseye", other_release);
+}
+
+#[test]
+fn doctor_asks_openssh_10_0() {
+    in_bed_of!("trixie", other_release);
 }
 
 #[test]
