@@ -107,7 +107,11 @@ fn other_release() {
     );
     machine::write(CONFIG, &config, 0o600);
     machine::write("/run/sshd/.made", "", 0o644);
-    machine::write("/run/sshd-of-release", "#!/bin/sh\nexec /usr/sbin/chroot /run/bed/suite /usr/sbin/sshd \"$@\"\n", 0o755);
+    machine::write(
+        "/run/sshd-of-release",
+        "#!/bin/sh\nexec /usr/sbin/chroot /run/bed/suite /usr/sbin/sshd \"$@\"\n",
+        0o755,
+    );
     let output = cli::run(None, &["doctor", "--sshd", "/run/sshd-of-release", "--sshd-config", CONFIG]);
     let told: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let found: Vec<&str> =
