@@ -1,7 +1,7 @@
 //! `countersign doctor` on a host on which everything runs: a chain, the agent, sshd, PAM, the name service. Nothing is wrong with it, until
 //! something is.
 
-#![expect(clippy::unwrap_used, reason = "a scenario: a failure is its result")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a scenario: a failure is its result")]
 
 use std::{
     collections::BTreeSet,
