@@ -7,6 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use alloy_primitives::{B256, U256};
@@ -32,7 +33,7 @@ use countersign_registry::{
     entries::{Entry, Roles, Targets, payload},
     shard, sign,
 };
-use countersign_snapshot::Denial;
+use countersign_snapshot::{Clock, Denial};
 use serde_json::{Value, json};
 
 use crate::questions::{Knowledge, Listener, Question};
@@ -112,7 +113,8 @@ impl Ground {
         world.anvil.finalize().await;
         world.anvil.mine(1).await;
         // The other history: the same records, and nobody's key is locked. It lies between what is final here and the news, so that no lie
-        // shows by its block's time alone: blocks are never older than the clock, so it is there before the news are, however long it takes.
+        // shows by its block's time alone: its final block is not after the news. A geth that develops gives its blocks a second each, or the
+        // clock's time where that is later; where the machine was slow the news wait for the clock.
         if client == Client::Anvil {
             fork.anvil.call("evm_increaseTime", json!([20])).await;
             world.anvil.call("evm_increaseTime", json!([60])).await;
@@ -123,13 +125,17 @@ impl Ground {
         if fork.latest_number().await > news_at {
             fork.anvil.set_head(news_at).await;
         }
+        let fork_final = fork.anvil.time("finalized").await;
+        while world.latest_time().await.max(Clock::now().unwrap().unix_secs) < fork_final {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         let news = [key_lock(records.key), lock(0xe3)].map(|entry| sign::write(shard::DENIALS, &entry));
         world.admin.append_many(world.pin.contract, world.pin.realm, &news, &mut |_| ()).await.unwrap();
         on_time(&world, &start).await;
         let (finalized, latest) = (world.anvil.number("finalized").await, world.latest_number().await);
         assert!(known < published && published < finalized && finalized + 1 < latest, "blocks to tell apart");
         assert_eq!(fork.latest_number().await, latest, "two blocks of one height");
-        assert!(fork.latest_time().await <= world.latest_time().await, "the other history is not after the news");
+        assert!(fork_final <= world.latest_time().await, "the other history is final after the news");
         let address = fork.anvil.url.socket_addrs(|| None).unwrap()[0];
         let knowledge = Arc::new(Knowledge { known, finalized, latest, before, fork: address });
 
