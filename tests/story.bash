@@ -52,12 +52,13 @@ END
   await 10 "the log socket" test -S /dev/log
 }
 
-# The helper's user, the helper, and the realm file: what a host's package brings.
+# The helper's user, the helper and what PAM runs beside it, and the realm file: what a host's package brings.
 install_helper() { # HELPER REALM-FILE
   groupadd --system countersign
   useradd --system --gid countersign --home-dir /nonexistent --shell /usr/sbin/nologin countersign
   useradd --create-home --shell /bin/bash --password '*' deploy
-  install -D -o root -g root -m 711 "$1" /usr/lib/countersign/countersign-sshd
+  install -d /usr/lib/countersign
+  run install -o root -g root -m 0711 "$1" "$1-session" /usr/lib/countersign/
   install -D -m 644 "$2" /etc/countersign/realm.toml
   install -D -m 644 /dev/null /etc/countersign/empty
   mkdir -p /var/lib/countersign && chmod 755 /var/lib/countersign

@@ -244,6 +244,8 @@ mod tests {
             assert!(story.contains("doctor/sshd_config.d/00-countersign.conf"), "a story has settings of its own");
             assert!(!story.contains("AuthorizedKeysCommand "), "a story has settings of its own");
         }
+        let quickstart = std::fs::read_to_string(root.join("quickstart")).unwrap();
+        assert!(quickstart.contains(SESSION_LINE), "quickstart has a hook of its own");
         // The other order makes sshd 8.7 to 9.3 forget the second.
         let at = |name: &str| SETTINGS.lines().position(|line| line.starts_with(name)).unwrap();
         assert!(at("AuthorizedPrincipalsCommand ") < at("AuthorizedKeysCommand "));
