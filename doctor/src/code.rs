@@ -334,6 +334,9 @@ codes! {
     /// Something else decides.
     SwitchWithoutEffect = "switch-without-effect", Error,
         "sshd would go on as before, or half so: nothing was written";
+    /// Another AuthorizedKeysCommand is there, and nobody has said what becomes of it.
+    SwitchEarlier = "switch-earlier-command", Error,
+        "whoever gets in by it alone would be kept out without a word: nothing was written";
     /// The last login failed.
     SwitchTakenBack = "switch-taken-back", Error,
         "everything is as it was before";

@@ -63,6 +63,12 @@ pub(crate) fn keys_helper(asked: &Asked<'_>) -> Option<Helper> {
     helper(asked.get(KEYS), KEYS_ARGUMENTS)?.ok()
 }
 
+/// What stands behind `--chain` in a keys command that is the helper, as sshd's configuration has it.
+pub(crate) fn keys_chain(command: &str) -> Option<&str> {
+    helper(command, KEYS_ARGUMENTS)?.ok()?.chain?;
+    command.split_once(" --chain ").map(|(_, chain)| chain.trim())
+}
+
 /// The helper of the principals command, where that is right.
 pub(crate) fn principals_helper(asked: &Asked<'_>) -> Option<Helper> {
     helper(asked.get(PRINCIPALS), PRINCIPALS_ARGUMENTS)?.ok()

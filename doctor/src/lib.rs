@@ -38,5 +38,5 @@ pub use host::{Agent, Host};
 pub use login::{Credential, Logins, examine_logins};
 pub use sshd::{Effective, Spec, Version};
 pub use switch::{
-    Change, Plan, Recovery, SESSION_LINE, SETTINGS, Service, Wishes, disable, enable, recovery_path, running,
+    Change, Earlier, Plan, Recovery, SESSION_LINE, SETTINGS, Service, Wishes, disable, enable, recovery_path, running,
 };

@@ -173,6 +173,10 @@ impl Host {
 
 /// Whether a key opens the host's sshd.
 fn opens(key: &str, certificate: &str) -> bool {
+    opens_to("deploy", key, certificate)
+}
+
+fn opens_to(login: &str, key: &str, certificate: &str) -> bool {
     let known = "/run/known_hosts";
     let line = fs::read_to_string("/etc/ssh/ssh_host_ed25519_key.pub").unwrap();
     machine::write(known, &format!("127.0.0.1 {line}"), 0o644);
@@ -181,7 +185,7 @@ fn opens(key: &str, certificate: &str) -> bool {
     if !certificate.is_empty() {
         ssh.arg("-o").arg(format!("CertificateFile={certificate}"));
     }
-    process::output(ssh.args(["deploy@127.0.0.1", "true"])).status == Some(0)
+    process::output(ssh.args([&format!("{login}@127.0.0.1"), "true"])).status == Some(0)
 }
 
 fn client(key: &str) -> Command {
@@ -326,13 +330,25 @@ fn switches_on_by_a_login_that_went_through_it_and_off_to_the_byte(story: &Story
     // Switched on: the ledger decides, and with it PAM's hook and the name service.
     machine::install_name_service();
     machine::write("/etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\n", 0o644);
-    let before = written();
     machine::write("/etc/countersign/breakglass.keys", &format!("{}\n", old.public_line()), 0o644);
-    let everything = friend.with(&["--enable", "--yes", "--accounts", "--sessions", "--break-glass", "rescue"]);
-    let told = doctor(&everything);
+    let everything = ["--enable", "--yes", "--accounts", "--sessions", "--break-glass", "rescue", "--keep-earlier"];
+    // What sshd asked before goes on behind ours, for whom the realm has nothing: where somebody has said so.
+    machine::add_user("operator", 2005);
+    let script = format!("#!/bin/sh\n[ \"$1\" != operator ] || echo '{}'\n", old.public_line());
+    machine::write("/usr/lib/countersign/earlier", &script, 0o755);
+    let lines = "AuthorizedKeysCommand /usr/lib/countersign/earlier %u\nAuthorizedKeysCommandUser nobody\n";
+    machine::write("/etc/ssh/sshd_config.d/50-earlier.conf", lines, 0o644);
+    let before = written();
+    unchanged(
+        "switch-earlier-command AuthorizedKeysCommand: sshd asks /usr/lib/countersign/earlier %u so far (as nobody)",
+        &friend.with(everything.split_last().unwrap().1),
+    );
+    let told = doctor(&friend.with(&everything));
     assert_eq!((&told["outcome"], told["files"].as_array().unwrap().len()), (&"enabled".into(), 3), "{told}");
     assert!(opens(&friend.key, &friend.certificate) && !opens(old_key, ""));
+    assert!(opens_to("operator", old_key, ""));
     let drop_in = fs::read_to_string(DROP_IN).unwrap();
+    assert!(drop_in.contains(" keys %u %U %t %k --chain /usr/lib/countersign/earlier %u\n"), "{drop_in}");
     assert!(
         drop_in.ends_with("Match User rescue\n    AuthorizedKeysFile /etc/countersign/breakglass.keys\n"),
         "{drop_in}"

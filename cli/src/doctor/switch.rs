@@ -3,7 +3,9 @@
 use std::io::IsTerminal as _;
 
 use clap::Args;
-use countersign_doctor::{Code, Finding, Host, Logins, Plan, Recovery, Service, Wishes, disable, enable, running};
+use countersign_doctor::{
+    Code, Earlier, Finding, Host, Logins, Plan, Recovery, Service, Wishes, disable, enable, running,
+};
 use serde::Serialize;
 
 use super::told;
@@ -30,6 +32,12 @@ pub struct SwitchArgs {
     /// With --enable: this local login stays open to the keys in /etc/countersign/breakglass.keys
     #[arg(long, value_name = "LOGIN", requires = "enable")]
     break_glass: Option<String>,
+    /// With --enable: the AuthorizedKeysCommand that sshd asks so far goes on behind ours (--chain)
+    #[arg(long, requires = "enable", conflicts_with = "replace_earlier")]
+    keep_earlier: bool,
+    /// With --enable: nobody asks the AuthorizedKeysCommand any more that sshd asks so far
+    #[arg(long, requires = "enable")]
+    replace_earlier: bool,
     /// Show what would be changed, and change nothing
     #[arg(long, conflicts_with = "yes")]
     plan: bool,
@@ -78,6 +86,11 @@ impl SwitchArgs {
             accounts: self.accounts,
             sessions: self.sessions,
             break_glass: self.break_glass.clone(),
+            earlier: match (self.keep_earlier, self.replace_earlier) {
+                (true, _) => Some(Earlier::Keep),
+                (_, true) => Some(Earlier::Replace),
+                _ => None,
+            },
         };
         let plan = match Plan::make(host, &wishes) {
             Ok(plan) => plan,

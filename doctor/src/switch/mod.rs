@@ -9,6 +9,7 @@
 //! power in that moment comes up as it was before, for there `/run` is empty. No session is ended, and no sshd is stopped.
 
 mod change;
+mod earlier;
 mod plan;
 mod recovery;
 mod service;
@@ -26,6 +27,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 pub use change::Change;
 use change::{Restored, put};
+pub use earlier::Earlier;
 pub use plan::{Plan, SESSION_LINE, SETTINGS, Wishes};
 use plan::{check_effect, drop_in};
 pub use recovery::{Recovery, path as recovery_path};
@@ -111,7 +113,7 @@ pub fn enable(host: &Host, wishes: &Wishes, plan: &Plan, tell: &mut dyn FnMut(&s
     let address = running(host, wishes.port)
         .map_err(|error| one(Finding::new(Code::SshdRefuses, host.sshd_config.display().to_string(), error)))?;
     tell("trying a stranger's login and yours through an sshd of its own, with the new files in their places");
-    let planned = inside(&plan.covers(), |room| trial(host, wishes, room)).unwrap_or_else(|error| {
+    let planned = inside(&plan.covers(), |room| trial(host, wishes, plan, room)).unwrap_or_else(|error| {
         Err(vec![Finding::new(Code::LoginBroken, "the trial", format!("no place for it: {error}"))])
     })?;
     interrupt.check().map_err(one)?;
@@ -142,11 +144,11 @@ pub fn enable(host: &Host, wishes: &Wishes, plan: &Plan, tell: &mut dyn FnMut(&s
 }
 
 /// In the room with the planned files: the checks, sshd's own, a stranger's login, and the one that has to get in.
-fn trial(host: &Host, wishes: &Wishes, room: &login::Room) -> Result<Effective, Vec<Finding>> {
+fn trial(host: &Host, wishes: &Wishes, plan: &Plan, room: &login::Room) -> Result<Effective, Vec<Finding>> {
     let broken = |why: String| vec![Finding::new(Code::LoginBroken, "the trial", why)];
     let effective = Effective::ask(host, None)
         .map_err(|error| vec![Finding::new(Code::SshdRefuses, host.sshd_config.display().to_string(), error)])?;
-    check_effect(host, &effective).map_err(|finding| vec![finding])?;
+    check_effect(host, &plan.settings, &effective).map_err(|finding| vec![finding])?;
     let checks = crate::examine(host).findings;
     let errors: Vec<Finding> = checks.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
     if !errors.is_empty() {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::change::{Change, keep};
+use super::earlier::{self, Earlier};
 use super::recovery::{self, Recovery};
 use crate::code::Code;
 use crate::finding::Finding;
@@ -34,12 +35,18 @@ pub struct Wishes {
     pub sessions: bool,
     /// A local login that a file of root's opens, whatever the ledger says.
     pub break_glass: Option<String>,
+    /// What becomes of another AuthorizedKeysCommand that sshd asks so far; not said, such a host is left alone.
+    pub earlier: Option<Earlier>,
 }
 
 /// What will be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub(crate) changes: Vec<Change>,
+    /// What sshd will have, for all that no `Match` means.
+    pub(crate) settings: String,
+    /// What people have to know beside the files.
+    notes: Vec<String>,
 }
 
 impl Plan {
@@ -54,16 +61,23 @@ impl Plan {
         }
         let folder = host.sshd_config.parent().unwrap_or(Path::new("/"));
         let drop_in = folder.join(DROP_IN);
-        let text = drop_in_text(wishes.break_glass.as_deref())?;
-        let mut changes = vec![
-            change(Path::new(EMPTY), |old| {
-                if old.is_none_or(str::is_empty) { Ok(String::new()) } else { refuse("expected an empty file") }
-            })?,
-            change(&drop_in, |old| {
-                let is_ours = |old: &str| old.starts_with(MARK) || old == SETTINGS;
-                if old.is_none_or(is_ours) { Ok(text) } else { refuse("a file of this name is there, and not ours") }
-            })?,
-        ];
+        let mut changes = vec![change(Path::new(EMPTY), |old| {
+            if old.is_none_or(str::is_empty) { Ok(String::new()) } else { refuse("expected an empty file") }
+        })?];
+        // sshd reads it, too: first that it is ours, then what sshd says.
+        let mut told = change(&drop_in, |old| {
+            let is_ours = |old: &str| old.starts_with(MARK) || old == SETTINGS;
+            if old.is_none_or(is_ours) {
+                Ok(String::new())
+            } else {
+                refuse("a file of this name is there, and not ours")
+            }
+        })?;
+        let now = Effective::ask(host, None)
+            .map_err(|error| Finding::new(Code::SshdRefuses, host.sshd_config.display().to_string(), error))?;
+        let earlier = earlier::settle(&now, wishes.earlier)?;
+        told.after = format!("{MARK}{}{}", earlier.settings, break_glass_text(wishes.break_glass.as_deref())?);
+        changes.push(told);
         if wishes.accounts {
             changes.push(change(&host.nsswitch, |old| with_accounts(old.unwrap_or_default()))?);
         }
@@ -76,7 +90,7 @@ impl Plan {
             let finding = Finding::new(Code::SwitchWithoutEffect, about, "it is switched on already, in another way");
             return Err(finding.change("countersign doctor --disable"));
         }
-        Ok(Self { changes })
+        Ok(Self { changes, settings: earlier.settings, notes: earlier.notes })
     }
 
     /// What is left to do.
@@ -108,6 +122,7 @@ impl Plan {
             text.push_str(&lines(&old, &change.after, "-"));
             text.push_str(&lines(&change.after, &old, "+"));
         }
+        self.notes.iter().for_each(|note| text.push_str(&format!("{note}\n")));
         text
     }
 }
@@ -125,8 +140,8 @@ pub(crate) fn drop_in(host: &Host) -> PathBuf {
 ///
 /// # Errors
 /// A finding for the first that differs.
-pub(crate) fn check_effect(host: &Host, effective: &Effective) -> Result<(), Finding> {
-    for line in SETTINGS.lines() {
+pub(crate) fn check_effect(host: &Host, settings: &str, effective: &Effective) -> Result<(), Finding> {
+    for line in settings.lines() {
         let Some((name, value)) = line.split_once(' ') else { continue };
         let found = effective.get(&name.to_ascii_lowercase());
         if found != value {
@@ -157,9 +172,8 @@ fn refuse(why: &str) -> io::Result<String> {
     Err(io::Error::other(why.to_owned()))
 }
 
-fn drop_in_text(break_glass: Option<&str>) -> Result<String, Finding> {
-    let mut text = format!("{MARK}{SETTINGS}");
-    let Some(login) = break_glass else { return Ok(text) };
+fn break_glass_text(login: Option<&str>) -> Result<String, Finding> {
+    let Some(login) = login else { return Ok(String::new()) };
     let is_plain = !login.is_empty()
         && login.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         && !login.starts_with('-');
@@ -175,8 +189,7 @@ fn drop_in_text(break_glass: Option<&str>) -> Result<String, Finding> {
         let change = format!("install -o root -g root -m 644 KEYS {BREAK_GLASS_KEYS}");
         return Err(Finding::new(Code::SwitchUntrusted, BREAK_GLASS_KEYS, why).change(change));
     }
-    text.push_str(&format!("Match User {login}\n    AuthorizedKeysFile {BREAK_GLASS_KEYS}\n"));
-    Ok(text)
+    Ok(format!("Match User {login}\n    AuthorizedKeysFile {BREAK_GLASS_KEYS}\n"))
 }
 
 /// `countersign` after `files`, for users and groups.

@@ -145,6 +145,7 @@ const ELSEWHERE: &[&str] = &[
     "switch-untrusted",
     "switch-without-effect",
     "switch-taken-back",
+    "switch-earlier-command",
     "switch-stuck",
 ];
 
