@@ -212,12 +212,21 @@ impl Keeper {
         }
         let processes = scan();
         // Root's sessions have no process of another user: only sshd itself can say that they are open.
-        let may_be_open: Vec<&Note> = notes.iter().filter(|note| is_open(note, &processes) || is_roots(note)).collect();
+        let may_be_open = notes.into_iter().filter(|note| is_open(note, &processes) || is_roots(note)).collect();
+        self.settle(store, may_be_open, now, events);
+    }
+
+    /// The same of notes whose sessions may be open.
+    fn settle(&mut self, store: &Store, notes: Vec<Note>, now: &Clock, events: &mut Vec<Event>) {
         let said = match &self.settings.journal {
-            Some(program) => self.journal.ask(program, &may_be_open, now.boottime_secs),
+            Some(program) => self.journal.ask(program, &notes.iter().collect::<Vec<_>>(), now.boottime_secs),
             None => BTreeMap::new(),
         };
-        for note in may_be_open.into_iter().cloned() {
+        for note in notes {
+            // What was said is about the note that was asked about. Meanwhile something else may have been granted to that process.
+            if store.note(note.process).as_ref() != Some(&note) {
+                continue;
+            }
             let accepted = match said.get(&note.process) {
                 Some(Said::This) => Accepted::Journal,
                 Some(Said::Another) => {
@@ -426,4 +435,81 @@ pub(crate) fn is_open(note: &Note, processes: &BTreeMap<u32, Seen>) -> bool {
     let is_users = |seen: &Seen| seen.parent == note.process.pid && seen.uid == note.uid.0 && is_sshd(seen.name.pid);
     let is_monitor = || Handle::open(note.process).is_ok_and(|handle| handle.is_some_and(|handle| handle.is_monitor()));
     note.uid.0 != 0 && processes.values().any(is_users) && is_monitor()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use countersign_snapshot::{BootId, Uid};
+    use countersign_sshd::{Granter, OFFERS, SESSIONS};
+
+    use super::*;
+
+    fn key(byte: u8) -> Vec<u8> {
+        let string = |content: &[u8]| [&u32::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat();
+        [string(b"ssh-ed25519"), string(&[byte; 32])].concat()
+    }
+
+    #[test]
+    fn a_note_that_was_written_while_the_journal_answered_is_asked_about_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = folder.path().join("run");
+        for name in [OFFERS, SESSIONS] {
+            fs::create_dir_all(runtime.join(name)).unwrap();
+            fs::set_permissions(runtime.join(name), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
+        let owner = fs::metadata(&runtime).unwrap().uid();
+        let now = Clock { unix_secs: 1_800_000_010, boot_id: BootId([0xab; 16]), boottime_secs: 110 };
+        let store = Store::open_of(&runtime, owner, owner, now.boot_id).unwrap();
+        let process = ProcessName::of(std::process::id()).unwrap();
+        let offered = Note {
+            process,
+            boot_id: now.boot_id,
+            login: "deploy".to_owned(),
+            uid: Uid(2001),
+            by: Granter::Realm,
+            blob: key(1),
+            asked: 2,
+            alone: true,
+            unix_secs: 1_800_000_000,
+            boottime_secs: 100,
+        };
+        let used = Note { blob: key(2), alone: false, ..offered.clone() };
+        let place = runtime.join(OFFERS).join(process.to_string());
+        fs::write(&place, offered.encode()).unwrap();
+        fs::write(folder.path().join("used"), used.encode()).unwrap();
+        let entry = format!(
+            r#"{{"_PID":"{}","_UID":"0","_TRANSPORT":"syslog","__REALTIME_TIMESTAMP":"1800000001000000","MESSAGE":"Accepted publickey for deploy from ::1 port 1 ssh2: ED25519 {}"}}"#,
+            process.pid,
+            fingerprint_text(&fingerprint_sha256(&used.blob))
+        );
+        let program = folder.path().join("journal");
+        let journal = |says: &str| {
+            let swap = format!("cp {} {}", folder.path().join("used").display(), place.display());
+            fs::write(&program, format!("#!/bin/sh\n{swap}\n{says}\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let settings = Settings { journal: Some(program.clone()), ..Settings::new("/none".into(), owner) };
+        let look = |said: &str| {
+            journal(said);
+            let (mut keeper, mut events) = (Keeper::new(settings.clone()), Vec::new());
+            keeper.settle(&store, store.notes().unwrap(), &now, &mut events);
+            events
+        };
+        let says = format!("printf '%s\\n' '{entry}'");
+        // Of the first note it says "another", and of nothing that this was the only one.
+        for said in [says.as_str(), "exit 0"] {
+            fs::write(&place, offered.encode()).unwrap();
+            assert_eq!(look(said), [], "{said}");
+            assert_eq!(store.note(process), Some(used.clone()), "{said}");
+            assert_eq!(store.records().unwrap(), []);
+        }
+        let events = look(&says);
+        assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Adopted]);
+        assert_eq!(store.records().unwrap().iter().map(|record| &record.note).collect::<Vec<_>>(), [&used]);
+        assert_eq!(store.note(process), None);
+    }
 }

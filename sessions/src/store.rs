@@ -58,15 +58,20 @@ impl Store {
     /// # Errors
     /// One is not there, or not its owner's alone.
     pub fn open(runtime: &Path, helper: u32, boot_id: BootId) -> Result<Self, SessionsError> {
+        Self::open_of(runtime, ROOT, helper, boot_id)
+    }
+
+    /// The same with another user in root's place.
+    pub(crate) fn open_of(runtime: &Path, root: u32, helper: u32, boot_id: BootId) -> Result<Self, SessionsError> {
         let open = |name: &str, owner: u32| -> Result<Folder, SessionsError> {
             let failed = |source| SessionsError::Folder { path: PathBuf::from(runtime).join(name), source };
-            let folder = Folder::open(runtime, name, ROOT).map_err(failed)?;
+            let folder = Folder::open(runtime, name, root).map_err(failed)?;
             if folder.owner() == owner {
                 return Ok(folder);
             }
             Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's")))
         };
-        Ok(Self { offers: open(OFFERS, helper)?, sessions: open(SESSIONS, ROOT)?, boot_id })
+        Ok(Self { offers: open(OFFERS, helper)?, sessions: open(SESSIONS, root)?, boot_id })
     }
 
     /// All records, in the order of their processes' start.
@@ -91,11 +96,19 @@ impl Store {
     /// # Errors
     /// The system does not list them.
     pub fn notes(&self) -> io::Result<Vec<Note>> {
-        let notes = self.read_all(&self.offers)?.into_iter().filter_map(|(name, text)| {
-            let note = Note::decode(&text).ok()?;
-            (note.process == name && note.boot_id == self.boot_id).then_some(note)
-        });
-        Ok(notes.collect())
+        let notes = self.read_all(&self.offers)?.into_iter();
+        Ok(notes.filter_map(|(name, text)| self.as_note(name, &text)).collect())
+    }
+
+    /// The note of a process as it stands now.
+    #[must_use]
+    pub fn note(&self, process: ProcessName) -> Option<Note> {
+        self.as_note(process, &self.offers.read(&process.to_string(), MAX_NOTE_BYTES).ok()??)
+    }
+
+    fn as_note(&self, name: ProcessName, text: &[u8]) -> Option<Note> {
+        let note = Note::decode(text).ok()?;
+        (note.process == name && note.boot_id == self.boot_id).then_some(note)
     }
 
     fn read_all(&self, folder: &Folder) -> io::Result<Vec<(ProcessName, Vec<u8>)>> {
