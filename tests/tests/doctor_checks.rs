@@ -112,7 +112,7 @@ fn other_release() {
         "#!/bin/sh\nexec /usr/sbin/chroot /run/bed/suite /usr/sbin/sshd \"$@\"\n",
         0o755,
     );
-    let output = cli::run(None, &["doctor", "--sshd", "/run/sshd-of-release", "--sshd-config", CONFIG]);
+    let output = cli::run(None, &["doctor", "--no-login", "--sshd", "/run/sshd-of-release", "--sshd-config", CONFIG]);
     let told: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let found: Vec<&str> =
         told["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap()).collect();
