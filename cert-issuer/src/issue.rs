@@ -65,8 +65,8 @@ impl Issued {
     }
 }
 
-/// Prepares one certificate at Unix time `now`: chooses the grant and lays out the bytes. One of the longest life that is allowed ends up
-/// to 30 s earlier, by as much as the chain's newest block is behind `now`.
+/// Prepares one certificate at Unix time `now`: chooses the grant and lays out the bytes. One of the longest life that is allowed begins
+/// and ends up to 30 s earlier, by as much as the chain's newest block is behind `now`.
 ///
 /// # Errors
 /// [`IssueError::Refused`] with the host's reason code.
@@ -79,12 +79,15 @@ pub fn prepare(effective: &Effective, signer: Signer<'_>, order: Order, now: u64
     };
     let serial = u64::from_be_bytes(random()?);
     let key_id = format!("{}/{request}", choice.user.login);
-    let valid_after = now.saturating_sub(BACKDATE_SECS);
     // Hosts count the longest life from the batch's block, which may be some seconds behind this clock: a certificate of the longest life
-    // would be logged, and refused. Where a chain makes no block unless there is something to put in it, the last one's time says nothing.
-    let block = effective.latest_block.time.saturating_add(1).clamp(now.saturating_sub(BACKDATE_SECS), now);
+    // would be logged, and refused. It begins and ends earlier, and keeps its length, which approvals name. Not by more than half of it, nor
+    // by more than it is backdated: where a chain makes no block unless there is something to put in it, the last one's time says nothing.
+    let ttl = order.ttl.get();
+    let block = effective.latest_block.time.saturating_add(1);
     let latest_end = block.saturating_add(longest(effective, signer.record, choice.grant));
-    let valid_before = now.saturating_add(order.ttl.get()).min(latest_end);
+    let latest_end = latest_end.max(now.saturating_add(ttl.saturating_sub(BACKDATE_SECS.min(ttl / 2))));
+    let valid_before = now.saturating_add(ttl).min(latest_end);
+    let valid_after = valid_before.saturating_sub(ttl).saturating_sub(BACKDATE_SECS);
     let scope = Scope {
         realm: RealmId(effective.realm.0),
         user: order.user,

@@ -188,8 +188,12 @@ impl World {
     }
 
     fn prepare(&self, order: Order) -> Result<Prepared, IssueError> {
+        self.prepare_at(order, now())
+    }
+
+    fn prepare_at(&self, order: Order, now: u64) -> Result<Prepared, IssueError> {
         let effective = self.ledger.effective();
-        prepare(&effective, self.signer(&effective), order, now())
+        prepare(&effective, self.signer(&effective), order, now)
     }
 
     fn reason(&self, order: Order) -> Reason {
@@ -329,20 +333,61 @@ fn the_longest_certificate_is_not_refused_because_the_last_block_is_a_while_ago(
 #[test]
 fn the_longest_certificate_is_accepted_where_blocks_are_behind_the_clock() {
     let mut world = World::new();
-    let behind = now() - 20;
-    world.ledger.begin(behind);
-    let order = Order { ttl: NonZeroU64::new(600).unwrap(), ..world.order() };
+    let now = now();
+    world.ledger.begin(now - 20);
+    let of = |secs| Order { ttl: NonZeroU64::new(secs).unwrap(), ..world.order() };
     let effective = world.ledger.effective();
     let signer = world.signer(&effective);
-    let prepared = world.prepare(order).unwrap();
-    assert!(prepared.valid_before <= behind + 601, "{prepared:?}");
+    let prepared = world.prepare_at(of(600), now).unwrap();
+    // Approvals name its life.
+    assert_eq!((prepared.valid_after, prepared.valid_before), (now - 19 - 30, now - 19 + 600));
     let batch = Batch::new(&effective, signer, vec![prepared]).unwrap();
-    world.ledger.start = behind + 1;
+    let short = world.prepare_at(of(300), now).unwrap();
+    assert_eq!((short.valid_after, short.valid_before), (now - 30, now + 300), "no longer than is allowed anyway");
+    world.ledger.start = now - 19;
     world.ledger.log(ISSUER, batch.entry.clone());
     batch.finish(&world.ledger.effective(), &world.key()).unwrap().pop().unwrap().unwrap();
-    // One that is shorter than allowed keeps its length.
-    let short = world.prepare(Order { ttl: NonZeroU64::new(300).unwrap(), ..world.order() }).unwrap();
-    assert_eq!(short.valid_before - short.valid_after, 330);
+}
+
+#[test]
+fn an_old_block_takes_no_more_than_half_of_a_short_life() {
+    let mut world = World::with_grant(|grant| grant.maxTtl = 20);
+    let now = now();
+    world.ledger.begin(now - 3_600);
+    let prepared = world.prepare_at(Order { ttl: NonZeroU64::new(20).unwrap(), ..world.order() }, now).unwrap();
+    assert_eq!((prepared.valid_after, prepared.valid_before), (now - 40, now + 10));
+}
+
+/// The request's approval names the life that was asked for, and hosts compare.
+#[test]
+fn the_longest_certificate_under_approvals_keeps_the_life_that_was_approved() {
+    let mut world = World::with_grant(|grant| grant.approvals = 1);
+    let requester = Address::repeat_byte(0xd1);
+    let member =
+        payload::MemberSet { actor: requester, member: true, subject: world.alice.0.into(), x25519: B256::ZERO };
+    world.ledger.log(ADMIN, Entry::MemberSet(member));
+    let request = payload::Request {
+        r: r(31).into(),
+        user: world.alice.0.into(),
+        host: world.web.0.into(),
+        login: "deploy".into(),
+        ttl: 600,
+        publicKey: world.subject.clone().into(),
+        reason: String::new(),
+    };
+    world.ledger.log(requester, Entry::Request(request));
+    let now = now();
+    world.ledger.begin(now - 12);
+    let order = Order {
+        ttl: NonZeroU64::new(600).unwrap(),
+        request: Some(sign::record_id(Kind::REQUEST, requester, r(31))),
+        ..world.order()
+    };
+    let effective = world.ledger.effective();
+    let signer = world.signer(&effective);
+    let batch = Batch::new(&effective, signer, vec![world.prepare_at(order, now).unwrap()]).unwrap();
+    let verdict = batch.rehearse(&effective, signer).unwrap().pop().unwrap();
+    assert_eq!(verdict.unwrap_err().reason(), Some(Reason::ApprovalsMissing), "and not another request's");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use countersign_agent::reason::Reason;
 use countersign_registry::entries::{Entry, Targets, payload};
-use countersign_registry::{Fingerprint20, Serial, shard};
+use countersign_registry::{Fingerprint20, shard};
 use countersign_snapshot::{Clock, Denial, HostState, Origin, OriginOf, Stale, Trust, UserState, read_origins};
 use serde_json::json;
 use support::{HostFiles, World, grant, key_lock, unknown};
@@ -468,14 +468,14 @@ async fn days_that_are_over_fall_away_and_what_was_granted_or_denied_before_stay
     let world = World::new().await;
     let records = world.populate().await;
     let host = HostFiles::new(&world, records.host, "");
-    let ca = countersign_certificate::Id([5; 16]);
+    let (ca, serial) = (countersign_certificate::Id([5; 16]), countersign_certificate::Serial(77));
     let revoked = Entry::CertRevoke { ca, serials: vec![77] };
     let now = Clock::now().unwrap().unix_secs;
     world.append(shard::revocation_shard(now + 60, now), &revoked).await;
     world.append(shard::DENIALS, &key_lock(records.key)).await;
     let mut agent = host.open();
     assert_eq!(agent.cycle().await.failure, None);
-    assert!(host.snapshot().serial_revoked(ca, Serial(77)).unwrap());
+    assert!(host.snapshot().serial_revoked(ca, serial).unwrap());
     let shards = |agent: &countersign_agent::agent::Agent| agent.shards_read();
     let before = shards(&agent);
     for days in [1, 3, 95] {
@@ -489,7 +489,7 @@ async fn days_that_are_over_fall_away_and_what_was_granted_or_denied_before_stay
         assert!(snapshot.login(b"alice").unwrap().is_some());
         assert_eq!(snapshot.key_revoked(records.key).unwrap(), Some(Denial::Locked));
     }
-    assert!(!host.snapshot().serial_revoked(ca, Serial(77)).unwrap(), "its certificate ended months ago");
+    assert!(!host.snapshot().serial_revoked(ca, serial).unwrap(), "its certificate ended months ago");
     let common: Vec<u64> = shards(&agent).into_iter().filter(|shard| before.contains(shard)).collect();
     assert_eq!(common, [shard::GOVERNANCE, shard::DIRECTORY, shard::DENIALS]);
     agent.flush();

@@ -94,11 +94,11 @@ fn judge(cases: u64, pam: bool) {
     for round in (0..cases).step_by(ROUND) {
         agent::once();
         let snapshot = Snapshot::open(Path::new(agent::SNAPSHOT), Trust::ROOT).unwrap();
-        // None of these comes or goes while a round is offered.
+        // None of these comes or goes while a round is offered, however slow the machine.
         let now = now();
-        let times = [0, 1, now - 7200, now - 600, now - 20, now + 240, now + 3600, now + 86_400, 1 << 63, u64::MAX];
+        let times = [0, 1, now - 7200, now - 600, now - 20, now + 3600, now + 7200, now + 86_400, 1 << 63, u64::MAX];
         let extensions = vec![(b"permit-pty".to_vec(), Vec::new()), (b"scope@countersign".to_vec(), scope.clone())];
-        let valid = (now - 30, now + 300);
+        let valid = (now - 30, now + CA_MAX_TTL);
         let source = Source { cas: &cas, users: &users, times: &times, login: LOGIN.as_bytes(), valid, extensions };
         let mutants: Vec<Mutant> =
             (round..cases.min(round + ROUND)).map(|case| source.mutant(&mut Random::of(seed, case))).collect();
