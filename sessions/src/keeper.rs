@@ -5,7 +5,7 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use countersign_certificate::{Serial, fingerprint_sha256, fingerprint_text};
 use countersign_snapshot::{Clock, Snapshot, Trust};
@@ -16,7 +16,7 @@ use crate::error::SessionsError;
 use crate::journal::{Journal, Said};
 use crate::judge::{Standing, standing};
 use crate::members::Look;
-use crate::process::{Handle, Seen, audit_session, is_sshd, scan, session_scope};
+use crate::process::{Handle, Seen, audit_session, is_sshd, own_scope, scan};
 use crate::socket::connection;
 use crate::store::Store;
 use crate::terminal::say;
@@ -187,7 +187,7 @@ impl Keeper {
         self.attribute(&store, store.notes().map_err(failed)?, now, &mut events);
         let mut records = store.records().map_err(failed)?;
         for record in &mut records {
-            if complete(record) {
+            if complete(record, &self.settings.control_groups) {
                 // What was seen is only needed after the session's sshd has gone; it is seen again with the next look.
                 let _ = store.write(record);
             }
@@ -401,7 +401,7 @@ fn warn(
 }
 
 /// Adds what PAM has done to the session's sshd since the record was made; whether there was anything.
-fn complete(record: &mut Record) -> bool {
+fn complete(record: &mut Record, control_groups: &Path) -> bool {
     let process = record.note.process;
     if (record.audit.is_some() && record.scope.is_some()) || !process.is_alive() {
         return false;
@@ -412,7 +412,7 @@ fn complete(record: &mut Record) -> bool {
         record.audit = audit_session(process.pid).filter(own);
     }
     if record.scope.is_none() {
-        record.scope = session_scope(process.pid);
+        record.scope = own_scope(control_groups, process);
     }
     (record.audit, record.scope.is_some()) != before && process.is_alive()
 }

@@ -2,15 +2,15 @@
 //!
 //! Four ways of telling, from the surest: descendants of the session's sshd; the processes of its logind scope; those of the login's
 //! user in the audit session that PAM opened for it; those of that user that were started with its `SSH_CONNECTION`. The last two are for
-//! what has made itself independent, as tmux does, and never for root, whose daemons carry both. None reaches a process older than
-//! the session, nor one that a later session of the same connection may claim.
+//! what has made itself independent, as tmux does, and never for root, whose daemons carry both. A scope in which something older than the
+//! session lives is not the session's. None reaches a process older than the session, nor one that a later session of the same connection may claim.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use countersign_sshd::{ProcessName, Record};
 
-use crate::process::{Seen, audit_session, has_connection, in_scope};
+use crate::process::{Seen, audit_session, has_connection, in_own_scope};
 
 /// All that is seen at one look.
 pub(crate) struct Look<'a> {
@@ -57,7 +57,7 @@ impl Look<'_> {
         if let Some(scope) = &record.scope
             && !self.records.iter().any(|other| shares(&other, scope))
         {
-            found.extend(in_scope(self.control_groups, scope));
+            found.extend(in_own_scope(self.control_groups, scope, monitor).unwrap_or_default());
         }
         let uid = record.note.uid.0;
         if uid == 0 {

@@ -44,7 +44,7 @@ impl Handle {
 
     /// Whether this is the privileged sshd process of a connection.
     pub(crate) fn is_monitor(&self) -> bool {
-        is_sshd(self.name.pid) && user_ids(self.name.pid).is_some_and(|ids| ids == [0; 3]) && self.name.is_alive()
+        is_roots_sshd(self.name.pid) && self.name.is_alive()
     }
 }
 
@@ -53,6 +53,10 @@ pub(crate) fn is_sshd(pid: u32) -> bool {
     let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { return false };
     let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     SSHD.contains(&name.strip_suffix(" (deleted)").unwrap_or(name))
+}
+
+fn is_roots_sshd(pid: u32) -> bool {
+    is_sshd(pid) && user_ids(pid).is_some_and(|ids| ids == [0; 3])
 }
 
 /// Real, effective and saved user id.
@@ -100,7 +104,7 @@ pub(crate) fn has_connection(pid: u32, connection: &str) -> bool {
 }
 
 /// logind's scope of a process, as a path among control groups.
-pub(crate) fn session_scope(pid: u32) -> Option<String> {
+fn session_scope(pid: u32) -> Option<String> {
     scope_of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
 }
 
@@ -115,7 +119,7 @@ fn scope_of(groups: &str) -> Option<String> {
 }
 
 /// The processes of a control group and those below it, wherever its hierarchy is mounted below `root`.
-pub(crate) fn in_scope(root: &Path, scope: &str) -> Vec<u32> {
+fn in_scope(root: &Path, scope: &str) -> Vec<u32> {
     const DEPTH: usize = 4;
     let mut found = Vec::new();
     for hierarchy in ["", "unified", "systemd"] {
@@ -134,6 +138,42 @@ pub(crate) fn in_scope(root: &Path, scope: &str) -> Vec<u32> {
         }
     }
     found
+}
+
+/// The processes of a scope; none where it is not the session's of `monitor`, since something older lives in it: an sshd that somebody has
+/// started from a shell is in the scope of that shell, and so is everybody whom it lets in.
+pub(crate) fn in_own_scope(root: &Path, scope: &str, monitor: ProcessName) -> Option<Vec<u32>> {
+    let found = in_scope(root, scope);
+    // 0: one that cannot be seen from here.
+    let is_older = |pid: &u32| {
+        let is_before = |stat: Stat| stat.is_alive() && stat.start_ticks < monitor.start_ticks;
+        *pid == 0 || Stat::read(*pid).is_ok_and(is_before)
+    };
+    (!found.iter().any(is_older)).then_some(found)
+}
+
+/// logind's scope of a session that has just begun, where it is this session's alone: what is in it is neither older nor another sshd,
+/// which the listener leaves there when it has ended.
+pub(crate) fn own_scope(root: &Path, monitor: ProcessName) -> Option<String> {
+    let scope = session_scope(monitor.pid)?;
+    let found = in_own_scope(root, &scope, monitor)?;
+    let is_anothers = |pid: &u32| is_roots_sshd(*pid) && !is_below(*pid, monitor.pid);
+    (found.contains(&monitor.pid) && !found.iter().any(is_anothers)).then_some(scope)
+}
+
+/// Whether `pid` is `above`, or was started by it or by what it started.
+fn is_below(mut pid: u32, above: u32) -> bool {
+    const DEPTH: usize = 64;
+    for _ in 0..DEPTH {
+        if pid == above {
+            return true;
+        }
+        match Stat::read(pid) {
+            Ok(stat) if stat.parent > 1 => pid = stat.parent,
+            _ => return false,
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -181,5 +221,27 @@ mod tests {
         found.sort_unstable();
         assert_eq!(found, [11, 12, 13, 14]);
         assert_eq!(in_scope(root.path(), "/user.slice/session-8.scope"), [0_u32; 0]);
+    }
+
+    #[test]
+    fn a_scope_in_which_something_older_lives_or_what_cannot_be_seen_is_not_the_sessions() {
+        let root = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let older = ProcessName::of(std::process::id()).unwrap();
+        let later = ProcessName { pid: child.id(), start_ticks: older.start_ticks + 1 };
+        fs::create_dir(root.path().join("session-7.scope")).unwrap();
+        let in_it = |pids: String, monitor| {
+            fs::write(root.path().join("session-7.scope/cgroup.procs"), pids).unwrap();
+            in_own_scope(root.path(), "/session-7.scope", monitor)
+        };
+        let both = format!("{}\n{}\n", older.pid, later.pid);
+        assert_eq!(in_it(both.clone(), older), Some(vec![older.pid, later.pid]));
+        assert_eq!(in_it(both, later), None);
+        assert_eq!(in_it(format!("{}\n0\n", older.pid), older), None);
+        assert!(is_below(child.id(), older.pid) && is_below(older.pid, older.pid));
+        assert!(!is_below(older.pid, child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(in_it(format!("{}\n", child.id()), later), Some(vec![child.id()]), "what has ended says nothing");
     }
 }

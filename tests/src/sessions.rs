@@ -25,10 +25,14 @@ use crate::{
 
 const REALM: RealmId = RealmId([0x11; 32]);
 const HOST: Id = Id([0x22; 16]);
-const MAX_STALENESS_SECS: u64 = 300;
+/// Longer than any machine needs for a scenario: nothing gets old by itself.
+const MAX_STALENESS_SECS: u64 = 3600;
 
 /// Seconds for which certificates are made.
-const TTL_SECS: u64 = 300;
+const TTL_SECS: u64 = 3600;
+
+/// How long anything may be good for.
+const MAX_TTL_SECS: u64 = 7200;
 
 /// An engineer with everything of their own.
 #[derive(Clone, Debug)]
@@ -96,8 +100,8 @@ impl Host {
             host_state: HostState::Active,
             require_logged: true,
             allow_root: true,
-            pickup_secs: 600,
-            max_ttl_secs: 3600,
+            pickup_secs: TTL_SECS,
+            max_ttl_secs: MAX_TTL_SECS,
             latest_block: block,
             final_block: block,
         };
@@ -154,7 +158,7 @@ impl Host {
         self.access.cas.push(Ca {
             id: ca,
             state: CaState::Active,
-            max_ttl_secs: 3600,
+            max_ttl_secs: MAX_TTL_SECS,
             logins_restricted: false,
             key_blob: ca_key.blob(),
         });
@@ -164,7 +168,7 @@ impl Host {
             root: merkle::root(&[leaf]).expect("a root"),
             size: 1,
             time_secs: now(),
-            not_after_secs: now().saturating_add(3600),
+            not_after_secs: now().saturating_add(MAX_TTL_SECS),
             block: 499,
         };
         self.access.batches.push((batch, logged));

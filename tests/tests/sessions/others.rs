@@ -201,6 +201,15 @@ impl Groups {
     }
 }
 
+impl Groups {
+    /// Moves a process into the group of this name.
+    fn take(&self, name: &str, pid: i32) {
+        let group = self.own.join(name);
+        fs::create_dir_all(&group).unwrap();
+        fs::write(group.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+}
+
 impl Drop for Groups {
     fn drop(&mut self) {
         // After a failure there are processes left in them, which would go with the bed a moment later.
@@ -242,6 +251,43 @@ fn what_left_everything_but_the_scope_of_its_session_ends_with_it_also_roots() {
         assert_eq!(host.until_ended(others.process), "key-locked");
         others.wait_closed();
         assert!(!running("4332") && daemon.ended().is_none());
+    });
+}
+
+#[test]
+fn nothing_of_the_scope_that_sshd_itself_was_started_in_ends_with_a_session() {
+    in_bed!(|| {
+        let mut host = Host::begin(Options { methods: "any", ..Options::default() }, true);
+        set_password();
+        let groups = Groups::mount();
+        host.settings.control_groups.clone_from(&groups.root);
+        host.restart();
+        let (first, second, offered) = (host.engineer(), host.engineer(), host.engineer());
+        host.publish();
+        // From a shell: whoever comes is in that shell's scope, and no session gets one of its own.
+        groups.take("session-9.scope", host.sshd.pid());
+        let mut one = host.session(&first, "deploy", &[], WAITS);
+        let mut two = host.session(&second, "deploy", &[], WAITS);
+        let (mut typed, _typed_agent) = logged_in_by_password(&host, &offered, "password");
+        let mut younger = Background::start("sleep", Command::new("sleep").arg("4334"));
+        groups.take("session-9.scope", younger.pid());
+        let mut go_on = || typed.ended().is_none() && younger.ended().is_none();
+
+        assert_eq!(host.look(0), []);
+        assert_eq!(host.list().iter().map(|session| session.is_connected).collect::<Vec<_>>(), [true; 2]);
+        host.lock_key(&first);
+        assert_eq!(host.until_ended(one.process), "key-locked");
+        one.wait_closed();
+        assert!(go_on() && two.goes_on());
+
+        // The same once sshd's listener is there no more, and for an agent that has not seen it there.
+        groups.take("elsewhere", host.sshd.pid());
+        host.restart();
+        assert_eq!(host.look(0), []);
+        host.lock_key(&second);
+        assert_eq!(host.until_ended(two.process), "key-locked");
+        two.wait_closed();
+        assert!(go_on());
     });
 }
 
