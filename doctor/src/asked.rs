@@ -20,8 +20,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) effective: &'a Effective,
     /// Who logs in.
     pub(crate) who: Option<&'a Spec>,
-    /// The `Match` that was meant.
-    pub(crate) block: Option<usize>,
+    /// The `Match`es that apply, in their order.
+    pub(crate) blocks: &'a [usize],
 }
 
 impl Asked<'_> {
@@ -37,7 +37,7 @@ impl Asked<'_> {
 
     /// A finding about a setting: where it stands, and for whom it holds.
     pub(crate) fn finding(&self, code: Code, setting: &str, found: impl Into<String>) -> Finding {
-        let place = self.config.place(&setting.to_ascii_lowercase(), self.block);
+        let place = self.config.place(&setting.to_ascii_lowercase(), self.blocks);
         let place = place.unwrap_or_else(|| self.host.sshd_config.display().to_string());
         let about = match self.who {
             Some(spec) => format!("{setting} ({place}), for {} from {}", spec.user, spec.address),

@@ -152,10 +152,10 @@ fn forgets(version: Version) -> bool {
     (Version { major: 8, minor: 7 }..=Version { major: 9, minor: 3 }).contains(&version)
 }
 
-/// Where the commands stand: in the `Match` that was meant, if either does.
+/// Where the commands stand: in the first `Match` that has either, if one has.
 fn block(asked: &Asked<'_>) -> Option<usize> {
     let names = ["authorizedkeyscommand", "authorizedprincipalscommand"];
-    asked.block.filter(|block| names.iter().any(|name| asked.config.lines_of(name, Some(*block)).next().is_some()))
+    names.iter().filter_map(|name| asked.config.block_of(name, asked.blocks)).min()
 }
 
 /// The places of both, where the keys command stands first in this block.

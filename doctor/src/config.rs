@@ -4,8 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::pattern::is_like;
-
 /// As sshd.
 const MOST_DEPTH: usize = 16;
 const INCLUDE_BASE: &str = "/etc/ssh";
@@ -22,12 +20,19 @@ pub(crate) struct Line {
     pub(crate) block: Option<usize>,
 }
 
+impl Line {
+    /// `FILE:LINE`.
+    pub(crate) fn place(&self) -> String {
+        format!("{}:{}", self.file.display(), self.number)
+    }
+}
+
 /// A `Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) file: PathBuf,
     pub(crate) number: usize,
-    /// Criterion in lower case and its patterns; `all` has none.
+    /// Criterion in lower case and its patterns; `all` has none. Those of a `Match` around the `Include` come first.
     pub(crate) criteria: Vec<(String, String)>,
 }
 
@@ -47,7 +52,8 @@ impl Config {
         config
     }
 
-    fn take(&mut self, path: &Path, mut block: Option<usize>, depth: usize) {
+    fn take(&mut self, path: &Path, outer: Option<usize>, depth: usize) {
+        let mut block = outer;
         let Ok(text) = fs::read(path) else { return };
         self.files.push(path.to_owned());
         for (index, line) in String::from_utf8_lossy(&text).lines().enumerate() {
@@ -55,8 +61,12 @@ impl Config {
             let Some((keyword, argument)) = setting(line) else { continue };
             match keyword.as_str() {
                 "match" => {
+                    // A `Match` around an `Include` has to apply as well.
+                    let outer = outer.and_then(|outer| self.blocks.get(outer));
+                    let mut all = outer.map_or_else(Vec::new, |outer| outer.criteria.clone());
+                    all.extend(criteria(&argument));
                     block = Some(self.blocks.len());
-                    self.blocks.push(Block { file: path.to_owned(), number, criteria: criteria(&argument) });
+                    self.blocks.push(Block { file: path.to_owned(), number, criteria: all });
                 }
                 "include" if depth < MOST_DEPTH => {
                     for file in words(&argument).iter().flat_map(|pattern| matching(pattern)) {
@@ -74,10 +84,15 @@ impl Config {
         self.lines.iter().filter(move |line| line.keyword == keyword && line.block == block)
     }
 
-    /// Where a setting stands: `FILE:LINE`, of the first in this block or else outside of any.
-    pub(crate) fn place(&self, keyword: &str, block: Option<usize>) -> Option<String> {
-        let line = self.lines_of(keyword, block).next().or_else(|| self.lines_of(keyword, None).next())?;
-        Some(format!("{}:{}", line.file.display(), line.number))
+    /// The first of these blocks in which a setting stands.
+    pub(crate) fn block_of(&self, keyword: &str, blocks: &[usize]) -> Option<usize> {
+        blocks.iter().copied().find(|block| self.lines_of(keyword, Some(*block)).next().is_some())
+    }
+
+    /// Where a setting stands: `FILE:LINE`, of the first in these blocks or else outside of any.
+    pub(crate) fn place(&self, keyword: &str, blocks: &[usize]) -> Option<String> {
+        let line = self.lines_of(keyword, self.block_of(keyword, blocks)).next()?;
+        Some(line.place())
     }
 }
 
@@ -149,7 +164,7 @@ fn matching(pattern: &str) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for part in path.components() {
         let name = part.as_os_str().to_string_lossy();
-        let is_pattern = name.contains(['*', '?']);
+        let is_pattern = name.contains(['*', '?', '[', '\\']);
         let mut next = Vec::new();
         for folder in found {
             if !is_pattern {
@@ -160,7 +175,7 @@ fn matching(pattern: &str) -> Vec<PathBuf> {
             let names = names.filter(|entry| {
                 let entry = entry.file_name();
                 let entry = entry.to_string_lossy();
-                (!entry.starts_with('.') || name.starts_with('.')) && is_like(&entry, &name)
+                (!entry.starts_with('.') || name.starts_with('.')) && is_named(&entry, &name)
             });
             next.extend(names.map(|entry| entry.path()));
         }
@@ -169,6 +184,46 @@ fn matching(pattern: &str) -> Vec<PathBuf> {
     }
     found.retain(|path| path.is_file());
     found
+}
+
+/// Whether a file's name is like a pattern as `glob` knows them: `*`, `?`, `[a-z]`, `[!a-z]`, and `\` before what stands for itself.
+fn is_named(name: &str, pattern: &str) -> bool {
+    let mut signs = pattern.chars();
+    let mut letters = name.chars();
+    match (signs.next(), letters.next()) {
+        (None, letter) => letter.is_none(),
+        (Some('*'), letter) => {
+            is_named(name, signs.as_str()) || (letter.is_some() && is_named(letters.as_str(), pattern))
+        }
+        (Some(_), None) => false,
+        (Some('?'), Some(_)) => is_named(letters.as_str(), signs.as_str()),
+        (Some('['), Some(letter)) => match set(signs.as_str(), letter) {
+            Some((has, rest)) => has && is_named(letters.as_str(), rest),
+            None => letter == '[' && is_named(letters.as_str(), signs.as_str()),
+        },
+        (Some('\\'), Some(letter)) => signs.next() == Some(letter) && is_named(letters.as_str(), signs.as_str()),
+        (Some(sign), Some(letter)) => sign == letter && is_named(letters.as_str(), signs.as_str()),
+    }
+}
+
+/// Whether a set, without its `[`, has the letter; and what comes after the set. None where it does not end.
+fn set(text: &str, letter: char) -> Option<(bool, &str)> {
+    let (is_not, text) = match text.strip_prefix(['!', '^']) {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    // A `]` that comes first is in the set.
+    let first = text.chars().next()?;
+    let end = text.get(first.len_utf8()..)?.find(']')?.checked_add(first.len_utf8())?;
+    let (inside, rest) = (text.get(..end)?, text.get(end..)?.strip_prefix(']')?);
+    let inside: Vec<char> = inside.chars().collect();
+    let (mut index, mut has) = (0_usize, false);
+    while let Some(from) = inside.get(index) {
+        let to = inside.get(index.saturating_add(2)).filter(|_| inside.get(index.saturating_add(1)) == Some(&'-'));
+        has |= to.map_or(*from == letter, |to| (*from..=*to).contains(&letter));
+        index = index.saturating_add(if to.is_some() { 3 } else { 1 });
+    }
+    Some((has != is_not, rest))
 }
 
 #[cfg(test)]
@@ -220,6 +275,38 @@ mod tests {
         let first = vec![text(("user", "a,b")), text(("address", "10.0.0.0/8"))];
         assert_eq!(criteria, [first, vec![text(("all", ""))]]);
         assert_eq!(config.files.len(), 4);
-        assert_eq!(config.place("usepam", Some(1)), Some(format!("{}:2", path("main").display())));
+        assert_eq!(config.place("usepam", &[1]), Some(format!("{}:2", path("main").display())));
+    }
+
+    #[test]
+    fn a_match_in_a_file_that_a_match_includes_takes_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("1.conf"), "Match User a\nPasswordAuthentication yes\n").unwrap();
+        fs::write(path("main"), format!("Match Address 10.0.0.0/8\nInclude {}/[0-9]*.conf\n", folder.path().display()))
+            .unwrap();
+        let config = Config::read(&path("main"));
+        let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        assert_eq!(config.blocks[1].criteria, [text(("address", "10.0.0.0/8")), text(("user", "a"))]);
+        assert_eq!(config.lines[0].block, Some(1));
+    }
+
+    #[test]
+    fn files_are_named_as_glob_names_them() {
+        for (name, pattern) in [
+            ("10-a.conf", "[0-9]*.conf"),
+            ("a.conf", "[!0-9]*.conf"),
+            ("].conf", "[]a].conf"),
+            ("-x", "[a-]x"),
+            ("[x", "[x"),
+            ("a*", "a\\*"),
+            ("abc", "a?c"),
+            ("", "*"),
+        ] {
+            assert!(is_named(name, pattern), "{name} {pattern}");
+        }
+        for (name, pattern) in [("a.conf", "[0-9]*.conf"), ("1", "[!0-9]"), ("ab", "a\\*"), ("b", "[a]"), ("a", "a?")] {
+            assert!(!is_named(name, pattern), "{name} {pattern}");
+        }
     }
 }

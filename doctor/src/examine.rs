@@ -10,8 +10,8 @@ use crate::commands::{KEYS, PRINCIPALS, keys_helper, principals_helper, runs_as}
 use crate::config::Config;
 use crate::finding::{Finding, Report};
 use crate::host::Host;
-use crate::matches::{Local, specs};
-use crate::sshd::{Effective, Spec, Version};
+use crate::matches::{Local, kinds, unseen};
+use crate::sshd::{Effective, Version};
 use crate::{accounts, commands, lists, names, pam, programs, running, selinux, settings, state, switch};
 
 /// What is looked at on every host; the others (`match`, `running-sshd`, `name-service-answers`, `selinux`) where there is such a thing.
@@ -70,7 +70,7 @@ fn sshd(host: &Host, local: &Local, snapshot: Option<&Snapshot>, report: &mut Re
         report.not_checked("sshd-version", format!("{} does not tell its version", host.sshd.display()));
     }
     let config = Config::read(&host.sshd_config);
-    let asked = Asked { host, config: &config, version, effective: &effective, who: None, block: None };
+    let asked = Asked { host, config: &config, version, effective: &effective, who: None, blocks: &[] };
     let general = judge(&asked, snapshot);
     for check in ["commands", "programs", "lists"] {
         report.checked(check);
@@ -97,36 +97,69 @@ fn judge(asked: &Asked<'_>, snapshot: Option<&Snapshot>) -> Vec<Finding> {
     if let Some(helper) = principals.filter(|helper| Some(&helper.program) != has_keys.as_ref()) {
         found.extend(programs::judge(asked, PRINCIPALS, &helper, runs_as(asked, PRINCIPALS).as_ref()));
     }
+    found.extend(same_snapshot(asked));
     found
 }
 
-/// Asks about somebody for each `Match`, and about the login that was named. What holds for all is said once.
+/// Helper and agent mean the same snapshot, and the helper may read it.
+fn same_snapshot(asked: &Asked<'_>) -> Vec<Finding> {
+    let Ok(agent) = &asked.host.agent else { return Vec::new() };
+    let mut report = Report::default();
+    for (setting, helper) in [(KEYS, keys_helper(asked)), (PRINCIPALS, principals_helper(asked))] {
+        let Some(helper) = helper else { continue };
+        if helper.snapshot != agent.snapshot {
+            let text = format!(
+                "the helper reads {}, and the agent publishes in {}",
+                helper.snapshot.display(),
+                agent.snapshot.display()
+            );
+            let change = format!(
+                "snapshot-dir in {}, or --snapshot {} in {setting}",
+                asked.host.agent_config.display(),
+                agent.snapshot.display()
+            );
+            report.find(asked.finding(Code::SnapshotElsewhere, setting, text).change(change));
+        } else if let Some((name, who)) = runs_as(asked, setting) {
+            state::readable(&agent.snapshot, &name, who, &mut report);
+        }
+    }
+    report.findings
+}
+
+/// Asks about somebody for every combination of `Match`es. What holds for all is said once.
 fn somebody(general: &Asked<'_>, local: &Local, snapshot: Option<&Snapshot>, known: &[Finding], report: &mut Report) {
-    let named = general.host.login.iter().map(|login| (None, Spec::of_login(login)));
-    let of_blocks = specs(general.host, general.config, local, report);
-    let all: Vec<(Option<usize>, Spec)> =
-        of_blocks.into_iter().map(|(block, spec)| (Some(block), spec)).chain(named).collect();
-    if !all.is_empty() {
+    let kinds = kinds(general.host, general.config, local, report);
+    if !general.config.blocks.is_empty() {
         report.checked("match");
     }
-    for (block, spec) in all {
-        let effective = match Effective::ask(general.host, Some(&spec)) {
-            Ok(effective) => effective,
+    let mut answers = Vec::new();
+    for kind in kinds {
+        let spec = &kind.spec;
+        match Effective::ask(general.host, Some(spec)) {
+            Ok(effective) => answers.push((kind, effective)),
             Err(message) => {
                 let about = format!("{}, for {} from {}", general.host.sshd_config.display(), spec.user, spec.address);
                 let change = "the line that is named: sshd refuses whoever it applies to";
-                report.find(Finding::new(Code::SshdRefuses, about, message).change(change));
-                continue;
+                let finding = Finding::new(Code::SshdRefuses, about, message).change(change);
+                if !report.findings.iter().any(|other| is_same(other, &finding)) {
+                    report.find(finding);
+                }
             }
-        };
-        let asked = Asked { effective: &effective, who: Some(&spec), block, ..*general };
+        }
+    }
+    unseen(general.config, general.effective, &answers, report);
+    for (kind, effective) in &answers {
+        let asked = Asked { effective, who: Some(&kind.spec), blocks: &kind.blocks, ..*general };
         for finding in judge(&asked, snapshot) {
-            let is_known = |other: &Finding| other.code == finding.code && other.found == finding.found;
-            if !known.iter().any(is_known) && !report.findings.iter().any(is_known) {
+            if !known.iter().chain(&report.findings).any(|other| is_same(other, &finding)) {
                 report.find(finding);
             }
         }
     }
+}
+
+fn is_same(one: &Finding, other: &Finding) -> bool {
+    one.code == other.code && one.found == other.found
 }
 
 fn root_login(asked: &Asked<'_>, snapshot: Option<&Snapshot>, report: &mut Report) {
@@ -159,24 +192,6 @@ fn around(asked: &Asked<'_>, local: &Local, snapshot: Option<&Snapshot>, report:
     let chain = program.with_file_name("countersign-sshd-chain");
     let session = program.with_file_name("countersign-sshd-session");
     selinux::examine(host, &[&program, &chain, &session], &agent.snapshot, report);
-    for (setting, helper) in [(KEYS, keys_helper(asked)), (PRINCIPALS, principals_helper(asked))] {
-        let Some(helper) = helper else { continue };
-        if helper.snapshot != agent.snapshot {
-            let text = format!(
-                "the helper reads {}, and the agent publishes in {}",
-                helper.snapshot.display(),
-                agent.snapshot.display()
-            );
-            let change = format!(
-                "snapshot-dir in {}, or --snapshot {} in {setting}",
-                host.agent_config.display(),
-                agent.snapshot.display()
-            );
-            report.find(asked.finding(Code::SnapshotElsewhere, setting, text).change(change));
-        } else if let Some((name, who)) = runs_as(asked, setting) {
-            state::readable(&agent.snapshot, &name, who, report);
-        }
-    }
     let is_stopped = report.findings.iter().any(|finding| finding.code == Code::AgentStopped);
     if let Some(list) =
         agent.ca_keys.as_deref().filter(|list| is_stopped && is_read(asked, list) && lists::names_cas(list))

@@ -7,6 +7,7 @@
 //! of looking. What changes a host is [`enable`] and [`disable`] alone.
 
 mod accounts;
+mod address;
 mod asked;
 mod code;
 mod commands;

@@ -25,33 +25,25 @@ pub(crate) fn is_like(text: &str, pattern: &str) -> bool {
 
 /// Whether `text` is in a list of patterns, apart by commas: like one of them, and like none that begins with `!`.
 pub(crate) fn is_in(text: &str, list: &str) -> bool {
-    let patterns = || list.split(',').map(str::trim);
-    let excluded = patterns().filter_map(|pattern| pattern.strip_prefix('!')).any(|pattern| is_like(text, pattern));
-    !excluded && patterns().any(|pattern| is_like(text, pattern))
+    !is_excluded(text, list) && list.split(',').map(str::trim).any(|pattern| is_like(text, pattern))
 }
 
-/// Something that the list takes, made up from its first pattern that is no `!`.
-pub(crate) fn example(list: &str) -> Option<String> {
-    let pattern = list.split(',').map(str::trim).find(|pattern| !pattern.is_empty() && !pattern.starts_with('!'))?;
-    let made = pattern.replace(['*', '?'], "x");
-    is_in(&made, list).then_some(made)
+/// Whether it is like one of the list that begins with `!`.
+pub(crate) fn is_excluded(text: &str, list: &str) -> bool {
+    list.split(',').filter_map(|pattern| pattern.trim().strip_prefix('!')).any(|pattern| is_like(text, pattern))
 }
 
-/// An address that a list of addresses, networks and patterns takes.
-pub(crate) fn example_address(list: &str) -> Option<String> {
-    let pattern = list.split(',').map(str::trim).find(|pattern| !pattern.is_empty() && !pattern.starts_with('!'))?;
-    if let Some((network, _)) = pattern.split_once('/') {
-        return Some(network.to_owned());
-    }
-    if !pattern.contains(['*', '?']) {
-        return Some(pattern.to_owned());
-    }
-    if pattern.contains(':') {
-        return None;
-    }
-    let mut parts: Vec<String> = pattern.split('.').map(|part| part.replace(['*', '?'], "1")).collect();
-    parts.resize(4, "1".to_owned());
-    Some(parts.join("."))
+/// Whether a list names what it means, without patterns.
+pub(crate) fn is_plain(list: &str) -> bool {
+    !list.is_empty() && !list.contains(['*', '?', '!'])
+}
+
+/// Words that the list's patterns may mean.
+pub(crate) fn examples(list: &str) -> Vec<String> {
+    let patterns = list.split(',').map(|pattern| pattern.trim().trim_start_matches('!'));
+    let made =
+        patterns.flat_map(|pattern| ["x", "a", "1", ""].map(|part| pattern.replace('*', part).replace('?', "x")));
+    made.filter(|made| !made.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -72,12 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn examples_are_taken_by_their_lists() {
-        assert_eq!(example("deploy-*,x").as_deref(), Some("deploy-x"));
-        assert_eq!(example("!root").as_deref(), None);
-        assert_eq!(example_address("10.0.0.0/8").as_deref(), Some("10.0.0.0"));
-        assert_eq!(example_address("!10.0.0.1,192.168.*").as_deref(), Some("192.168.1.1"));
-        assert_eq!(example_address("2001:db8::/32").as_deref(), Some("2001:db8::"));
-        assert_eq!(example_address("*").as_deref(), Some("1.1.1.1"));
+    fn a_word_is_made_up_for_each_list() {
+        for list in ["deploy-*,x", "*,!root", "app-*,!app-x", "a?c", "*"] {
+            assert!(examples(list).iter().any(|word| is_in(word, list)), "{list}");
+        }
+        assert!(is_plain("a,b") && !is_plain("a,b*") && !is_plain("*,!a") && !is_plain(""));
     }
 }

@@ -8,6 +8,7 @@ use crate::code::Code;
 use crate::commands::keys_helper;
 use crate::config::words;
 use crate::finding::Finding;
+use crate::pattern::{is_like, is_plain};
 use crate::trust::{Fault, fault, fault_of_directory};
 
 const KEYS_FILE: &str = "AuthorizedKeysFile";
@@ -19,6 +20,8 @@ const OTHER_METHODS: &[(&str, &str)] = &[
     ("keyboard-interactive", "KbdInteractiveAuthentication"),
     ("keyboard-interactive", "ChallengeResponseAuthentication"),
     ("gssapi-with-mic", "GSSAPIAuthentication"),
+    // As Debian's and Red Hat's know it.
+    ("gssapi-keyex", "GSSAPIAuthentication"),
     ("hostbased", "HostbasedAuthentication"),
     ("kerberos", "KerberosAuthentication"),
 ];
@@ -65,7 +68,7 @@ fn keys_file(asked: &Asked<'_>, found: &mut Vec<Finding>) {
         return;
     }
     for file in words(asked.get(KEYS_FILE)) {
-        if is_users(&file) {
+        if is_users(&file) || has_users(&file) {
             let change = format!("{KEYS_FILE} none");
             found.push(asked.finding(Code::KeysFileUsers, KEYS_FILE, file).change(change));
             continue;
@@ -75,19 +78,43 @@ fn keys_file(asked: &Asked<'_>, found: &mut Vec<Finding>) {
                 let change = fault.change(Path::new(&file));
                 found.push(asked.finding(Code::KeysFileUnsafe, KEYS_FILE, format!("{file}: {fault}")).change(change));
             }
-            // For somebody it is a break-glass file, as it should be.
-            None if asked.who.is_none() => {
-                let change = format!("{KEYS_FILE} none\nMatch User LOGIN\n    {KEYS_FILE} {file}");
+            None if is_break_glass(asked, &file) => {}
+            None => {
+                let file_of_one = if file.contains('%') { "/etc/countersign/break-glass.keys" } else { &file };
+                let change = format!("{KEYS_FILE} none\nMatch User LOGIN\n    {KEYS_FILE} {file_of_one}");
                 found.push(asked.finding(Code::KeysFileForAll, KEYS_FILE, file).change(change));
             }
-            None => {}
         }
     }
 }
 
-/// Whether it lies where its user writes.
+/// Whether it lies where its user writes: in the home, or in a folder that bears the login's name, whosever such folders are today.
 fn is_users(file: &str) -> bool {
-    !file.starts_with('/') || file.contains("%h")
+    let depends = file.replace("%%", "");
+    !file.starts_with('/')
+        || depends.contains("%h")
+        || depends.split_once('%').is_some_and(|(_, rest)| rest.contains('/'))
+}
+
+/// Whether a file whose name depends on the login is not root's alone for somebody.
+fn has_users(file: &str) -> bool {
+    let Some((folder, name)) = file.rsplit_once('/').filter(|(_, name)| name.replace("%%", "").contains('%')) else {
+        return false;
+    };
+    let pattern = name.replace("%u", "*").replace("%U", "*").replace("%%", "%");
+    let files = fs::read_dir(if folder.is_empty() { "/" } else { folder }).into_iter().flatten().filter_map(Result::ok);
+    let theirs = |entry: &fs::DirEntry| {
+        is_like(&entry.file_name().to_string_lossy(), &pattern)
+            && fault(&entry.path()).is_some_and(|fault| matches!(fault, Fault::Owner(..) | Fault::Writable(..)))
+    };
+    files.into_iter().any(|entry| theirs(&entry))
+}
+
+/// Whether it is one file for logins that a `Match` names, and nobody else's.
+fn is_break_glass(asked: &Asked<'_>, file: &str) -> bool {
+    let block = asked.config.block_of(&KEYS_FILE.to_ascii_lowercase(), asked.blocks);
+    let Some(block) = block.and_then(|block| asked.config.blocks.get(block)) else { return false };
+    !file.contains('%') && block.criteria.iter().any(|(criterion, value)| criterion == "user" && is_plain(value))
 }
 
 /// What is wrong with a file that is to be root's alone; one that is not there is nobody's. Where its name depends on the login, the
@@ -101,9 +128,8 @@ fn roots_alone(file: &str) -> Option<Fault> {
 }
 
 fn principals_file(asked: &Asked<'_>, found: &mut Vec<Finding>) {
-    if let Some(block) = asked.block
-        && asked.config.lines_of("authorizedprincipalsfile", Some(block)).any(|line| line.argument == "none")
-    {
+    let of_block = |block: &usize| asked.config.lines_of("authorizedprincipalsfile", Some(*block));
+    if asked.blocks.iter().flat_map(of_block).any(|line| line.argument == "none") {
         let change = format!(
             "{PRINCIPALS_FILE} /etc/countersign/empty\nan empty file of root's: install -m 644 /dev/null /etc/countersign/empty"
         );
@@ -143,8 +169,12 @@ fn methods(asked: &Asked<'_>, found: &mut Vec<Finding>) {
         found.push(asked.finding(Code::PublickeyOff, METHODS, lists).change(change.clone()));
     }
     // A list without a public key leads in if all of its methods are on.
-    let is_on =
-        |method: &str| OTHER_METHODS.iter().any(|(name, setting)| *name == method && asked.get(setting) == "yes");
+    let is_on = |method: &str| {
+        let is_empty_password = method == "none"
+            && asked.get("PermitEmptyPasswords") == "yes"
+            && asked.get("PasswordAuthentication") == "yes";
+        is_empty_password || OTHER_METHODS.iter().any(|(name, setting)| *name == method && asked.get(setting) == "yes")
+    };
     let mut open: Vec<&str> = if is_any {
         OTHER_METHODS.iter().map(|(name, _)| *name).filter(|name| is_on(name)).collect()
     } else {

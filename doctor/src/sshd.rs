@@ -126,6 +126,11 @@ impl Effective {
         self.settings.get(name).and_then(|values| values.first()).map_or("", String::as_str)
     }
 
+    /// Whether sshd says anything about a setting.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.settings.contains_key(name)
+    }
+
     /// All values of a setting that may stand more than once.
     #[must_use]
     pub fn all(&self, name: &str) -> &[String] {

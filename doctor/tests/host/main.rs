@@ -166,6 +166,29 @@ fn every_code_is_found_somewhere() {
     }
 }
 
+/// What lets in, in a `Match` that nobody could be asked about, and what does not.
+const UNSEEN: &[(&str, bool)] = &[
+    ("Match RDomain *\n    AuthorizedKeysFile .ssh/authorized_keys\n", true),
+    ("Match Group nobody-is-in-it\n    AuthorizedKeysFile .ssh/authorized_keys\n", true),
+    ("Match User deploy Group root\n    AuthenticationMethods publickey password\n", true),
+    ("Match User *\n    AuthorizedKeysFile none\nMatch User deploy\n    AuthorizedKeysFile .ssh/keys\n", true),
+    ("Match User deploy Group root\n    X11Forwarding no\n", false),
+    ("Match User deploy\n    AuthorizedKeysFile none\n    PasswordAuthentication no # never\n", false),
+];
+
+#[test]
+fn lines_of_a_match_that_no_answer_shows_are_named_as_not_looked_at() {
+    let mut bed = Bed::new();
+    for (lines, expected) in UNSEEN {
+        bed.mend();
+        bed::append(CONFIG, lines);
+        let report = bed.examine();
+        let missed = report.not_checked.iter().any(|missed| missed.check == "match");
+        assert_eq!(missed, *expected, "{lines}\n{report:#?}");
+        assert!(report.checked.contains(&"match"), "{lines}\n{report:#?}");
+    }
+}
+
 #[test]
 fn what_could_not_be_looked_at_is_named() {
     let mut bed = Bed::new();
