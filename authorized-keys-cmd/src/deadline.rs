@@ -15,6 +15,8 @@ use std::time::Duration;
 const STACK_BYTES: usize = 64 * 1024;
 /// How often the thread looks, once it has begun to sleep.
 const TICK: Duration = Duration::from_millis(25);
+/// What is left to do after the answer may take so long: a busy machine is given time, and only what hangs is cut off.
+pub const GRACE: Duration = Duration::from_millis(500);
 
 /// Nothing is decided.
 const UNDECIDED: u32 = 0;
@@ -25,6 +27,15 @@ const OVER: u32 = 2;
 /// The answer is given, with the status that is added to this.
 const ENDING: u32 = 3;
 
+/// What was not done in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// The decision.
+    Decision,
+    /// What was left to do after the answer.
+    Rest,
+}
+
 /// A running deadline.
 #[derive(Debug)]
 pub struct Deadline {
@@ -32,11 +43,12 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Starts it: unless claimed within `limit`, `expire` runs on another thread. `expire` ends the process.
+    /// Starts it: unless claimed within `limit`, `expire` runs on another thread and ends the process. It also runs before the process
+    /// is ended because of what it does after the answer ([`Self::end_soon`]).
     ///
     /// # Errors
     /// If the system gives no thread: then there is no deadline, and the caller refuses.
-    pub fn start(limit: Duration, expire: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(limit: Duration, expire: impl FnOnce(Late) + Send + 'static) -> std::io::Result<Self> {
         let phase = Arc::new(AtomicU32::new(UNDECIDED));
         let other = Arc::clone(&phase);
         thread::Builder::new().stack_size(STACK_BYTES).spawn(move || watch(&other, limit, expire))?;
@@ -56,8 +68,8 @@ impl Deadline {
         }
     }
 
-    /// After the claim, and after the answer: whatever the caller still does, the process ends with `status` within two
-    /// ticks, 50 ms.
+    /// After the claim, and after the answer: whatever the caller still does, the process ends with `status` when [`GRACE`] is over. A
+    /// tick or less passes before that begins.
     pub fn end_soon(&self, status: u8) {
         self.phase.store(ENDING.saturating_add(u32::from(status)), Ordering::SeqCst);
     }
@@ -70,12 +82,12 @@ impl Drop for Deadline {
     }
 }
 
-fn watch(phase: &AtomicU32, limit: Duration, expire: impl FnOnce()) {
+fn watch(phase: &AtomicU32, limit: Duration, expire: impl FnOnce(Late)) {
     let mut left = limit;
     while phase.load(Ordering::SeqCst) == UNDECIDED {
         if left.is_zero() {
             if phase.compare_exchange(UNDECIDED, CLAIMED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                return expire();
+                return expire(Late::Decision);
             }
             break;
         }
@@ -87,7 +99,8 @@ fn watch(phase: &AtomicU32, limit: Duration, expire: impl FnOnce()) {
     loop {
         match phase.load(Ordering::SeqCst).checked_sub(ENDING) {
             Some(status) => {
-                thread::sleep(TICK);
+                thread::sleep(GRACE);
+                expire(Late::Rest);
                 exit(i32::try_from(status).unwrap_or(1));
             }
             None if phase.load(Ordering::SeqCst) == OVER => return,
@@ -105,8 +118,8 @@ mod tests {
     #[test]
     fn a_deadline_that_is_not_claimed_expires_and_cannot_be_claimed_any_more() {
         let (expired, waits) = mpsc::channel();
-        let deadline = Deadline::start(Duration::from_millis(5), move || expired.send(()).unwrap()).unwrap();
-        waits.recv_timeout(Duration::from_secs(60)).unwrap();
+        let deadline = Deadline::start(Duration::from_millis(5), move |late| expired.send(late).unwrap()).unwrap();
+        assert_eq!(waits.recv_timeout(Duration::from_secs(60)), Ok(Late::Decision));
         assert!(!deadline.claim());
     }
 
@@ -124,7 +137,7 @@ mod tests {
     #[test]
     fn a_deadline_that_is_claimed_never_expires() {
         let (expired, waits) = mpsc::channel();
-        let deadline = Deadline::start(Duration::from_millis(100), move || expired.send(()).unwrap()).unwrap();
+        let deadline = Deadline::start(Duration::from_secs(3600), move |late| expired.send(late).unwrap()).unwrap();
         assert!(deadline.claim());
         drop(deadline);
         // The thread drops its sender without sending.

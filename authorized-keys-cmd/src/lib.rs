@@ -27,7 +27,7 @@ mod reason;
 mod session;
 mod step;
 
-pub use deadline::Deadline;
+pub use deadline::{Deadline, GRACE, Late};
 pub use decide::{
     Answer, CaName, Refusal, Verdict, VerdictFacts, answer, answer_on, decide, decide_observed, decide_on,
     decide_session, denied,

@@ -13,18 +13,21 @@
 
 #![no_main]
 
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+compile_error!("countersign-sshd begins where the C library calls it; only glibc has told std the arguments by then");
+
 use std::ffi::{CString, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt as _;
 
 use countersign_snapshot::Trust;
 use countersign_sshd::program::{
-    FAILURE, Options, asked, close_to_others, deadline, end, end_noted, hold_sigpipe_back, refused,
+    Asker, FAILURE, Options, asked, close_to_others, deadline, end, end_noted, hold_sigpipe_back, refused,
 };
 use countersign_sshd::{Earlier, Query, Reason, Verdict, decide_on};
 
 const WITH_CHAIN: &str = "countersign-sshd-chain";
 
-/// What the C library calls. It has told the standard library the arguments already.
+/// What the C library calls. glibc has told the standard library the arguments already, and no other one does.
 #[expect(unsafe_code, reason = "the name that the C library looks for")]
 #[unsafe(no_mangle)]
 pub extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
@@ -32,6 +35,7 @@ pub extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int
 }
 
 fn status() -> u8 {
+    let asker = Asker::now();
     if close_to_others().is_err() {
         return FAILURE;
     }
@@ -44,7 +48,7 @@ fn status() -> u8 {
     if hold_sigpipe_back().is_err() {
         return FAILURE;
     }
-    let deadline = match deadline(&user, mode) {
+    let deadline = match deadline(&user, mode, asker) {
         Ok(deadline) => deadline,
         Err(refusal) => return end(&Verdict::refused(refusal), &user, mode),
     };
@@ -52,7 +56,7 @@ fn status() -> u8 {
         Ok(query) => {
             let (verdict, clock) = decide_on(&options.directory, Trust::ROOT, &query);
             deadline.wait_or_claim();
-            end_noted(&verdict, &query, clock.as_ref(), &deadline)
+            end_noted(&verdict, &query, asker, clock.as_ref(), &deadline)
         }
         Err(refusal) => {
             deadline.wait_or_claim();

@@ -265,14 +265,13 @@ pub(crate) fn is_plain(text: &str) -> bool {
     fits && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
-/// Notes that the process `parent` was granted `query` at `clock`, and by whom. What is asked about twice was granted by whoever did so
+/// Notes that `process` was granted `query` at `clock`, and by whom. What is asked about twice was granted by whoever did so
 /// last: sshd believes that answer.
 ///
 /// # Errors
 /// The folder is not there or full, or the system refuses. A login never depends on it.
-pub fn leave(runtime: &Path, parent: u32, query: &Query, by: Granter, clock: &Clock) -> io::Result<()> {
+pub fn leave(runtime: &Path, process: ProcessName, query: &Query, by: Granter, clock: &Clock) -> io::Result<()> {
     let folder = Folder::open(runtime, OFFERS, 0)?;
-    let process = ProcessName::of(parent)?;
     let name = process.to_string();
     let before = folder.read(&name, MAX_NOTE_BYTES)?;
     if before.is_none() {

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::time::Duration;
@@ -12,12 +13,13 @@ use std::time::Duration;
 use countersign_snapshot::Clock;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, GRACE, Late};
 use crate::decide::{Refusal, Verdict};
 use crate::log::{log_line, send_to_syslog};
 use crate::note::{Granter, RUNTIME, leave};
+use crate::process::ProcessName;
 use crate::query::{Mode, Query};
-use crate::reason::Reason;
+use crate::reason::{Reason, Severity};
 
 const LIMIT: Duration = Duration::from_millis(200);
 /// What an earlier command may take, and the most that may be asked for: sshd's own limit, `LoginGraceTime`, is 120 s.
@@ -95,15 +97,38 @@ pub fn refused(reason: Reason, detail: &str) -> Verdict {
     Verdict::refused(Refusal { reason, detail: detail.to_owned() })
 }
 
+/// The process that asks: sshd's privileged one of that connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker(u32);
+
+impl Asker {
+    /// This process's parent. To be called at the start, before there is time for it to end: its number then says nothing any more.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(parent_id())
+    }
+
+    /// Its name, as long as it is there. Nobody's where this process has been left to another one: to the first of all (1), to one
+    /// outside (0), or to whoever looks after orphans. Sessions end by that name.
+    fn name(self) -> Option<ProcessName> {
+        let name = ProcessName::of(self.0).ok()?;
+        // Asked last: until it ends the number is its own.
+        (self.0 > 1 && parent_id() == self.0).then_some(name)
+    }
+}
+
 /// Starts the decision's deadline, which logs and ends the process.
 ///
 /// # Errors
 /// The refusal, where there can be no deadline.
-pub fn deadline(user: &[u8], mode: Option<Mode>) -> Result<Deadline, Refusal> {
+pub fn deadline(user: &[u8], mode: Option<Mode>, asker: Asker) -> Result<Deadline, Refusal> {
     let user = user.to_vec();
-    let expire = move || {
-        log(&refused(Reason::Deadline, "no decision within 200 ms"), &user, mode);
-        exit(0);
+    let expire = move |late| match late {
+        Late::Decision => {
+            log(&refused(Reason::Deadline, "no decision within 200 ms"), &user, mode);
+            exit(0);
+        }
+        Late::Rest => log_no_note(asker, &format_args!("not done within {} ms", GRACE.as_millis())),
     };
     Deadline::start(LIMIT, expire).map_err(|_| Refusal::new(Reason::Deadline, "the system gives no thread to keep it"))
 }
@@ -120,21 +145,31 @@ pub fn end(verdict: &Verdict, user: &[u8], mode: Option<Mode>) -> u8 {
 
 /// As [`end`], and leaves a note of what was granted ([`note`]), after sshd has its line.
 #[must_use]
-pub fn end_noted(verdict: &Verdict, query: &Query, clock: Option<&Clock>, deadline: &Deadline) -> u8 {
+pub fn end_noted(verdict: &Verdict, query: &Query, asker: Asker, clock: Option<&Clock>, deadline: &Deadline) -> u8 {
     let status = end(verdict, query.login().as_bytes(), Some(query.mode()));
-    if matches!(verdict, Verdict::Accept { .. }) {
-        note(query, Granter::Realm, clock, deadline, status);
+    if status == SUCCESS && matches!(verdict, Verdict::Accept { .. }) {
+        note(query, Granter::Realm, asker, clock, deadline);
     }
     status
 }
 
-/// Leaves a note of what was granted as of `clock`, and by whom, before the process ends with `status`. `deadline`, which is claimed, ends
-/// a process that cannot: whatever becomes of the note, the login goes on.
-pub fn note(query: &Query, by: Granter, clock: Option<&Clock>, deadline: &Deadline, status: u8) {
-    if let Some(clock) = clock {
-        deadline.end_soon(status);
-        let _ = leave(Path::new(RUNTIME), std::os::unix::process::parent_id(), query, by, clock);
+/// Leaves a note of what was granted as of `clock`, and by whom, where `asker` has the answer whole and is still there. `deadline`, which is
+/// claimed, ends a process that cannot, with [`SUCCESS`]: whatever becomes of the note, the login goes on. The log says so where there is
+/// none, since nobody ends that session.
+pub fn note(query: &Query, by: Granter, asker: Asker, clock: Option<&Clock>, deadline: &Deadline) {
+    let Some(clock) = clock else { return };
+    deadline.end_soon(SUCCESS);
+    let Some(name) = asker.name() else { return };
+    match leave(Path::new(RUNTIME), name, query, by, clock) {
+        // A host without that folder ends no sessions.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => log_no_note(asker, &error),
+        _ => (),
     }
+}
+
+fn log_no_note(asker: Asker, why: &dyn std::fmt::Display) {
+    let line = format!("event=session-not-noted sshd={} message=\"{why}\"", asker.0);
+    let _ = send_to_syslog(Path::new(SYSLOG), Severity::Error, &line);
 }
 
 /// Logs `verdict`. A login does not wait for a log that nobody reads: sshd writes its own lines.
@@ -153,5 +188,21 @@ pub fn print(lines: &[u8]) -> u8 {
     match nix::unistd::write(io::stdout(), lines) {
         Ok(written) if written == lines.len() => SUCCESS,
         _ => FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_process_that_is_still_there_and_not_the_first_of_all_has_a_name() {
+        let asker = Asker::now();
+        // A container's first process may be the test's parent.
+        let expected = (asker.0 > 1).then(|| ProcessName::of(asker.0).unwrap());
+        assert_eq!(asker.name(), expected);
+        for other in [0, 1, std::process::id(), u32::MAX] {
+            assert_eq!(Asker(other).name(), None, "{other}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::process::{ExitCode, exit};
 
 use countersign_snapshot::{Clock, Trust};
 use countersign_sshd::program::{
-    FAILURE, Options, asked, close_to_others, deadline, end, end_noted, log, note, print, refused, send,
+    Asker, FAILURE, Options, SUCCESS, asked, close_to_others, deadline, end, end_noted, log, note, print, refused, send,
 };
 use countersign_sshd::{
     Answer, Deadline, Earlier, Granter, Group, Mode, Query, Reason, Refusal, Verdict, VerdictFacts, answer_on,
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn status() -> u8 {
+    let asker = Asker::now();
     if close_to_others().is_err() {
         return FAILURE;
     }
@@ -35,23 +36,25 @@ fn status() -> u8 {
         Ok(query) => query,
         Err(refusal) => return end(&Verdict::refused(refusal), &user, mode),
     };
-    let facts = match decided(&options, &query) {
+    let facts = match decided(&options, &query, asker) {
         Ok(Decided { answer: Answer::Earlier(facts), .. }) => facts,
-        ours => return end_ours(ours, &query),
+        ours => return end_ours(ours, &query, asker),
     };
     let lines = match ask(&earlier, &query, &facts) {
         Ok(lines) => lines,
         Err(Refusal { reason, detail }) => return end(&Verdict::Refuse { reason, detail, facts }, &user, mode),
     };
     // The program took its time. Whatever the realm has said meanwhile holds.
-    match decided(&options, &query) {
+    match decided(&options, &query, asker) {
         Ok(Decided { answer: Answer::Earlier(facts), clock, deadline }) => {
             send(Reason::Chained, &log_line_of_earlier(&facts, &user));
             let status = print(&lines);
-            note(&query, Granter::Earlier, clock.as_ref(), &deadline, status);
+            if status == SUCCESS {
+                note(&query, Granter::Earlier, asker, clock.as_ref(), &deadline);
+            }
             status
         }
-        ours => end_ours(ours, &query),
+        ours => end_ours(ours, &query, asker),
     }
 }
 
@@ -63,10 +66,10 @@ struct Decided {
 }
 
 /// Ends with what is not for the earlier command to answer.
-fn end_ours(decided: Result<Decided, Refusal>, query: &Query) -> u8 {
+fn end_ours(decided: Result<Decided, Refusal>, query: &Query, asker: Asker) -> u8 {
     match decided {
         Ok(Decided { answer: Answer::Ours(verdict), clock, deadline }) => {
-            end_noted(&verdict, query, clock.as_ref(), &deadline)
+            end_noted(&verdict, query, asker, clock.as_ref(), &deadline)
         }
         // Never asked about these.
         Ok(Decided { answer: Answer::Earlier(_), .. }) => FAILURE,
@@ -75,8 +78,8 @@ fn end_ours(decided: Result<Decided, Refusal>, query: &Query) -> u8 {
 }
 
 /// The answer of the snapshot that is in place now, by a deadline of its own.
-fn decided(options: &Options, query: &Query) -> Result<Decided, Refusal> {
-    let deadline = deadline(query.login().as_bytes(), Some(query.mode()))?;
+fn decided(options: &Options, query: &Query, asker: Asker) -> Result<Decided, Refusal> {
+    let deadline = deadline(query.login().as_bytes(), Some(query.mode()), asker)?;
     let (answer, clock) = answer_on(&options.directory, Trust::ROOT, query);
     deadline.wait_or_claim();
     Ok(Decided { answer, clock, deadline })
@@ -88,7 +91,7 @@ fn ask(earlier: &Earlier, query: &Query, facts: &VerdictFacts) -> Result<Vec<u8>
     let deadline = Deadline::start(earlier.timeout(), {
         let (group, user, facts) = (group.clone(), query.login().as_bytes().to_vec(), facts.clone());
         let detail = format!("it was not done after {} s", earlier.timeout().as_secs());
-        move || {
+        move |_| {
             group.kill();
             log(&Verdict::Refuse { reason: Reason::ChainTimeout, detail, facts }, &user, Some(Mode::Keys));
             exit(0);

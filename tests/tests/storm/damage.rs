@@ -41,6 +41,10 @@ const FIRST_RECORD: usize = 24;
 const FLIPS: usize = 3;
 /// Where their choice begins.
 const SEED: u64 = 0x05ee_d0ff_91a6;
+/// How long the helper stands at a call: long enough for some publications, and a tenth of what it may take for all.
+const HELD_MICROS: u32 = 20_000;
+/// How often a busy machine is asked about a call until something was replaced meanwhile, and until there was an answer.
+const TRIES: usize = 100;
 /// Somebody with an account on the host.
 const SOMEBODY: u32 = 2001;
 
@@ -359,7 +363,9 @@ fn a_snapshot_replaced_and_removed_while_the_helper_stands_at_any_call_gives_one
             command.args(["-qq", "-o", "/run/trace", "-e", "trace=openat,fstat,statx,pread64"]).args(options);
             process::success(command.args([HELPER, "keys", LOGIN, "2001", "ssh-ed25519", &host.storm.key]))
         };
-        assert_eq!(host.storm.number_of(&ask(&host, &[]), 0), Ok(Some(0)));
+        // A machine that is too busy to decide in time is asked again, here and below.
+        let first = (0..TRIES).map(|_| ask(&host, &[])).find(|answer| !answer.is_empty());
+        assert_eq!(host.storm.number_of(&first.unwrap_or_default(), 0), Ok(Some(0)));
         let trace = fs::read_to_string("/run/trace").unwrap();
         let mut seen = BTreeMap::new();
         let calls: Vec<(&str, usize)> = trace
@@ -373,30 +379,33 @@ fn a_snapshot_replaced_and_removed_while_the_helper_stands_at_any_call_gives_one
             .collect();
         assert!(calls.len() > 15, "{trace}");
         host.new_lines();
-        let (mut torn, mut asked) = (Vec::new(), 0);
         for (name, ordinal) in &calls {
-            // Long enough for some publications, too short for the helper to give up; a busy machine may not get round to them at once.
-            let mut replaced_while_asked = || {
+            let (mut is_replaced, mut is_granted) = (false, false);
+            for _ in 0..TRIES {
                 let at_least = host.storm.published.load(Ordering::SeqCst);
                 let stop = AtomicBool::new(false);
                 let (answer, newest) = thread::scope(|scope| {
                     let publisher = scope.spawn(|| replace_until(&host, &stop, at_least));
-                    let held = format!("inject={name}:delay_enter=60000:when={ordinal}");
+                    let held = format!("inject={name}:delay_enter={HELD_MICROS}:when={ordinal}");
                     let answer = ask(&host, &["-e".to_owned(), held]);
                     stop.store(true, Ordering::Relaxed);
                     (answer, publisher.join().unwrap())
                 });
-                asked += 1;
-                torn.extend(host.storm.number_of(&answer, at_least).err());
-                newest > at_least + 2
-            };
-            assert!((0..50).any(|_| replaced_while_asked()), "{name} {ordinal}: nothing was replaced");
+                let number = host.storm.number_of(&answer, at_least);
+                // What is said of the note comes after it.
+                let lines = host.new_lines();
+                let said = lines.first().map(|line| reason(line));
+                match (&number, said) {
+                    (Ok(Some(_)), Some("granted")) => is_granted = true,
+                    (Ok(None), Some("snapshot-corrupt" | "deadline")) => (),
+                    _ => panic!("{name} {ordinal}: {number:?} {lines:?}"),
+                }
+                is_replaced |= newest > at_least + 2;
+                if is_replaced && is_granted {
+                    break;
+                }
+            }
+            assert!(is_replaced && is_granted, "{name} {ordinal}: replaced {is_replaced}, granted {is_granted}");
         }
-        assert_eq!(torn, [""; 0]);
-        let lines = host.new_lines();
-        assert_eq!(lines.len(), asked);
-        let granted = lines.iter().filter(|line| reason(line) == "granted").count();
-        let refused = ["granted", "snapshot-corrupt", "deadline"];
-        assert!(lines.iter().all(|line| refused.contains(&reason(line))) && granted > asked / 2, "{lines:#?}");
     });
 }
