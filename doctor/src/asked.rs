@@ -37,13 +37,26 @@ impl Asked<'_> {
 
     /// A finding about a setting: where it stands, and for whom it holds.
     pub(crate) fn finding(&self, code: Code, setting: &str, found: impl Into<String>) -> Finding {
-        let place = self.config.place(&setting.to_ascii_lowercase(), self.blocks);
+        let place = match self.config.block_of(&setting.to_ascii_lowercase(), self.blocks) {
+            None if self.is_told(setting) => {
+                Some("-o of the sshd that runs, which counts more than the file".to_owned())
+            }
+            _ => self.config.place(&setting.to_ascii_lowercase(), self.blocks),
+        };
         let place = place.unwrap_or_else(|| self.host.sshd_config.display().to_string());
         let about = match self.who {
             Some(spec) => format!("{setting} ({place}), for {} from {}", spec.user, spec.address),
             None => format!("{setting} ({place})"),
         };
         Finding::new(code, about, found)
+    }
+
+    /// Whether sshd was started with the setting.
+    fn is_told(&self, setting: &str) -> bool {
+        let told = |option: &String| {
+            option.split([' ', '\t', '=']).next().is_some_and(|key| key.eq_ignore_ascii_case(setting))
+        };
+        self.host.sshd_options.iter().any(told)
     }
 
     /// The line that a setting should be, and where.

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::finding::{Finding, Report};
 use crate::host::Host;
 use crate::matches::{Local, kinds, unseen};
+use crate::running::Listener;
 use crate::sshd::{Effective, Version};
 use crate::{accounts, commands, lists, names, pam, programs, running, selinux, settings, state, switch};
 
@@ -44,7 +45,6 @@ pub fn examine(host: &Host) -> Report {
 }
 
 fn sshd(host: &Host, local: &Local, snapshot: Option<&Snapshot>, report: &mut Report) {
-    let shown = host.sshd_config.display();
     if !host.sshd.is_file() {
         let change = "apt-get install openssh-server, or say where it is: --sshd PATH";
         report.find(
@@ -53,6 +53,18 @@ fn sshd(host: &Host, local: &Local, snapshot: Option<&Snapshot>, report: &mut Re
         return;
     }
     report.checked("sshd");
+    let listeners = running::listeners(&host.sshd);
+    for sshd_options in running::options(host, &listeners) {
+        sshd_with(&Host { sshd_options, ..host.clone() }, &listeners, local, snapshot, report);
+    }
+}
+
+/// Looks at sshd as it was started, or would be.
+fn sshd_with(host: &Host, listeners: &[Listener], local: &Local, snapshot: Option<&Snapshot>, report: &mut Report) {
+    let shown = host.sshd_config.display();
+    if host.sshd_options.iter().any(|option| option.to_ascii_lowercase().starts_with("include")) {
+        report.not_checked("match", "the sshd that runs was started with -o Include: the Matches in there");
+    }
     let effective = match Effective::ask(host, None) {
         Ok(effective) => effective,
         Err(message) => {
@@ -80,7 +92,7 @@ fn sshd(host: &Host, local: &Local, snapshot: Option<&Snapshot>, report: &mut Re
         report.find(finding);
     }
     root_login(&asked, snapshot, report);
-    running::examine(host, &config, &effective, report);
+    running::examine(host, listeners, &config, &effective, report);
     around(&asked, local, snapshot, report);
 }
 

@@ -101,8 +101,11 @@ impl Report {
         }
     }
 
-    /// Something could not be looked at.
+    /// Something could not be looked at; the same for the same reason is said once.
     pub fn not_checked(&mut self, check: &'static str, why: impl Into<String>) {
-        self.not_checked.push(Unchecked { check, why: why.into() });
+        let unchecked = Unchecked { check, why: why.into() };
+        if !self.not_checked.contains(&unchecked) {
+            self.not_checked.push(unchecked);
+        }
     }
 }

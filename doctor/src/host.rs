@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub struct Host {
     /// sshd.
     pub sshd: PathBuf,
+    /// What it was started with beside its configuration, as `-o` and what follows.
+    pub sshd_options: Vec<String>,
     /// Its configuration.
     pub sshd_config: PathBuf,
     /// The agent's configuration, for messages.
@@ -62,6 +64,7 @@ impl Default for Host {
     fn default() -> Self {
         Self {
             sshd: PathBuf::from("/usr/sbin/sshd"),
+            sshd_options: Vec::new(),
             sshd_config: PathBuf::from("/etc/ssh/sshd_config"),
             agent_config: PathBuf::from("/etc/countersign/agent.toml"),
             agent: Err("not read".to_owned()),

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod address;
+mod arguments;
 mod asked;
 mod code;
 mod commands;

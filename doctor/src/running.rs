@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use countersign_sshd::Stat;
 
+use crate::arguments::{Arguments, is_listener};
 use crate::code::Code;
 use crate::config::Config;
 use crate::finding::{Finding, Report};
@@ -18,7 +19,7 @@ const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// An sshd that listens.
 #[derive(Debug)]
-struct Listener {
+pub(crate) struct Listener {
     pid: u32,
     /// As `ps` shows it.
     title: String,
@@ -28,8 +29,13 @@ struct Listener {
 }
 
 /// Compares it with the files.
-pub(crate) fn examine(host: &Host, config: &Config, effective: &Effective, report: &mut Report) {
-    let listeners = listeners(&host.sshd);
+pub(crate) fn examine(
+    host: &Host,
+    listeners: &[Listener],
+    config: &Config,
+    effective: &Effective,
+    report: &mut Report,
+) {
     if listeners.is_empty() {
         // Started for each connection, or not at all: what it reads then is what was looked at.
         return;
@@ -37,25 +43,29 @@ pub(crate) fn examine(host: &Host, config: &Config, effective: &Effective, repor
     report.checked("running-sshd");
     for listener in listeners {
         let Listener { pid, title, started, is_replaced } = listener;
-        let mut words = title.split_whitespace();
-        let file = words.find(|word| word.starts_with("-f")).and_then(|word| match word {
-            "-f" => words.next().map(PathBuf::from),
-            _ => word.get(2..).map(PathBuf::from),
-        });
-        let file = file.unwrap_or_else(|| PathBuf::from("/etc/ssh/sshd_config"));
         let about = format!("sshd, pid {pid}");
+        let Some(Arguments { file, options }) = Arguments::of(title) else {
+            let text = format!("with what it was started cannot be told from its title: {}", title.trim_end());
+            let change = format!("put what follows -o into {}, and restart sshd", host.sshd_config.display());
+            report.find(Finding::new(Code::SshdElsewhere, about, text).change(change));
+            continue;
+        };
         if file != host.sshd_config {
             let change = format!("countersign doctor --sshd-config {}", file.display());
             report
                 .find(Finding::new(Code::SshdElsewhere, about, format!("it reads {}", file.display())).change(change));
             continue;
         }
-        if is_replaced {
+        // That one is looked at with its own.
+        if options != host.sshd_options {
+            continue;
+        }
+        if *is_replaced {
             let text = format!("{} was replaced after it was started", host.sshd.display());
             report.find(Finding::new(Code::SshdOlder, about, text).change("systemctl restart ssh   (sessions go on)"));
             continue;
         }
-        let read = started.max(told_to_read(effective, pid).unwrap_or(UNIX_EPOCH));
+        let read = (*started).max(told_to_read(effective, *pid).unwrap_or(UNIX_EPOCH));
         let newest =
             config.files.iter().filter_map(|file| Some((fs::metadata(file).ok()?.modified().ok()?, file))).max();
         if let Some((changed, file)) = newest
@@ -75,7 +85,18 @@ fn told_to_read(effective: &Effective, pid: u32) -> Option<SystemTime> {
     fs::metadata(file).ok()?.modified().ok().filter(|_| is_its)
 }
 
-fn listeners(sshd: &Path) -> Vec<Listener> {
+/// With what each of those that listen with this configuration was started; the same is once.
+pub(crate) fn options(host: &Host, listeners: &[Listener]) -> Vec<Vec<String>> {
+    let mut all: Vec<Vec<String>> = Vec::new();
+    for listener in listeners {
+        let arguments = Arguments::of(&listener.title).filter(|arguments| arguments.file == host.sshd_config);
+        all.extend(arguments.map(|arguments| arguments.options).filter(|options| !all.contains(options)));
+    }
+    if all.is_empty() { vec![host.sshd_options.clone()] } else { all }
+}
+
+/// All that listen now.
+pub(crate) fn listeners(sshd: &Path) -> Vec<Listener> {
     let Ok(sshd) = fs::canonicalize(sshd) else { return Vec::new() };
     let own = fs::read_link("/proc/thread-self/ns/mnt").ok();
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
@@ -89,7 +110,7 @@ fn listeners(sshd: &Path) -> Vec<Listener> {
         let is_here = (is_replaced || program == sshd) && fs::read_link(path.join("ns/mnt")).ok() == own;
         let title = fs::read(path.join("cmdline")).ok()?;
         let title = String::from_utf8_lossy(&title).replace('\0', " ");
-        let is_listener = is_here && title.contains("[listener]") && fs::metadata(&path).ok()?.uid() == 0;
+        let is_listener = is_here && is_listener(&title) && fs::metadata(&path).ok()?.uid() == 0;
         let started = start(Stat::read(pid).ok()?.start_ticks)?;
         is_listener.then_some(Listener { pid, title, started, is_replaced })
     });

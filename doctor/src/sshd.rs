@@ -100,7 +100,7 @@ impl Effective {
 
     fn ask_once(host: &Host, spec: Option<&Spec>) -> Result<Self, String> {
         let mut command = Command::new(&host.sshd);
-        command.arg("-T").arg("-f").arg(&host.sshd_config);
+        command.arg("-T").arg("-f").arg(&host.sshd_config).args(&host.sshd_options);
         if let Some(spec) = spec {
             command.arg("-C").arg(spec.text());
         }

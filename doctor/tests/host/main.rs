@@ -127,6 +127,42 @@ fn an_sshd_that_runs_and_has_not_read_what_was_looked_at_is_found() {
     drop(listener);
 }
 
+/// What sshd is started with, and what is found then.
+const TOLD: &[(&[&str], &[&str])] = &[
+    (&["-o", "AuthorizedKeysFile=.ssh/authorized_keys"], &["keys-file-users"]),
+    (&["-oAuthorizedKeysFile /etc/countersign/empty .ssh/keys"], &["keys-file-users", "keys-file-for-all"]),
+    (&["-o", "AuthenticationMethods=any", "-oPasswordAuthentication=yes"], &["other-methods"]),
+    (&["-o", "MaxStartups=7", "-o", "Banner none"], &[]),
+    (&["-o", "ForceCommand=/bin/a -y"], &["sshd-other-config"]),
+];
+
+#[test]
+fn what_the_sshd_that_runs_was_started_with_counts_more_than_its_file() {
+    let mut bed = Bed::new();
+    bed.mend();
+    bed::write(SSHD, &fs::read("/usr/sbin/sshd").unwrap(), 0o755);
+    bed.host.sshd = SSHD.into();
+    bed::append(CONFIG, "Match all\n");
+    let text = fs::read_to_string(CONFIG).unwrap();
+    fs::write(CONFIG, format!("ListenAddress 0.0.0.0\nPort 2299\nPidFile none\n{text}")).unwrap();
+    for (told, expected) in TOLD {
+        let mut sshd = Command::new(SSHD);
+        let listener = Listener(sshd.args(["-D", "-f", CONFIG]).args(*told).stderr(Stdio::null()).spawn().unwrap());
+        let begun = Instant::now();
+        let report = loop {
+            let report = bed.examine();
+            if report.checked.contains(&"running-sshd") {
+                break report;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not listen");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        let found: Vec<&str> = report.findings.iter().map(|finding| finding.code.code()).collect();
+        assert_eq!(found, *expected, "{told:?}\n{report:#?}");
+        drop(listener);
+    }
+}
+
 /// Where the others are found: on hosts with a chain, an agent and an sshd of their own (`tests/tests`), and without root.
 const ELSEWHERE: &[&str] = &[
     "not-root",
