@@ -196,6 +196,9 @@ codes! {
     /// sshd refuses root, the agent does not.
     RootLoginOff = "root-login-off", Warning,
         "grants that lead into root on this host do nothing";
+    /// sshd refuses whom a grant lets in.
+    LoginNotAdmitted = "login-not-admitted", Warning,
+        "sshd refuses that login without asking the helper: grants that lead into it on this host do nothing";
     /// Few tries.
     FewTries = "few-tries", Warning,
         "a client that offers another key or the plain key first is cut off before it offers the certificate";

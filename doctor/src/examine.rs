@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::matches::{Local, kinds, unseen};
 use crate::running::Listener;
 use crate::sshd::{Effective, Version};
-use crate::{accounts, commands, lists, names, pam, programs, running, selinux, settings, state, switch};
+use crate::{accounts, admission, commands, lists, names, pam, programs, running, selinux, settings, state, switch};
 
 /// What is looked at on every host; the others (`match`, `running-sshd`, `name-service-answers`, `selinux`) where there is such a thing.
 const EVERYWHERE: &[&str] =
@@ -145,7 +145,13 @@ fn somebody(general: &Asked<'_>, local: &Local, snapshot: Option<&Snapshot>, kno
         report.checked("match");
     }
     let mut answers = Vec::new();
-    for kind in kinds {
+    for mut kind in kinds {
+        if kind.blocks.is_empty() {
+            kind.users.extend(admission::of_ledger(general));
+            let kept_out = snapshot.map(|snapshot| admission::judge(general, snapshot, &kind.users));
+            kept_out.into_iter().flatten().for_each(|finding| report.find(finding));
+            continue;
+        }
         let spec = &kind.spec;
         match Effective::ask(general.host, Some(spec)) {
             Ok(effective) => answers.push((kind, effective)),
@@ -162,7 +168,8 @@ fn somebody(general: &Asked<'_>, local: &Local, snapshot: Option<&Snapshot>, kno
     unseen(general.config, general.effective, &answers, report);
     for (kind, effective) in &answers {
         let asked = Asked { effective, who: Some(&kind.spec), blocks: &kind.blocks, ..*general };
-        for finding in judge(&asked, snapshot) {
+        let kept_out = snapshot.map(|snapshot| admission::judge(&asked, snapshot, &kind.users));
+        for finding in judge(&asked, snapshot).into_iter().chain(kept_out.into_iter().flatten()) {
             if !known.iter().chain(&report.findings).any(|other| is_same(other, &finding)) {
                 report.find(finding);
             }

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod address;
+mod admission;
 mod arguments;
 mod asked;
 mod code;

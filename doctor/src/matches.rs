@@ -89,7 +89,7 @@ impl Local {
 pub(crate) struct Kind {
     /// One of them.
     pub(crate) spec: Spec,
-    /// The blocks that apply, in their order.
+    /// The blocks that apply, in their order; where none does, it is as sshd says in general.
     pub(crate) blocks: Vec<usize>,
     /// Who else logs in so.
     pub(crate) users: Vec<String>,
@@ -157,8 +157,8 @@ pub(crate) fn kinds(host: &Host, config: &Config, local: &Local, report: &mut Re
                 let sets = [&user.blocks, &from.blocks, &host.blocks, &to.blocks, &port.blocks];
                 let applies = |block: &usize| sets.iter().all(|set| set.get(*block) == Some(&true));
                 let blocks: Vec<usize> = (0..config.blocks.len()).filter(applies).collect();
-                // That one is asked about in general; and a few combinations of parts may come to the same.
-                if blocks.is_empty() || !seen.insert((user.one.clone(), blocks.clone())) {
+                // A few combinations of parts may come to the same.
+                if !seen.insert((user.one.clone(), blocks.clone())) {
                     continue;
                 }
                 if kinds.iter().any(|kind| kind.blocks == blocks) {

@@ -18,9 +18,9 @@ const SERVICE: &str = "countersign";
 const MODULE: &str = "libnss_countersign.so.2";
 const SETTINGS: &str = "/etc/countersign/nss.conf";
 /// Where realms count users from, unless they say otherwise.
-const FIRST_UID: u32 = 1_900_000_000;
+pub(crate) const FIRST_UID: u32 = 1_900_000_000;
 /// Among these somebody is found who is active.
-const MOST_LOOKS: u32 = 256;
+pub(crate) const MOST_LOOKS: u32 = 256;
 
 /// A line of nsswitch.conf: services, each with the actions that follow it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

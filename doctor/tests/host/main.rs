@@ -9,6 +9,7 @@
 
 mod bed;
 mod cases;
+mod matches;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -60,7 +61,7 @@ fn settings_that_let_in_past_the_ledger_or_keep_out_are_found() {
 
 #[test]
 fn what_a_match_takes_back_is_found_by_asking_for_somebody_to_whom_it_applies() {
-    check(cases::MATCHES);
+    check(matches::MATCHES);
 }
 
 #[test]
@@ -187,7 +188,8 @@ const ELSEWHERE: &[&str] = &[
 
 #[test]
 fn every_code_is_found_somewhere() {
-    use cases::{AROUND, COMMANDS, LISTS, MATCHES, PROGRAMS, SETTINGS, STATE};
+    use cases::{AROUND, COMMANDS, LISTS, PROGRAMS, SETTINGS, STATE};
+    use matches::MATCHES;
     let here = [COMMANDS, PROGRAMS, SETTINGS, MATCHES, LISTS, AROUND, STATE];
     let here: BTreeSet<&str> = here
         .iter()
