@@ -4,14 +4,17 @@
 //! of each message. What counts here was said as root, in this boot, by the very process of a note, which is got hold of and looked at
 //! like every other, and after that note was written. What sshd's unprivileged half has it log ends in `[preauth]`, and is none of these
 //! lines. A syslog file does not say who wrote a line, and is never read.
+//!
+//! A client that has not logged in yet can have sshd log as much as it likes. So an answer is read line by line, and kept are only those that
+//! say what was accepted; it is bounded in time, and a process about which there is no answer in time keeps no other waiting.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use countersign_certificate::{CertType, Certificate, fingerprint_sha256, fingerprint_text};
 use countersign_sshd::{Note, ProcessName};
@@ -21,13 +24,22 @@ use serde_json::Value;
 const PROGRAMS: [&str; 2] = ["/usr/bin/journalctl", "/bin/journalctl"];
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(2);
-/// How long a journal that did not answer is not asked, seconds.
+/// How long a look may go on to ask, in such times.
+const LIMITS_PER_LOOK: u32 = 2;
+/// How long a program that cannot be started is left in peace, seconds.
 const REST_SECS: u64 = 10;
-/// How many looks a process is asked about: longer than sshd waits for a login, unless it waits forever.
-const MAX_LOOKS: u32 = 150;
+/// How long a process is not asked about after a question without an answer, seconds.
+const AGAIN_SECS: u64 = 5;
+/// How long a process is asked about by the boot clock: longer than sshd waits for a login, unless it waits forever.
+const ASKED_SECS: u64 = 150;
+/// After how many answers it is believed that there is nothing about a process: the journal may be a little late.
+const ANSWERS: u32 = 3;
 /// How many processes are asked about at one look.
 const PER_LOOK: usize = 8;
-const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+/// How long an entry may be: sshd's own lines are far shorter.
+const MAX_ENTRY_BYTES: u64 = 64 * 1024;
+/// How many messages of one process may say what was accepted.
+const MAX_MESSAGES: usize = 256;
 
 /// What the journal says of a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,21 +48,39 @@ pub(crate) enum Said {
     This,
     /// Something else did.
     Another,
-    /// Nothing, or nothing that is understood.
+    /// Nothing, or nothing that is understood; after several answers, or when it is not asked any more.
     Nothing,
 }
 
 /// Asks the journal, with measure.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    limit: Duration,
-    looks: BTreeMap<ProcessName, u32>,
+    pub(crate) limit: Duration,
+    asked: BTreeMap<ProcessName, Asked>,
     rests_until_secs: u64,
+}
+
+/// What was asked about a process. Times are the boot clock's.
+#[derive(Debug)]
+struct Asked {
+    since_secs: u64,
+    next_secs: u64,
+    answers: u32,
+}
+
+impl Asked {
+    const fn new(now_secs: u64) -> Self {
+        Self { since_secs: now_secs, next_secs: now_secs, answers: 0 }
+    }
+
+    const fn is_over(&self, now_secs: u64) -> bool {
+        now_secs >= self.since_secs.saturating_add(ASKED_SECS)
+    }
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { limit: LIMIT, looks: BTreeMap::new(), rests_until_secs: 0 }
+        Self { limit: LIMIT, asked: BTreeMap::new(), rests_until_secs: 0 }
     }
 }
 
@@ -60,37 +90,56 @@ impl Journal {
         PROGRAMS.iter().map(PathBuf::from).find(|program| program.is_file())
     }
 
-    /// Asks about the notes of sessions that may be open; those of which it says something. `now_secs` is the boot clock's.
+    /// Asks about the notes of sessions that may be open; those of which it is known what it says. `now_secs` is the boot clock's.
     pub(crate) fn ask(&mut self, program: &Path, notes: &[&Note], now_secs: u64) -> BTreeMap<ProcessName, Said> {
-        self.looks.retain(|process, _| notes.iter().any(|note| note.process == *process));
-        if now_secs < self.rests_until_secs {
-            return BTreeMap::new();
+        self.asked.retain(|process, _| notes.iter().any(|note| note.process == *process));
+        let mut due: Vec<(u64, &Note)> = Vec::new();
+        for note in notes {
+            let asked = self.asked.entry(note.process).or_insert(Asked::new(now_secs));
+            if now_secs >= asked.next_secs.max(self.rests_until_secs) && !asked.is_over(now_secs) {
+                due.push((asked.next_secs, note));
+            }
         }
-        let mut due: Vec<(u32, &Note)> = notes
-            .iter()
-            .map(|note| (self.looks.get(&note.process).copied().unwrap_or(0), *note))
-            .filter(|(looks, _)| *looks < MAX_LOOKS)
-            .collect();
-        due.sort_by_key(|(looks, note)| (*looks, note.process));
+        // Who waits longest comes first, so that nobody waits forever.
+        due.sort_by_key(|(next_secs, note)| (*next_secs, note.process));
+        let begun = Instant::now();
         let mut found = BTreeMap::new();
-        for (looks, note) in due.into_iter().take(PER_LOOK) {
-            let Some(answer) = read(program, note, self.limit) else {
+        for (_, note) in due.into_iter().take(PER_LOOK) {
+            if begun.elapsed() >= self.limit.saturating_mul(LIMITS_PER_LOOK) {
+                break;
+            }
+            let Ok(answer) = read(program, note, self.limit) else {
                 self.rests_until_secs = now_secs.saturating_add(REST_SECS);
                 break;
             };
-            self.looks.insert(note.process, looks.saturating_add(1));
-            let messages: Vec<String> = answer.lines().filter_map(|line| message(line, note)).collect();
-            found.insert(note.process, said(messages.iter().map(String::as_str), note));
+            let said = answer.map(|messages| said(messages.iter().map(String::as_str), note));
+            if let Some(asked) = self.asked.get_mut(&note.process) {
+                asked.next_secs = now_secs.saturating_add(if said.is_some() { 1 } else { AGAIN_SECS });
+                asked.answers = asked.answers.saturating_add(u32::from(said.is_some()));
+            }
+            if let Some(said) = said.filter(|said| *said != Said::Nothing) {
+                found.insert(note.process, said);
+            }
+        }
+        for (process, asked) in &self.asked {
+            if asked.answers >= ANSWERS || asked.is_over(now_secs) {
+                found.entry(*process).or_insert(Said::Nothing);
+            }
         }
         found
     }
 }
 
-/// What the journal has of the note's process; none where it does not answer.
-fn read(program: &Path, note: &Note, limit: Duration) -> Option<String> {
+/// What the note's process has told the journal that it accepted; none where there is no whole answer in time.
+///
+/// # Errors
+/// The program cannot be started.
+fn read(program: &Path, note: &Note, limit: Duration) -> io::Result<Option<Vec<String>>> {
     let boot: String = note.boot_id.0.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut child = Command::new(program)
-        .args(["--quiet", "--no-pager", "--output=json", "_TRANSPORT=syslog", "_UID=0"])
+        .args(["--quiet", "--no-pager", "--output=json", "--output-fields=MESSAGE,_PID,_UID,_TRANSPORT"])
+        .arg(format!("--since=@{}", note.unix_secs))
+        .args(["_TRANSPORT=syslog", "_UID=0"])
         .arg(format!("_BOOT_ID={boot}"))
         .arg(format!("_PID={}", note.process.pid))
         .env_clear()
@@ -98,26 +147,20 @@ fn read(program: &Path, note: &Note, limit: Duration) -> Option<String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let answer = answer(&mut child, limit);
+        .spawn()?;
+    let answer = answer(&mut child, note, limit);
     // Where it has ended, this does nothing.
     let _ = child.kill();
     let is_whole = child.wait().is_ok_and(|status| status.success());
-    answer.filter(|_| is_whole).and_then(|answer| String::from_utf8(answer).ok())
+    Ok(answer.filter(|_| is_whole))
 }
 
-fn answer(child: &mut Child, limit: Duration) -> Option<Vec<u8>> {
+fn answer(child: &mut Child, note: &Note, limit: Duration) -> Option<Vec<String>> {
     let output = child.stdout.take()?;
     let (done, waits) = mpsc::channel();
-    let read = move || {
-        let mut answer = Vec::new();
-        let read = output.take(MAX_ANSWER_BYTES.saturating_add(1)).read_to_end(&mut answer);
-        let is_whole = u64::try_from(answer.len()).is_ok_and(|length| length <= MAX_ANSWER_BYTES);
-        // Nobody waits any more where it took too long.
-        let _ = done.send((read.is_ok() && is_whole).then_some(answer));
-    };
-    thread::Builder::new().spawn(read).ok()?;
+    let note = note.clone();
+    // Nobody waits any more where it took too long.
+    thread::Builder::new().spawn(move || done.send(accepting(output, &note))).ok()?;
     let answer = waits.recv_timeout(limit).ok()??;
     // All was said; what is left is its status.
     for _ in 0..100 {
@@ -128,6 +171,38 @@ fn answer(child: &mut Child, limit: Duration) -> Option<Vec<u8>> {
     }
     None
 }
+
+/// The messages among these entries by which the note's process says that it accepted something; none where they are too many.
+fn accepting(output: impl Read, note: &Note) -> Option<Vec<String>> {
+    let (mut output, mut messages) = (BufReader::new(output), Vec::new());
+    let (mut entry, mut is_cut) = (Vec::new(), false);
+    loop {
+        entry.clear();
+        if output.by_ref().take(MAX_ENTRY_BYTES).read_until(b'\n', &mut entry).ok()? == 0 {
+            return Some(messages);
+        }
+        let is_rest = is_cut;
+        is_cut = entry.last() != Some(&b'\n');
+        if is_rest || is_cut {
+            continue;
+        }
+        // Most entries of a flood are none: looked at before they are taken apart.
+        let Some(entry) =
+            std::str::from_utf8(&entry).ok().filter(|entry| STEPS.iter().any(|step| entry.contains(step)))
+        else {
+            continue;
+        };
+        let says =
+            |message: &String| STEPS.iter().any(|step| message.starts_with(step)) && !message.ends_with("[preauth]");
+        messages.extend(message(entry, note).filter(says));
+        if messages.len() > MAX_MESSAGES {
+            return None;
+        }
+    }
+}
+
+/// What the messages begin with that count.
+const STEPS: [&str; 2] = ["Accepted ", "Partial "];
 
 /// The message of an entry, if it is by the note's process as root and not from before the note.
 fn message(entry: &str, note: &Note) -> Option<String> {
@@ -213,7 +288,7 @@ impl<'a> Step<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use countersign_snapshot::{BootId, Uid};
     use countersign_sshd::Granter;
 
@@ -341,41 +416,93 @@ mod tests {
         }
     }
 
+    /// A journal that says what `script` does. The shell writes it: a program that is open for writing is not started, and what this process has
+    /// open is open for a moment in whatever another test starts.
+    pub(crate) fn program(folder: &Path, script: &str) -> PathBuf {
+        let path = folder.join("journal");
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2""#;
+        assert!(Command::new("sh").args(["-c", write, "sh", script]).arg(&path).status().unwrap().success());
+        path
+    }
+
+    fn entry(pid: u32, message: &str) -> String {
+        format!(
+            r#"{{"_PID":"{pid}","_UID":"0","_TRANSPORT":"syslog","__REALTIME_TIMESTAMP":"1800000000000000","MESSAGE":"{message}"}}"#
+        )
+    }
+
+    fn accepted() -> String {
+        line(&format!("ED25519 {}", fingerprint_text(&fingerprint_sha256(&key(2)))))
+    }
+
+    fn of(pid: u32) -> Note {
+        Note { process: ProcessName { pid, start_ticks: 1234 }, ..note(key(2)) }
+    }
+
     #[test]
-    fn a_journal_that_fails_hangs_or_never_ends_is_not_asked_again_at_once() {
+    fn a_journal_that_fails_hangs_or_never_ends_says_nothing_and_is_asked_again() {
         let folder = tempfile::tempdir().unwrap();
-        let program = |name: &str, text: &str| {
-            use std::os::unix::fs::PermissionsExt as _;
-            let path = folder.path().join(name);
-            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-            path
-        };
-        let note = note(key(2));
-        let accepted = line(&format!("ED25519 {}", fingerprint_text(&fingerprint_sha256(&key(2)))));
-        let entry = format!(
-            r#"{{"_PID":"77","_UID":"0","_TRANSPORT":"syslog","__REALTIME_TIMESTAMP":"1800000000000000","MESSAGE":"{accepted}"}}"#
-        );
-        let right = program("right", &format!("printf '%s\\n' '{entry}'"));
+        let (note, entry) = (of(77), entry(77, &accepted()));
+        let right = format!("printf '%s\\n' '{entry}'");
         let mut journal = Journal::default();
         for (name, text) in [
-            ("failing", format!("printf '%s\\n' '{entry}'; exit 1")),
-            ("hanging", format!("printf '%s\\n' '{entry}'; exec sleep 1000")),
+            ("failing", format!("{right}; exit 1")),
+            ("hanging", format!("{right}; exec sleep 1000")),
             ("endless", format!("exec yes '{entry}'")),
         ] {
-            journal.rests_until_secs = 0;
+            journal.asked.clear();
             // The first and the last are over by themselves.
             journal.limit = Duration::from_secs(if name == "hanging" { 1 } else { 60 });
-            assert_eq!(journal.ask(&program(name, &text), &[&note], 100), BTreeMap::new(), "{name}");
-            assert_eq!(journal.ask(&right, &[&note], 109), BTreeMap::new(), "{name}");
+            assert_eq!(journal.ask(&program(folder.path(), &text), &[&note], 100), BTreeMap::new(), "{name}");
+            journal.limit = Duration::from_secs(60);
+            let right = program(folder.path(), &right);
+            assert_eq!(journal.ask(&right, &[&note], 104), BTreeMap::new(), "{name}");
+            assert_eq!(journal.ask(&right, &[&note], 105), BTreeMap::from([(note.process, Said::This)]), "{name}");
         }
-        journal.limit = Duration::from_secs(60);
-        assert_eq!(journal.ask(&folder.path().join("none"), &[&note], 110), BTreeMap::new());
-        assert_eq!(journal.ask(&right, &[&note], 120), BTreeMap::from([(note.process, Said::This)]));
-        let silent = program("silent", "exit 0");
-        for _ in 1..MAX_LOOKS {
-            journal.looks.entry(note.process).and_modify(|looks| *looks += 1);
+        assert_eq!(journal.ask(&folder.path().join("none"), &[&note], 106), BTreeMap::new());
+        let right = program(folder.path(), &right);
+        assert_eq!(journal.ask(&right, &[&note], 115), BTreeMap::new(), "what cannot be started has a rest");
+        assert_eq!(journal.ask(&right, &[&note], 116), BTreeMap::from([(note.process, Said::This)]));
+    }
+
+    #[test]
+    fn what_one_client_has_sshd_log_keeps_nobody_else_waiting_nor_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let (flooding, failing, other) = (of(76), of(77), of(78));
+        let flood = entry(76, "dispatch_protocol_error: type 150 seq 3 [preauth]");
+        let disguised = entry(76, &format!("{} [preauth]", accepted().replace("publickey", "password")));
+        let long = entry(76, &"Accepted ".repeat(10_000));
+        let script = format!(
+            "case \"$*\" in\n*_PID=76) yes '{flood}\n{disguised}' | head -n 20000; echo '{long}'; echo '{}';;\n*_PID=77) exit 1;;\n*) echo '{}';;\nesac",
+            entry(76, &accepted()),
+            entry(78, &accepted())
+        );
+        let mut journal = Journal { limit: Duration::from_secs(60), ..Journal::default() };
+        let all = journal.ask(&program(folder.path(), &script), &[&flooding, &failing, &other], 100);
+        assert_eq!(all, BTreeMap::from([(flooding.process, Said::This), (other.process, Said::This)]));
+    }
+
+    #[test]
+    fn that_there_is_nothing_is_believed_after_several_answers_or_when_its_time_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let note = of(77);
+        let mut journal = Journal { limit: Duration::from_secs(60), ..Journal::default() };
+        let nothing = BTreeMap::from([(note.process, Said::Nothing)]);
+        let silent = program(folder.path(), "exit 0");
+        // Often within one second counts once: looks come quickly while something ends.
+        for now_secs in [100, 100, 100, 100, 101, 101] {
+            assert_eq!(journal.ask(&silent, &[&note], now_secs), BTreeMap::new(), "{now_secs}");
         }
-        assert_eq!(journal.ask(&silent, &[&note], 120), BTreeMap::new(), "it has been asked often enough");
+        assert_eq!(journal.ask(&silent, &[&note], 102), nothing);
+        let right = program(folder.path(), &format!("echo '{}'", entry(77, &accepted())));
+        let this = BTreeMap::from([(note.process, Said::This)]);
+        assert_eq!(journal.ask(&right, &[&note], 100 + ASKED_SECS - 1), this, "it may still come");
+        assert_eq!(journal.ask(&right, &[&note], 100 + ASKED_SECS), nothing, "it is not asked any more");
+        // The same where there was never an answer.
+        let failing = program(folder.path(), "exit 1");
+        journal.asked.clear();
+        assert_eq!(journal.ask(&failing, &[&note], 100), BTreeMap::new());
+        assert_eq!(journal.ask(&failing, &[&note], 100 + ASKED_SECS - 1), BTreeMap::new());
+        assert_eq!(journal.ask(&failing, &[&note], 100 + ASKED_SECS), nothing);
     }
 }

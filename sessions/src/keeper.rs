@@ -9,15 +9,14 @@ use std::path::{Path, PathBuf};
 
 use countersign_certificate::{Serial, fingerprint_sha256, fingerprint_text};
 use countersign_snapshot::{Clock, Snapshot, Trust};
-use countersign_sshd::{Accepted, Note, ProcessName, Reason, Record, SessionEnd};
+use countersign_sshd::{ProcessName, Reason, Record, SessionEnd};
 
 use crate::ending::Ending;
 use crate::error::SessionsError;
-use crate::journal::{Journal, Said};
+use crate::journal::Journal;
 use crate::judge::{Standing, standing};
 use crate::members::Look;
-use crate::process::{Handle, Seen, audit_session, is_sshd, own_scope, scan};
-use crate::socket::connection;
+use crate::process::{Seen, audit_session, own_scope, scan};
 use crate::store::Store;
 use crate::terminal::say;
 
@@ -123,7 +122,7 @@ pub struct Event {
 }
 
 impl Event {
-    fn new(kind: EventKind, record: &Record, reason: Option<Reason>, detail: Option<String>) -> Self {
+    pub(crate) fn new(kind: EventKind, record: &Record, reason: Option<Reason>, detail: Option<String>) -> Self {
         let certificate = countersign_certificate::Certificate::parse(&record.note.blob).ok();
         let key = certificate.as_ref().map_or(&record.note.blob, |certificate| &certificate.public_key);
         Self {
@@ -156,8 +155,8 @@ struct Remembered {
 /// Looks after a host's sessions.
 #[derive(Debug)]
 pub struct Keeper {
-    settings: Settings,
-    journal: Journal,
+    pub(crate) settings: Settings,
+    pub(crate) journal: Journal,
     remembered: BTreeMap<ProcessName, Remembered>,
 }
 
@@ -203,50 +202,6 @@ impl Keeper {
             }
         }
         Ok(events)
-    }
-
-    /// Makes records of notes where PAM makes none: what the journal says, else what can have been nothing else.
-    fn attribute(&mut self, store: &Store, notes: Vec<Note>, now: &Clock, events: &mut Vec<Event>) {
-        if notes.is_empty() {
-            return;
-        }
-        let processes = scan();
-        // Root's sessions have no process of another user: only sshd itself can say that they are open.
-        let may_be_open = notes.into_iter().filter(|note| is_open(note, &processes) || is_roots(note)).collect();
-        self.settle(store, may_be_open, now, events);
-    }
-
-    /// The same of notes whose sessions may be open.
-    fn settle(&mut self, store: &Store, notes: Vec<Note>, now: &Clock, events: &mut Vec<Event>) {
-        let said = match &self.settings.journal {
-            Some(program) => self.journal.ask(program, &notes.iter().collect::<Vec<_>>(), now.boottime_secs),
-            None => BTreeMap::new(),
-        };
-        for note in notes {
-            // What was said is about the note that was asked about. Meanwhile something else may have been granted to that process.
-            if store.note(note.process).as_ref() != Some(&note) {
-                continue;
-            }
-            let accepted = match said.get(&note.process) {
-                Some(Said::This) => Accepted::Journal,
-                Some(Said::Another) => {
-                    store.remove_note(note.process);
-                    continue;
-                }
-                Some(Said::Nothing) | None => {
-                    let is_certain = self.settings.only_helper || (note.alone && note.asked >= 2);
-                    if !is_certain || is_roots(&note) {
-                        continue;
-                    }
-                    Accepted::Alone
-                }
-            };
-            let record = adopted(note, accepted);
-            if store.write(&record).is_ok() {
-                store.remove_note(record.note.process);
-                events.push(Event::new(EventKind::Adopted, &record, None, Some(accepted.name().to_owned())));
-            }
-        }
     }
 }
 
@@ -415,101 +370,4 @@ fn complete(record: &mut Record, control_groups: &Path) -> bool {
         record.scope = own_scope(control_groups, process);
     }
     (record.audit, record.scope.is_some()) != before && process.is_alive()
-}
-
-/// A session of which PAM said nothing.
-fn adopted(note: Note, accepted: Accepted) -> Record {
-    let connection = connection(note.process.pid);
-    let audit_before = audit_session(note.process.pid).unwrap_or(u32::MAX);
-    Record { note, accepted, connection, audit_before, audit: None, scope: None }
-}
-
-/// Whether it is a live sshd's about a login as root.
-fn is_roots(note: &Note) -> bool {
-    note.uid.0 == 0 && Handle::open(note.process).is_ok_and(|handle| handle.is_some_and(|handle| handle.is_monitor()))
-}
-
-/// Whether the login of `note` has succeeded: sshd has a process of the login's user then. Root's logins have none, and without PAM it
-/// is not known when they begin, unless the journal says so.
-pub(crate) fn is_open(note: &Note, processes: &BTreeMap<u32, Seen>) -> bool {
-    let is_users = |seen: &Seen| seen.parent == note.process.pid && seen.uid == note.uid.0 && is_sshd(seen.name.pid);
-    let is_monitor = || Handle::open(note.process).is_ok_and(|handle| handle.is_some_and(|handle| handle.is_monitor()));
-    note.uid.0 != 0 && processes.values().any(is_users) && is_monitor()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-
-    use countersign_snapshot::{BootId, Uid};
-    use countersign_sshd::{Granter, OFFERS, SESSIONS};
-
-    use super::*;
-
-    fn key(byte: u8) -> Vec<u8> {
-        let string = |content: &[u8]| [&u32::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat();
-        [string(b"ssh-ed25519"), string(&[byte; 32])].concat()
-    }
-
-    #[test]
-    fn a_note_that_was_written_while_the_journal_answered_is_asked_about_itself() {
-        let folder = tempfile::tempdir().unwrap();
-        let runtime = folder.path().join("run");
-        for name in [OFFERS, SESSIONS] {
-            fs::create_dir_all(runtime.join(name)).unwrap();
-            fs::set_permissions(runtime.join(name), fs::Permissions::from_mode(0o700)).unwrap();
-        }
-        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
-        let owner = fs::metadata(&runtime).unwrap().uid();
-        let now = Clock { unix_secs: 1_800_000_010, boot_id: BootId([0xab; 16]), boottime_secs: 110 };
-        let store = Store::open_of(&runtime, owner, owner, now.boot_id).unwrap();
-        let process = ProcessName::of(std::process::id()).unwrap();
-        let offered = Note {
-            process,
-            boot_id: now.boot_id,
-            login: "deploy".to_owned(),
-            uid: Uid(2001),
-            by: Granter::Realm,
-            blob: key(1),
-            asked: 2,
-            alone: true,
-            unix_secs: 1_800_000_000,
-            boottime_secs: 100,
-        };
-        let used = Note { blob: key(2), alone: false, ..offered.clone() };
-        let place = runtime.join(OFFERS).join(process.to_string());
-        fs::write(&place, offered.encode()).unwrap();
-        fs::write(folder.path().join("used"), used.encode()).unwrap();
-        let entry = format!(
-            r#"{{"_PID":"{}","_UID":"0","_TRANSPORT":"syslog","__REALTIME_TIMESTAMP":"1800000001000000","MESSAGE":"Accepted publickey for deploy from ::1 port 1 ssh2: ED25519 {}"}}"#,
-            process.pid,
-            fingerprint_text(&fingerprint_sha256(&used.blob))
-        );
-        let program = folder.path().join("journal");
-        let journal = |says: &str| {
-            let swap = format!("cp {} {}", folder.path().join("used").display(), place.display());
-            fs::write(&program, format!("#!/bin/sh\n{swap}\n{says}\n")).unwrap();
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        };
-        let settings = Settings { journal: Some(program.clone()), ..Settings::new("/none".into(), owner) };
-        let look = |said: &str| {
-            journal(said);
-            let (mut keeper, mut events) = (Keeper::new(settings.clone()), Vec::new());
-            keeper.settle(&store, store.notes().unwrap(), &now, &mut events);
-            events
-        };
-        let says = format!("printf '%s\\n' '{entry}'");
-        // Of the first note it says "another", and of nothing that this was the only one.
-        for said in [says.as_str(), "exit 0"] {
-            fs::write(&place, offered.encode()).unwrap();
-            assert_eq!(look(said), [], "{said}");
-            assert_eq!(store.note(process), Some(used.clone()), "{said}");
-            assert_eq!(store.records().unwrap(), []);
-        }
-        let events = look(&says);
-        assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Adopted]);
-        assert_eq!(store.records().unwrap().iter().map(|record| &record.note).collect::<Vec<_>>(), [&used]);
-        assert_eq!(store.note(process), None);
-    }
 }

@@ -7,6 +7,7 @@
 //! It never signals a process that it has not got hold of by a pidfd, and then found to be the one that was meant: number and start time,
 //! in this boot, run by root from a program named as sshd's. What is not known for certain is listed, and left alone.
 
+mod attribute;
 mod ending;
 mod error;
 mod journal;

@@ -9,10 +9,11 @@ use countersign_certificate::{Certificate, Id, Serial, fingerprint_sha256, finge
 use countersign_snapshot::{Clock, Snapshot};
 use countersign_sshd::{Accepted, CaName, Granter, Note, ProcessName, Reason, Record, SessionEnd};
 
+use crate::attribute::is_open;
 use crate::ending::Ending;
 use crate::error::SessionsError;
 use crate::judge::standing;
-use crate::keeper::{Settings, is_open};
+use crate::keeper::Settings;
 use crate::members::Look;
 use crate::process::scan;
 use crate::socket::connection;

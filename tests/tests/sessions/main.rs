@@ -382,7 +382,7 @@ fn without_pam_a_session_ends_only_where_nothing_else_can_have_let_it_in() {
         let (mut client, _agent) = logged_in_otherwise(&host, &engineer, &key);
         let mut session = host.session(&engineer, "deploy", &[], "setsid -f sleep 4205; echo ready; exec sleep 1000");
         assert_eq!(host.state(session.process).unwrap().0, State::Uncertain);
-        let adopted = host.look(0);
+        let adopted = wait::until("the session to be known", || Some(host.look(0)).filter(|events| !events.is_empty()));
         assert_eq!(adopted.iter().map(|event| event.process).collect::<Vec<_>>(), [session.process]);
         host.lock_key(&engineer);
         assert_eq!(host.until_ended(session.process), "key-locked");
