@@ -340,6 +340,9 @@ codes! {
     /// Another AuthorizedKeysCommand is there, and nobody has said what becomes of it.
     SwitchEarlier = "switch-earlier-command", Error,
         "whoever gets in by it alone would be kept out without a word: nothing was written";
+    /// Another run is at work.
+    SwitchBusy = "switch-busy", Error,
+        "two at once would undo each other: nothing was done";
     /// The last login failed.
     SwitchTakenBack = "switch-taken-back", Error,
         "everything is as it was before";

@@ -271,6 +271,11 @@ fn switches_on_by_a_login_that_went_through_it_and_off_to_the_byte(story: &Story
     fs::set_permissions(FOLDER, Permissions::from_mode(0o755)).unwrap();
     machine::write("/etc/ssh/sshd_config.d/00-a.conf", "AuthorizedKeysFile .ssh/authorized_keys\n", 0o644);
     unchanged("switch-without-effect AuthorizedKeysFile in /etc/ssh/sshd_config: ", &enable);
+    let password = "Match User *\n    PasswordAuthentication yes\n    AuthenticationMethods publickey password\n";
+    machine::write("/etc/ssh/sshd_config.d/00-a.conf", password, 0o644);
+    let told = doctor(&enable);
+    assert_eq!((written().len(), &told["outcome"]), (before.len() + 1, &"refused".into()), "{told}");
+    assert_eq!(told["findings"][0]["code"], "other-methods", "{told}");
     fs::remove_file("/etc/ssh/sshd_config.d/00-a.conf").unwrap();
     unchanged(
         "login-refused login deploy: key-unknown: ",
@@ -301,6 +306,7 @@ fn switches_on_by_a_login_that_went_through_it_and_off_to_the_byte(story: &Story
 
     // Killed where nothing can be done about it: a boot brings back what was, and so does --disable.
     let killed = held_up(&host, &friend);
+    unchanged("switch-busy /var/lib/countersign/doctor: another", &["--disable", "--yes"]);
     kill(Pid::from_raw(killed.pid()), Signal::SIGKILL).unwrap();
     drop(killed);
     host.signal(Signal::SIGCONT);
@@ -368,6 +374,9 @@ fn switches_on_by_a_login_that_went_through_it_and_off_to_the_byte(story: &Story
     assert_eq!(told["outcome"], "stuck");
     assert!(opens(old_key, "") && !Path::new(DROP_IN).exists());
     machine::write("/etc/nsswitch.conf", &nsswitch, 0o644);
+    let told = doctor(&["--disable", "--yes", "--port", "4022"]);
+    one(&told, "switch-stuck sshd at 127.0.0.1:4022: no sshd listens there");
+    assert_eq!(told["outcome"], "stuck");
     assert_eq!(doctor(&["--disable", "--yes"])["outcome"], "disabled");
     assert_eq!(written(), before);
     assert!(session.ended().is_none(), "the session of before has ended");

@@ -30,8 +30,8 @@ use change::{Restored, put};
 pub use earlier::Earlier;
 pub use plan::{Plan, SESSION_LINE, SETTINGS, Wishes};
 use plan::{check_effect, drop_in};
+use recovery::{FOLDER as RECOVERY_FOLDER, State, lock};
 pub use recovery::{Recovery, path as recovery_path};
-use recovery::{State, lock};
 pub use service::Service;
 
 use crate::code::Code;
@@ -96,7 +96,7 @@ impl Interrupt {
 /// Findings; the host is as it was before, but where one says [`Code::SwitchStuck`].
 pub fn enable(host: &Host, wishes: &Wishes, plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<(), Vec<Finding>> {
     let one = |finding: Finding| vec![finding];
-    let _lock = lock().map_err(|error| one(failed(&recovery_path(), &error)))?;
+    let _lock = lock(Path::new(RECOVERY_FOLDER)).map_err(|error| one(busy(&error)))?;
     match Recovery::load() {
         Ok(None) => {}
         Ok(Some(_)) => {
@@ -107,7 +107,10 @@ pub fn enable(host: &Host, wishes: &Wishes, plan: &Plan, tell: &mut dyn FnMut(&s
             );
             return Err(one(finding.change("countersign doctor --disable")));
         }
-        Err(error) => return Err(one(failed(&recovery_path(), &error))),
+        Err(error) => {
+            let about = recovery_path().display().to_string();
+            return Err(one(Finding::new(Code::SwitchUntrusted, about, error.to_string())));
+        }
     }
     let interrupt = Interrupt::hold().map_err(|error| one(failed(Path::new("signals"), &error)))?;
     let address = running(host, wishes.port)
@@ -119,7 +122,7 @@ pub fn enable(host: &Host, wishes: &Wishes, plan: &Plan, tell: &mut dyn FnMut(&s
     interrupt.check().map_err(one)?;
     let service = Service::at(address);
     let attempt = Attempt { host, wishes, plan, address, service: &service, interrupt: &interrupt };
-    let mut recovery = Recovery::of(plan.changes.clone());
+    let mut recovery = Recovery::of(plan.changes.clone(), wishes.port);
     recovery.save().map_err(|error| one(failed(&recovery_path(), &error)))?;
     match attempt.make(&planned, tell) {
         Ok(()) => {
@@ -130,7 +133,7 @@ pub fn enable(host: &Host, wishes: &Wishes, plan: &Plan, tell: &mut dyn FnMut(&s
         }
         Err(mut findings) => {
             tell("taking everything back");
-            let left = take_back(host, &recovery, &service, address);
+            let left = take_back(host, &recovery, &service, address, Vec::new());
             if left.is_empty() && !findings.iter().any(|finding| finding.code == Code::SwitchTakenBack) {
                 let finding = Finding::new(Code::SwitchTakenBack, "this host", "the new settings did not hold");
                 findings.push(
@@ -150,14 +153,19 @@ fn trial(host: &Host, wishes: &Wishes, plan: &Plan, room: &login::Room) -> Resul
         .map_err(|error| vec![Finding::new(Code::SshdRefuses, host.sshd_config.display().to_string(), error)])?;
     check_effect(host, &plan.settings, &effective).map_err(|finding| vec![finding])?;
     let checks = crate::examine(host).findings;
-    let errors: Vec<Finding> = checks.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
-    if !errors.is_empty() {
-        return Err(errors);
+    let in_the_way: Vec<Finding> = checks.into_iter().filter(is_in_the_way).collect();
+    if !in_the_way.is_empty() {
+        return Err(in_the_way);
     }
     let trial = Trial::begin(host, room).map_err(broken)?;
     let mut found = trial.stranger(&wishes.credential.login).map_err(broken)?;
     found.extend(trial.friend(&wishes.credential).map_err(broken)?);
     if found.is_empty() { Ok(effective) } else { Err(found) }
+}
+
+/// What somebody may live with is in the way where it opens the host beside the ledger: that nothing does is what is said after.
+fn is_in_the_way(finding: &Finding) -> bool {
+    finding.severity == Severity::Error || matches!(finding.code, Code::OtherMethods | Code::KeysFileForAll)
 }
 
 struct Attempt<'a> {
@@ -246,29 +254,45 @@ impl Attempt<'_> {
     }
 }
 
-/// Switches it off: every file is again what it was, and sshd reads that.
+/// Switches it off: every file is again what it was, and the sshd reads that which was reached when it was switched on, or that at `port`.
 ///
 /// # Errors
 /// Findings: what could not be put back.
 pub fn disable(host: &Host, port: Option<u16>, tell: &mut dyn FnMut(&str)) -> Result<(), Vec<Finding>> {
     let one = |finding: Finding| vec![finding];
-    let _lock = lock().map_err(|error| one(stuck(&recovery_path(), &error)))?;
+    let _lock = lock(Path::new(RECOVERY_FOLDER)).map_err(|error| one(busy(&error)))?;
     // Told to end in between, it would leave half of it: it ends by itself.
     let _interrupt = Interrupt::hold().map_err(|error| one(stuck(Path::new("signals"), &error)))?;
     let recovery = Recovery::load().map_err(|error| one(stuck(&recovery_path(), &error)))?;
     let Some(recovery) = recovery else { return Ok(()) };
+    let port = port.or(recovery.port);
     let address = running(host, port).unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], port.unwrap_or(22))));
     for path in recovery.paths() {
         tell(&format!("putting {} back", path.display()));
     }
     let service = Service::at(address);
-    let left = take_back(host, &recovery, &service, address);
+    let left = take_back(host, &recovery, &service, address, unheard(&service, address));
     if left.is_empty() { Ok(()) } else { Err(left) }
 }
 
-/// Puts every file back, has sshd read that, and forgets; what could not be done stays recorded.
-fn take_back(host: &Host, recovery: &Recovery, service: &Service, address: SocketAddr) -> Vec<Finding> {
-    let mut left = Vec::new();
+/// A finding where nobody listens: an sshd that does so elsewhere would go on with files that are gone.
+fn unheard(service: &Service, address: SocketAddr) -> Vec<Finding> {
+    if *service != Service::Absent {
+        return Vec::new();
+    }
+    let found = "no sshd listens there; one that listens elsewhere goes on as it was switched on";
+    let finding = Finding::new(Code::SwitchStuck, format!("sshd at {address}"), found);
+    vec![finding.change("start it, or say where it listens: countersign doctor --disable --port PORT")]
+}
+
+/// Puts every file back, has sshd read that, and forgets; what could not be done (`left` already) stays recorded.
+fn take_back(
+    host: &Host,
+    recovery: &Recovery,
+    service: &Service,
+    address: SocketAddr,
+    mut left: Vec<Finding>,
+) -> Vec<Finding> {
     let trial = trial_text_of();
     for change in recovery.changes.iter().rev() {
         match change.restore(&[&change.after, &trial]) {
@@ -333,6 +357,38 @@ fn stuck(path: &Path, error: &io::Error) -> Finding {
     Finding::new(Code::SwitchStuck, path.display().to_string(), error.to_string())
 }
 
+/// Nothing was looked at yet.
+fn busy(error: &io::Error) -> Finding {
+    Finding::new(Code::SwitchBusy, RECOVERY_FOLDER, error.to_string())
+        .change("wait until the other one has ended, then again")
+}
+
 fn failed(path: &Path, error: &io::Error) -> Finding {
     Finding::new(Code::SwitchTakenBack, path.display().to_string(), error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_opens_the_host_beside_the_ledger_is_in_the_way_and_other_warnings_are_not() {
+        for (code, expected) in [
+            (Code::KeysFileUsers, true),
+            (Code::OtherMethods, true),
+            (Code::KeysFileForAll, true),
+            (Code::LogLevel, false),
+            (Code::MatchGroup, false),
+        ] {
+            assert_eq!(is_in_the_way(&Finding::new(code, "x", "y")), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_sshd_that_nobody_finds_is_not_switched_off() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 4022));
+        let found = unheard(&Service::Absent, address);
+        assert!(matches!(found.as_slice(), [only] if only.code == Code::SwitchStuck), "{found:?}");
+        assert_eq!(unheard(&Service::OnDemand, address), []);
+    }
 }

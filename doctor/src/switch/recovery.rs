@@ -13,7 +13,8 @@ use super::change::{Change, keep, put, sync_folder};
 use crate::code::Code;
 use crate::finding::Finding;
 
-const FOLDER: &str = "/var/lib/countersign/doctor";
+/// Where it lies, and the lock beside it.
+pub(crate) const FOLDER: &str = "/var/lib/countersign/doctor";
 const VERSION: u32 = 1;
 
 /// How far it got.
@@ -32,13 +33,15 @@ pub(crate) enum State {
 pub struct Recovery {
     version: u32,
     pub(crate) state: State,
+    /// Of the sshd that runs, where it is not the configuration's.
+    pub(crate) port: Option<u16>,
     pub(crate) changes: Vec<Change>,
 }
 
 impl Recovery {
     /// Nothing proved yet.
-    pub(crate) fn of(changes: Vec<Change>) -> Self {
-        Self { version: VERSION, state: State::Trying, changes }
+    pub(crate) fn of(changes: Vec<Change>, port: Option<u16>) -> Self {
+        Self { version: VERSION, state: State::Trying, port, changes }
     }
 
     /// A finding, where a run was killed before a login proved what it wrote.
@@ -87,8 +90,8 @@ pub fn path() -> PathBuf {
 }
 
 /// One at a time; lasts as long as what is given.
-pub(crate) fn lock() -> io::Result<Flock<File>> {
-    match DirBuilder::new().mode(0o700).create(FOLDER) {
+pub(crate) fn lock(folder: &Path) -> io::Result<Flock<File>> {
+    match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
@@ -98,7 +101,31 @@ pub(crate) fn lock() -> io::Result<Flock<File>> {
         .truncate(false)
         .mode(0o600)
         .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(Path::new(FOLDER).join("lock"))?;
+        .open(folder.join("lock"))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| io::Error::other("another `countersign doctor` is at work on this host"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_do_not_work_at_once_and_the_second_has_not_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        assert_eq!(
+            lock(folder.path()).unwrap_err().to_string(),
+            "another `countersign doctor` is at work on this host"
+        );
+        drop(first);
+        lock(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_kept_says_where_the_sshd_listens_that_has_to_read_it() {
+        let recovery = Recovery::of(Vec::new(), Some(2222));
+        let kept: Recovery = serde_json::from_slice(&serde_json::to_vec(&recovery).unwrap()).unwrap();
+        assert_eq!((kept.port, kept), (Some(2222), recovery));
+    }
 }

@@ -181,6 +181,7 @@ const ELSEWHERE: &[&str] = &[
     "switch-unfinished",
     "switch-untrusted",
     "switch-without-effect",
+    "switch-busy",
     "switch-taken-back",
     "switch-earlier-command",
     "switch-stuck",
