@@ -135,7 +135,7 @@ fn host(args: DoctorArgs) -> Host {
 /// Prints what is wrong.
 ///
 /// # Errors
-/// [`CliError::Refused`] where anything is.
+/// [`CliError::Refused`] where anything is, and where something could not be looked at: of that nobody knows.
 pub fn run(context: &Context, args: DoctorArgs) -> Result<(), CliError> {
     let logins = Logins { credential: args.credential(), port: args.port };
     let (try_logins, switch) = (!args.no_login, args.switch.clone());
@@ -148,7 +148,34 @@ pub fn run(context: &Context, args: DoctorArgs) -> Result<(), CliError> {
         let _progress = context.printer.progress("trying logins");
         examine_logins(&host, &logins, &mut report);
     }
-    let count = report.findings.len();
+    let verdict = verdict(&report);
     context.printer.result(&Diagnosis(report))?;
-    if count > 0 { Err(CliError::Refused(format!("{count} findings on this host"))) } else { Ok(()) }
+    verdict.map_or(Ok(()), |why| Err(CliError::Refused(why)))
+}
+
+/// Why the exit code is 1. What somebody leaves out by an option is not in the report at all.
+fn verdict(report: &Report) -> Option<String> {
+    match (report.findings.len(), report.not_checked.len()) {
+        (0, 0) => None,
+        (0, missed) => Some(format!("{missed} things on this host could not be looked at")),
+        (count, _) => Some(format!("{count} findings on this host")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_doctor::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_monitor_sees_what_was_found_and_what_nobody_could_look_at() {
+        let mut report = Report::default();
+        report.checked("sshd");
+        assert_eq!(verdict(&report), None);
+        report.not_checked("match", "Match RDomain *: nobody can be asked about");
+        assert_eq!(verdict(&report).unwrap(), "1 things on this host could not be looked at");
+        report.find(Finding::new(Code::OtherMethods, "x", "y"));
+        assert_eq!(verdict(&report).unwrap(), "1 findings on this host");
+    }
 }

@@ -48,10 +48,21 @@ impl Fault {
     pub(crate) fn change(&self, path: &Path) -> String {
         match self {
             Self::Missing(..) | Self::Type | Self::Relative => format!("install it as {}", path.display()),
+            Self::Owner(..) if is_persons(path) => {
+                format!("move {} into a folder of root's, with root's folders above it, and name that", path.display())
+            }
             Self::Owner(part, _) => format!("chown root:root {}", part.display()),
             Self::Writable(part, _) | Self::RootsGroup(part, _) => format!("chmod go-w {}", part.display()),
         }
     }
+}
+
+/// Whether it lies in a folder of a person's, who would lose that folder to root.
+fn is_persons(path: &Path) -> bool {
+    const FIRST: u32 = 1000;
+    let real = fs::canonicalize(path);
+    let all = path.ancestors().chain(real.as_deref().unwrap_or(path).ancestors());
+    all.filter_map(|part| fs::metadata(part).ok()).any(|found| found.is_dir() && found.uid() >= FIRST)
 }
 
 /// What is wrong with a file that root alone must have chosen: the file, what it is a link to, and all directories above both.
@@ -129,5 +140,28 @@ impl Who {
             let wanted = if part == path { bits } else { 1 };
             (!self.may(&metadata, wanted)).then(|| (part.to_owned(), metadata.mode() & PERMISSION_BITS))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::chown;
+
+    use super::*;
+
+    #[test]
+    fn nobodys_home_is_given_to_root() {
+        assert!(nix::unistd::geteuid().is_root(), "expected root, to give folders away");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys");
+        fs::write(&file, "").unwrap();
+        chown(&file, Some(1000), Some(1000)).unwrap();
+        let owner = |part: &Path| Fault::Owner(part.to_owned(), 1000);
+        assert_eq!(owner(&file).change(&file), format!("chown root:root {}", file.display()));
+        chown(folder.path(), Some(1000), Some(1000)).unwrap();
+        for part in [folder.path(), &file] {
+            let change = owner(part).change(&file);
+            assert!(change.starts_with(&format!("move {} into a folder of root's", file.display())), "{change}");
+        }
     }
 }

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::run::run_within;
+use ssh_key::Certificate;
+
+use crate::run::{run, run_within};
 
 /// The program.
 pub(crate) const SSH: &str = "/usr/bin/ssh";
+/// What tells a key's fingerprint, whatever its form.
+pub(crate) const KEYGEN: &str = "/usr/bin/ssh-keygen";
 /// How long one login may take; sshd's own limit, where it was not changed, is 120 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The one name under which the host's keys are known.
@@ -25,6 +29,29 @@ pub struct Credential {
     pub identity: PathBuf,
     /// The certificate's file; without one `ssh` takes that which stands beside the key as `…-cert.pub`, if there is one.
     pub certificate: Option<PathBuf>,
+}
+
+impl Credential {
+    /// `SHA256:…` of the key, and the certificate's serial, where there is one: how the helper names them.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(crate) fn name(&self) -> io::Result<(String, Option<u64>)> {
+        let named = |path: &Path, why: String| io::Error::other(format!("{}: {why}", path.display()));
+        let ran = run(Command::new(KEYGEN).args(["-l", "-E", "sha256", "-f"]).arg(&self.identity))?;
+        let fingerprint = ran.stdout.split_ascii_whitespace().nth(1).filter(|word| word.starts_with("SHA256:"));
+        let fingerprint = fingerprint.ok_or_else(|| named(&self.identity, ran.stderr.trim().to_owned()))?;
+        let beside = || {
+            let mut path = self.identity.clone().into_os_string();
+            path.push("-cert.pub");
+            Some(PathBuf::from(path)).filter(|path| path.is_file())
+        };
+        let Some(certificate) = self.certificate.clone().or_else(beside) else {
+            return Ok((fingerprint.to_owned(), None));
+        };
+        let read = Certificate::read_file(&certificate).map_err(|error| named(&certificate, error.to_string()))?;
+        Ok((fingerprint.to_owned(), Some(read.serial())))
+    }
 }
 
 /// How a login ended.
@@ -160,6 +187,34 @@ mod tests {
     fn what_a_program_of_the_host_prints_is_no_word_of_ssh() {
         let banner = "welcome. Authenticated to all\na@h: Permission denied (publickey).\n";
         assert_eq!(read(Some(255), banner), Ended::Refused("a@h: Permission denied (publickey).".to_owned()));
+    }
+
+    #[test]
+    fn a_credential_is_named_as_the_helper_names_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        use ssh_key::certificate::Builder;
+        use ssh_key::rand_core::OsRng;
+        use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
+
+        let folder = tempfile::tempdir().unwrap();
+        let identity = folder.path().join("key");
+        let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap();
+        key.write_openssh_file(&identity, LineEnding::LF).unwrap();
+        std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut credential = Credential { login: "a".to_owned(), identity, certificate: None };
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        assert_eq!(credential.name().unwrap(), (fingerprint.clone(), None));
+
+        let mut builder = Builder::new_with_random_nonce(&mut OsRng, key.public_key(), 0, 9).unwrap();
+        builder.serial(7).unwrap().valid_principal("a").unwrap();
+        let certificate = builder.sign(&PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap()).unwrap();
+        certificate.write_file(&folder.path().join("key-cert.pub")).unwrap();
+        assert_eq!(credential.name().unwrap(), (fingerprint.clone(), Some(7)), "the one beside it");
+        credential.certificate = Some(folder.path().join("key-cert.pub"));
+        assert_eq!(credential.name().unwrap(), (fingerprint, Some(7)));
+        credential.identity = folder.path().join("none");
+        assert!(credential.name().is_err());
     }
 
     #[test]

@@ -34,6 +34,13 @@ impl HelperLine {
         })
     }
 
+    /// Whether it is about this key, or a certificate of this serial for it. What the helper refuses before it looks at the key, it
+    /// says without one.
+    pub(crate) fn is_about(&self, fingerprint: &str, serial: Option<u64>) -> bool {
+        let is_key = self.key == fingerprint || (self.key == "-" && !self.lets_in());
+        is_key && (self.serial.is_none() || self.serial == serial)
+    }
+
     /// Whether the login may go on.
     pub(crate) fn lets_in(&self) -> bool {
         matches!(self.reason.as_str(), "granted" | "chained")
@@ -68,6 +75,14 @@ mod tests {
         assert_eq!((line.reason.as_str(), line.key.as_str(), line.serial), ("ca-unknown", "SHA256:AAAA", Some(7)));
         assert_eq!(line.text, text);
         assert!(!line.lets_in());
+        assert!(line.is_about("SHA256:AAAA", Some(7)));
+        assert!(!line.is_about("SHA256:BBBB", Some(7)) && !line.is_about("SHA256:AAAA", Some(8)));
+        assert!(!line.is_about("SHA256:AAAA", None));
+        let read = |text: &str| HelperLine::read(&format!("<37>countersign-sshd[12]: {text}")).unwrap();
+        assert!(read("reason=no-snapshot user=a key=- serial=-").is_about("SHA256:AAAA", Some(7)));
+        assert!(!read("reason=granted user=a key=- serial=-").is_about("SHA256:AAAA", Some(7)));
+        // The plain key beside a certificate.
+        assert!(read("reason=granted user=a key=SHA256:AAAA serial=-").is_about("SHA256:AAAA", Some(7)));
         for other in [format!("<37>sshd[12]: {text}"), format!("<37>countersign-sshd: {text}"), text.to_owned()] {
             assert_eq!(HelperLine::read(&other), None);
         }

@@ -20,7 +20,7 @@ use std::process::Command;
 
 pub use client::Credential;
 pub(crate) use client::Ended;
-use client::{ALIAS, SSH};
+use client::{ALIAS, KEYGEN, SSH};
 use helper_line::{HelperLine, meaning};
 pub(crate) use room::Room;
 pub(crate) use room::{Cover, inside};
@@ -166,11 +166,7 @@ impl<'a> Trial<'a> {
             Ended::LetIn(_) => Ok(vec![accepted(login, &self.lines(&tried))]),
             Ended::Refused(_) if !self.asks_helper(login) => Ok(Vec::new()),
             Ended::Refused(_) => {
-                // What it refuses before it looks at the key, it says without one; nobody else speaks in this room.
-                let answers = |line: &HelperLine| {
-                    let is_key = line.key == throwaway.fingerprint || line.key == "-";
-                    is_key && line.serial.is_none_or(|serial| serial == throwaway.serial)
-                };
+                let answers = |line: &HelperLine| line.is_about(&throwaway.fingerprint, Some(throwaway.serial));
                 let was_asked = self.lines(&tried).iter().any(answers);
                 if was_asked || !self.room.hears() || is_not_admitted(&tried.sshd) {
                     return Ok(Vec::new());
@@ -193,9 +189,11 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// It could not be tried.
     pub(crate) fn friend(&self, credential: &Credential) -> Result<Vec<Finding>, String> {
+        let (fingerprint, serial) = credential.name().map_err(|error| format!("no name for the key: {error}"))?;
         let tried = self.once(credential)?;
         let about = format!("login {}", credential.login);
-        let lines = self.lines(&tried);
+        let mut lines = self.lines(&tried);
+        lines.retain(|line| line.is_about(&fingerprint, serial));
         Ok(match tried.ended {
             Ended::LetIn(Ok(())) if lines.iter().any(HelperLine::lets_in) || !self.room.hears() => Vec::new(),
             Ended::LetIn(Ok(())) => {
@@ -269,7 +267,7 @@ fn public_line(path: &str) -> io::Result<String> {
     let beside = fs::read_to_string(format!("{path}.pub"));
     let text = match beside {
         Ok(text) => text,
-        Err(_) => run(Command::new("/usr/bin/ssh-keygen").args(["-y", "-P", "", "-f", path]))?.stdout,
+        Err(_) => run(Command::new(KEYGEN).args(["-y", "-P", "", "-f", path]))?.stdout,
     };
     let mut fields = text.split_whitespace();
     match (fields.next(), fields.next()) {

@@ -5,11 +5,15 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const LISTEN: &str = "0A";
+const ESTABLISHED: &str = "01";
+/// What the kernel says of a socket that no program has any more; its uid is 0 then, whosever it was.
+const NOBODYS: &str = "0";
 
 struct Entry {
     local: SocketAddr,
     remote: SocketAddr,
     listens: bool,
+    is_open: bool,
     uid: u32,
     inode: String,
 }
@@ -18,7 +22,7 @@ struct Entry {
 pub(crate) fn is_of_this_user(from: SocketAddr, to: SocketAddr) -> bool {
     let uid = nix::unistd::geteuid().as_raw();
     let theirs: Vec<Entry> = entries().into_iter().filter(|entry| entry.local == from && entry.remote == to).collect();
-    !theirs.is_empty() && theirs.iter().all(|entry| entry.uid == uid)
+    !theirs.is_empty() && theirs.iter().all(|entry| entry.uid == uid && entry.is_open)
 }
 
 /// The processes that hold a socket listening on `address`, or on its port of all addresses.
@@ -59,7 +63,8 @@ fn of_line(line: &str) -> Option<Entry> {
     // Queues, timer, retransmissions; then the uid, a timeout, the inode.
     let uid = fields.nth(3)?.parse().ok()?;
     let inode = fields.nth(1)?.to_owned();
-    Some(Entry { local, remote, listens: state == LISTEN, uid, inode })
+    let is_open = state == ESTABLISHED && inode != NOBODYS;
+    Some(Entry { local, remote, listens: state == LISTEN, is_open, uid, inode })
 }
 
 /// `0100007F:08AE`: 32-bit words in the machine's order.
@@ -97,6 +102,11 @@ mod tests {
         let _server = listener.accept().unwrap();
         assert!(is_of_this_user(from, address));
         assert!(!is_of_this_user(address, address));
+        // Closed, it says uid 0 and nothing of whose it was.
+        let gone = TcpStream::connect(address).unwrap();
+        let from_gone = gone.local_addr().unwrap();
+        drop(gone);
+        assert!(!is_of_this_user(from_gone, address));
         assert!(listeners(address).contains(&std::process::id()));
         assert!(!listeners(from).contains(&std::process::id()));
     }
@@ -107,6 +117,10 @@ mod tests {
             "   1: 0100007F:08AE 0100007F:1234 01 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 20";
         let entry = of_line(line).unwrap();
         assert_eq!((entry.uid, entry.inode.as_str(), entry.listens), (1000, "4711", false));
+        assert!(entry.is_open);
+        let closed =
+            "   1: 0100007F:08AE 0100007F:1234 05 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20";
+        assert_eq!(of_line(closed).map(|entry| (entry.uid, entry.is_open)), Some((0, false)));
         assert_eq!(entry.local, "127.0.0.1:2222".parse().unwrap());
         for wrong in ["", "0: 0100007F 0100007F:0016 0A", "0: 0100007F:08AE 0100007F:1234 01 0 0 0 x 0 1"] {
             assert!(of_line(wrong).is_none(), "{wrong}");

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ssh_key::authorized_keys::Entry;
+
 use super::change::{Change, keep};
 use super::earlier::{self, Earlier};
 use super::recovery::{self, Recovery};
@@ -10,6 +12,7 @@ use crate::code::Code;
 use crate::finding::Finding;
 use crate::host::Host;
 use crate::login::{Cover, Credential};
+use crate::matches::Local;
 use crate::sshd::Effective;
 
 /// What sshd is told: the one place where it stands. Quickstart writes it, and docs/operations.md quotes it.
@@ -76,10 +79,13 @@ impl Plan {
         let now = Effective::ask(host, None)
             .map_err(|error| Finding::new(Code::SshdRefuses, host.sshd_config.display().to_string(), error))?;
         let earlier = earlier::settle(&now, wishes.earlier)?;
-        told.after = format!("{MARK}{}{}", earlier.settings, break_glass_text(wishes.break_glass.as_deref())?);
+        told.after = format!("{MARK}{}{}", earlier.settings, break_glass_text(host, wishes.break_glass.as_deref())?);
         changes.push(told);
         if wishes.accounts {
-            changes.push(change(&host.nsswitch, |old| with_accounts(old.unwrap_or_default()))?);
+            let with = change(&host.nsswitch, |old| with_accounts(old.unwrap_or_default()));
+            changes.push(with.map_err(|finding| {
+                finding.change("put `countersign` there yourself, after the host's own names, and leave --accounts out")
+            })?);
         }
         if wishes.sessions {
             changes.push(change(&host.pam.join("sshd"), |old| with_sessions(old.unwrap_or_default()))?);
@@ -172,17 +178,20 @@ fn refuse(why: &str) -> io::Result<String> {
     Err(io::Error::other(why.to_owned()))
 }
 
-fn break_glass_text(login: Option<&str>) -> Result<String, Finding> {
+fn break_glass_text(host: &Host, login: Option<&str>) -> Result<String, Finding> {
     let Some(login) = login else { return Ok(String::new()) };
     let is_plain = !login.is_empty()
         && login.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         && !login.starts_with('-');
-    let keys = Path::new(BREAK_GLASS_KEYS);
-    let found = match keep(keys) {
+    if !is_plain || !Local::read(host).users.contains_key(login) {
+        let found = format!("`{login}` is no plain login of this host's own");
+        let change = "a login of the first column there: it has to be one when nothing else answers";
+        return Err(Finding::new(Code::SwitchUntrusted, host.passwd.display().to_string(), found).change(change));
+    }
+    let found = match keep(Path::new(BREAK_GLASS_KEYS)) {
         Err(error) => Err(error.to_string()),
         Ok(None) => Err("there is no such file".to_owned()),
-        Ok(Some(kept)) if kept.bytes.is_empty() => Err("it has no key in it".to_owned()),
-        Ok(Some(_)) if !is_plain => Err(format!("`{login}` is no plain login")),
+        Ok(Some(kept)) if !has_key(&kept.bytes) => Err("it has no key in it that could be read".to_owned()),
         Ok(Some(_)) => Ok(()),
     };
     if let Err(why) = found {
@@ -192,9 +201,14 @@ fn break_glass_text(login: Option<&str>) -> Result<String, Finding> {
     Ok(format!("Match User {login}\n    AuthorizedKeysFile {BREAK_GLASS_KEYS}\n"))
 }
 
+/// Whether a line of it opens a login.
+fn has_key(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(bytes).lines().any(|line| line.trim().parse::<Entry>().is_ok())
+}
+
 /// `countersign` after `files`, for users and groups.
 fn with_accounts(old: &str) -> io::Result<String> {
-    let mut seen = 0_u32;
+    let (mut seen, mut has_action) = (0_u32, false);
     let text = lines_of(old, |line| {
         let is_meant = ["passwd:", "group:"].iter().any(|name| line.trim_start().starts_with(name));
         if !is_meant {
@@ -205,7 +219,11 @@ fn with_accounts(old: &str) -> io::Result<String> {
         if code.split_ascii_whitespace().any(|word| word == "countersign") {
             return line.to_owned();
         }
-        match code.find("files").and_then(|at| line.split_at_checked(at.saturating_add("files".len()))) {
+        match after_files(code).and_then(|at| line.split_at_checked(at)) {
+            Some((_, after)) if after.trim_start().starts_with('[') => {
+                has_action = true;
+                line.to_owned()
+            }
             Some((before, after)) => format!("{before} countersign{after}"),
             None => {
                 seen = u32::MAX;
@@ -213,7 +231,22 @@ fn with_accounts(old: &str) -> io::Result<String> {
             }
         }
     });
-    if seen == 2 { Ok(text) } else { refuse("expected one line `passwd: files …` and one `group: files …`") }
+    match seen {
+        2 if has_action => refuse("what follows `files` is an action (`[…]`): what it means would change"),
+        2 => Ok(text),
+        _ => refuse("expected one line `passwd: files …` and one `group: files …`"),
+    }
+}
+
+/// Where the word `files` ends, which names a service and is no part of another.
+fn after_files(code: &str) -> Option<usize> {
+    const WORD: &str = "files";
+    let is_end = |byte: Option<&u8>| byte.is_none_or(|byte| byte.is_ascii_whitespace() || b":[]".contains(byte));
+    code.match_indices(WORD).find_map(|(at, _)| {
+        let end = at.saturating_add(WORD.len());
+        let before = at.checked_sub(1).and_then(|at| code.as_bytes().get(at));
+        (is_end(before) && is_end(code.as_bytes().get(end))).then_some(end)
+    })
 }
 
 /// The hook as the first line.
@@ -265,6 +298,26 @@ mod tests {
     }
 
     #[test]
+    fn a_way_in_for_emergencies_is_a_key_and_a_login_of_the_hosts_own() {
+        const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ somebody";
+        for text in [KEY.to_owned(), format!("# of the safe\n\n from=\"10.0.0.0/8\",restrict {KEY}\n")] {
+            assert!(has_key(text.as_bytes()), "{text}");
+        }
+        for text in ["", "\n", "# ssh-ed25519 AAAA\n", &format!("#{KEY}\n"), "ssh-ed25519 AAAA x\n", &KEY[12..]] {
+            assert!(!has_key(text.as_bytes()), "{text}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let passwd = folder.path().join("passwd");
+        std::fs::write(&passwd, "rescue:x:2003:2003::/home/rescue:/bin/sh\n-x:x:1:1::/:/bin/sh\n").unwrap();
+        let host = Host { passwd, ..Host::default() };
+        for login in ["", "rescu", "-x", "rescue,root", "*", "rescue root"] {
+            let refused = break_glass_text(&host, Some(login)).unwrap_err();
+            assert!(refused.found.contains("is no plain login of this host's own"), "{login}: {refused:?}");
+        }
+        assert_eq!(break_glass_text(&host, None).unwrap(), "");
+    }
+
+    #[test]
     fn names_are_asked_for_after_the_hosts_own_and_nothing_else_changes() {
         let old = "# passwd: x\npasswd:         files systemd\ngroup: files\nshadow: files\nhosts: files dns";
         let new = "# passwd: x\npasswd:         files countersign systemd\ngroup: files countersign\nshadow: files\nhosts: files dns";
@@ -275,6 +328,14 @@ mod tests {
         {
             assert!(with_accounts(wrong).is_err(), "{wrong:?}");
         }
+        // An action belongs to what stands before it: a name in between would take it, or the lookup end there.
+        for group in ["files [SUCCESS=merge] sss", "files[NOTFOUND=return] sss", "files\t[!UNAVAIL=return]", "myfiles"]
+        {
+            assert!(with_accounts(&format!("passwd: files\ngroup: {group}\n")).is_err(), "{group}");
+        }
+        let old = "passwd: files sss [NOTFOUND=return]\ngroup: myfiles files # [x]\n";
+        let new = "passwd: files countersign sss [NOTFOUND=return]\ngroup: myfiles files countersign # [x]\n";
+        assert_eq!(with_accounts(old).unwrap(), new);
     }
 
     #[test]
