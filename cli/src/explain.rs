@@ -84,12 +84,12 @@ pub struct FactShown {
     pub entries: Vec<SourceShown>,
 }
 
-/// An entry of the ledger. What is not known is `null`.
+/// An entry of the ledger; where it is not known, all but what it did is `null`.
 #[derive(Debug, Serialize)]
 pub struct SourceShown {
     /// What the entry did, such as `grant` or `key-lock`.
     pub record: &'static str,
-    /// The record's id, or the key's fingerprint, hexadecimal.
+    /// The record's id, or the key's fingerprint, hexadecimal; a certificate's serial, decimal.
     pub id: String,
     /// Its block.
     pub block: Option<u64>,
@@ -103,14 +103,13 @@ pub struct SourceShown {
 
 impl SourceShown {
     fn new(what: &OriginOf, origin: Option<&Origin>) -> Self {
-        let place = origin.and_then(|origin| origin.place.as_ref());
         Self {
             record: what.name(),
             id: key_of(what),
             block: origin.map(|origin| origin.block),
-            shard: place.map(|place| place.shard),
-            index: place.map(|place| place.index),
-            time: place.map(|place| place.time_secs),
+            shard: origin.map(|origin| origin.shard),
+            index: origin.map(|origin| origin.index),
+            time: origin.map(|origin| origin.time_secs),
         }
     }
 
@@ -135,7 +134,10 @@ fn key_of(what: &OriginOf) -> String {
         | OriginOf::Answer(id, ..)
         | OriginOf::Locked(id)
         | OriginOf::Revoked(id)
-        | OriginOf::Removed(id) => id.to_string(),
+        | OriginOf::Removed(id)
+        | OriginOf::Retired(id)
+        | OriginOf::Issuer(id) => id.to_string(),
+        OriginOf::Serial(_, serial) => serial.to_string(),
         OriginOf::Key(key) | OriginOf::LockedKey(key) | OriginOf::RevokedKey(key) => key.to_string(),
     }
 }
@@ -234,6 +236,10 @@ fn because(snapshot: &Snapshot, reason: Reason, facts: &VerdictFacts, login: &st
         Reason::KeyPurpose | Reason::KeyExpired => vec![OriginOf::Key(key)],
         Reason::CaLocked => ca.map(OriginOf::Locked).into_iter().chain(ca_key.map(OriginOf::LockedKey)).collect(),
         Reason::CaRevoked => ca.map(OriginOf::Revoked).into_iter().chain(ca_key.map(OriginOf::RevokedKey)).collect(),
+        Reason::CaRetired => ca.map(OriginOf::Retired).into_iter().collect(),
+        Reason::CertificateRevoked => {
+            ca.zip(facts.serial).map(|(ca, serial)| OriginOf::Serial(ca, serial)).into_iter().collect()
+        }
         Reason::CaLogin => ca.map(OriginOf::Ca).into_iter().collect(),
         Reason::GrantUnknown => facts.grant.map(OriginOf::Removed).into_iter().collect(),
         Reason::HostNotCovered
@@ -245,7 +251,10 @@ fn because(snapshot: &Snapshot, reason: Reason, facts: &VerdictFacts, login: &st
         | Reason::ForceCommand
         | Reason::ApprovalsMissing => facts.grant.map(OriginOf::Grant).into_iter().collect(),
         Reason::BatchLocked => facts.batch.map(OriginOf::Locked).into_iter().collect(),
-        Reason::BatchWaiting | Reason::BatchIssuer | Reason::BatchTime | Reason::LogProofMismatch => {
+        Reason::BatchIssuer => {
+            facts.batch.into_iter().flat_map(|batch| [OriginOf::Issuer(batch), OriginOf::Batch(batch)]).collect()
+        }
+        Reason::BatchWaiting | Reason::BatchTime | Reason::LogProofMismatch => {
             facts.batch.map(OriginOf::Batch).into_iter().collect()
         }
         Reason::ScopeUser | Reason::RequestMismatch | Reason::PickupLate => {

@@ -13,7 +13,7 @@ use crate::reason::Reason;
 pub const MAGIC: &[u8; 8] = b"CSAGENT\0";
 
 /// The version written and read.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 const HEAD: usize = 8 + 2 + 8 + 20 + 32 + 16 + 8;
 const CHECKSUM: usize = 32;

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use countersign_compile::origins;
 use countersign_registry::Effective;
-use countersign_snapshot::{Facts, origins_bytes, remove_origins, write_origins};
+use countersign_snapshot::{Facts, OriginsSize, remove_origins, write_origins};
 use nix::sys::statvfs::statvfs;
 
 use crate::agent::Agent;
 use crate::log::{Level, Line};
 use crate::reason::Reason;
 
-/// Most origins in the file: 264 MiB.
-const MAX_ORIGINS: usize = 1 << 22;
+/// The most that the file may have, in bytes: ten million revoked serials and two million other origins. What would make it larger is
+/// left out, serials first.
+const MAX_BYTES: u64 = 256 << 20;
 /// What takes no longer is written each time.
 const MOMENT: Duration = Duration::from_millis(100);
 /// After so many times what it took, it is written again.
@@ -61,8 +62,15 @@ impl Agent {
 
     fn try_write_origins(&self, effective: &Effective, facts: &Facts) -> io::Result<()> {
         let directory = self.config.snapshot_dir();
-        let origins = || origins(effective).take(MAX_ORIGINS);
-        let needed = origins_bytes(origins().count()).saturating_mul(SPARE);
+        let origins = || {
+            let mut size = OriginsSize::default();
+            origins(effective).take_while(move |(what, origin)| size.add(what, origin) <= MAX_BYTES)
+        };
+        let mut size = OriginsSize::default();
+        origins().for_each(|(what, origin)| {
+            size.add(&what, &origin);
+        });
+        let needed = size.bytes().saturating_mul(SPARE);
         let room = statvfs(&directory)?;
         if room.blocks_available().saturating_mul(room.fragment_size()) < needed {
             return Err(io::Error::new(io::ErrorKind::StorageFull, format!("expected {needed} bytes that are free")));

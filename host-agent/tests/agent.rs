@@ -49,7 +49,7 @@ async fn what_was_granted_on_the_ledger_is_answered_from_the_snapshot() {
     let found = origins(&host, &wanted).unwrap();
     let (user, granted) = (found[0].unwrap(), found[1].unwrap());
     assert!(user.block <= granted.block && granted.block <= snapshot.facts().final_block.number);
-    assert_eq!((user.place.unwrap().shard, granted.place.unwrap().shard), (shard::DIRECTORY, shard::DIRECTORY));
+    assert_eq!((user.shard, granted.shard), (shard::DIRECTORY, shard::DIRECTORY));
     assert_eq!(found[2], None);
     let metadata = std::fs::metadata(host.path("state/snapshot/origins")).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o600, "whoever may not read `access` may not read this");
@@ -71,7 +71,8 @@ async fn new_authority_waits_for_the_final_block_and_a_revocation_does_not() {
     assert!(snapshot.facts().final_block.number < snapshot.facts().latest_block.number);
     assert_eq!(snapshot.key_revoked(records.key).unwrap(), Some(Denial::Locked), "the lock is in the newest block");
     assert_eq!(snapshot.grant(later).unwrap(), None, "the grant is not final");
-    let lock = Origin { block: snapshot.facts().latest_block.number, place: None };
+    let latest = &snapshot.facts().latest_block;
+    let lock = Origin { block: latest.number, shard: shard::DENIALS, index: 0, time_secs: latest.time_secs };
     let found = origins(&host, &[OriginOf::LockedKey(records.key), OriginOf::Grant(later)]);
     assert_eq!(found.unwrap(), [Some(lock), None]);
 

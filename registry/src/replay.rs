@@ -13,6 +13,7 @@ mod engine;
 mod late;
 mod legs;
 mod reason;
+mod serials;
 mod settings;
 mod state;
 pub(crate) mod wellformed;
@@ -23,16 +24,18 @@ use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
 use crate::effective::Effective;
-use crate::entries::Kind;
+use crate::entries::{Kind, Roles};
 use crate::head::PlacedEntry;
 use crate::migration::in_leg;
-use crate::realm::{BlockRef, EntryRef};
+use crate::origins::Denied;
+use crate::realm::{Batch, BatchState, BlockRef, EntryRef};
 use crate::shard;
 pub(crate) use denial::Target;
 use denial::{PendingDenials, Sink};
 use engine::Engine;
 use late::Late;
 use legs::LegState;
+pub(crate) use serials::Serials;
 pub(crate) use state::Membership;
 use state::State;
 
@@ -224,8 +227,25 @@ impl Replay {
         self.state.check_publishable()?;
         let (late, pending) = self.late_denials();
         let mut effective = combine::combine(&self.state, &tip, late, pending, (self.final_block, latest));
-        effective.origins.pending = self.pending.origins();
+        effective.origins.pending = self.pending_origins();
+        effective.origins.issuers = self.lost_issuers(effective.batches.values());
         Ok(effective)
+    }
+
+    /// What is denied beside the final view, here and on realms that were left.
+    fn pending_origins(&self) -> Vec<(Denied, EntryRef)> {
+        let all = self.pending.entries().chain(self.sources.iter().flat_map(Late::entries));
+        all.filter_map(|(denial, at)| Some((denial.denied()?, at))).collect()
+    }
+
+    /// What locked, or took the role from, the issuers of batches in the final view.
+    fn lost_issuers<'a>(&self, batches: impl Iterator<Item = &'a Batch>) -> BTreeMap<Address, EntryRef> {
+        let lost = batches.filter(|batch| batch.state == BatchState::IssuerLostRole).map(|batch| batch.issuer);
+        lost.filter_map(|issuer| {
+            let actor = self.state.actors.get(&issuer)?;
+            Some((issuer, actor.lock_now().or_else(|| actor.role_loss(Roles::ISSUER))?))
+        })
+        .collect()
     }
 
     /// Forgets the records of day and period shards (class 3 and up) that `wanted` does not want. A shard that is wanted again

@@ -32,9 +32,7 @@ pub use error::{Distrust, OpenError, PublishError, ReadError};
 pub use in_place::{InPlace, Stamp};
 pub use manifest::{BlockRef, Facts, FileRef, HostState, Manifest};
 pub use open::Trust;
-pub use origins::{
-    ORIGINS_NAME, Origin, OriginOf, OriginPlace, origins_bytes, read_origins, remove_origins, write_origins,
-};
+pub use origins::{ORIGINS_NAME, Origin, OriginOf, OriginsSize, read_origins, remove_origins, write_origins};
 pub use publish::{Before, PublishInfo, Published, publish, publish_base, publish_delta, publish_since, refresh};
 pub use read::{Accounts, Snapshot};
 pub use records::{

@@ -9,7 +9,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use countersign_certificate::{Fingerprint20, Id, RealmId};
+use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
 use crc32fast::Hasher;
 
 use crate::error::OpenError;
@@ -19,11 +19,17 @@ use crate::open::{Directory, Trust};
 pub const ORIGINS_NAME: &str = "origins";
 const TEMPORARY_NAME: &str = "origins.tmp";
 const MAGIC: &[u8; 8] = b"CSIGNORI";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const KEY_BYTES: usize = 32;
-const RECORD_BYTES: usize = 66;
-/// Header and checksum.
-const FIXED_BYTES: u64 = 64 + 4;
+/// Of a record, without the serials that follow one of [`SERIALS`].
+const RECORD_BYTES: usize = 65;
+/// The sort of a record that stands for many serials.
+const SERIALS: u8 = 15;
+const SERIAL_BYTES: u64 = 8;
+/// Most serials that are held back until their record is written.
+const SERIALS_MAX: usize = 4096;
+const HEADER_BYTES: u64 = 64;
+const CHECKSUM_BYTES: u64 = 4;
 
 /// What has an origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +60,12 @@ pub enum OriginOf {
     Revoked(Id),
     /// The removal of any record.
     Removed(Id),
+    /// The retirement of a CA.
+    Retired(Id),
+    /// The revocation of a certificate: its CA and serial.
+    Serial(Id, Serial),
+    /// What locked the issuer of a batch, or took its role from it.
+    Issuer(Id),
 }
 
 impl OriginOf {
@@ -74,6 +86,9 @@ impl OriginOf {
             Self::Locked(_) => "lock",
             Self::Revoked(_) => "revocation",
             Self::Removed(_) => "removal",
+            Self::Retired(_) => "retirement",
+            Self::Serial(..) => "certificate-revocation",
+            Self::Issuer(_) => "issuer-denial",
         }
     }
 
@@ -103,22 +118,18 @@ impl OriginOf {
             Self::Locked(id) => (11, join(&id.0, &[])),
             Self::Revoked(id) => (12, join(&id.0, &[])),
             Self::Removed(id) => (13, join(&id.0, &[])),
+            Self::Retired(id) => (14, join(&id.0, &[])),
+            Self::Serial(ca, serial) => (SERIALS, join(&ca.0, &serial.0.to_be_bytes())),
+            Self::Issuer(batch) => (16, join(&batch.0, &[])),
         }
     }
 }
 
-/// An entry of the ledger, as far as it is known.
+/// An entry of the ledger.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin {
     /// Number of its block.
     pub block: u64,
-    /// Where it stands; none: only the block is known.
-    pub place: Option<OriginPlace>,
-}
-
-/// Where an entry stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OriginPlace {
     /// The shard.
     pub shard: u64,
     /// How many entries of the shard come before it.
@@ -127,10 +138,58 @@ pub struct OriginPlace {
     pub time_secs: u64,
 }
 
-/// How many bytes a file of so many origins has.
-#[must_use]
-pub fn origins_bytes(count: usize) -> u64 {
-    u64::try_from(count.saturating_mul(RECORD_BYTES)).unwrap_or(u64::MAX).saturating_add(FIXED_BYTES)
+/// How much of a file origins take up, in the order in which they are written. Serials of one CA that one entry has revoked, one after
+/// the other, share a record.
+#[derive(Clone, Debug)]
+pub struct OriginsSize {
+    bytes: u64,
+    run: Run,
+}
+
+/// Serials of one record.
+#[derive(Clone, Debug, Default)]
+struct Run {
+    of: Option<(Id, Origin)>,
+    length: usize,
+}
+
+impl Run {
+    /// Takes one more of this CA and entry; false if that needs another record.
+    fn takes(&mut self, ca: Id, origin: Origin) -> bool {
+        let goes_on = self.of == Some((ca, origin)) && self.length < SERIALS_MAX;
+        self.length = if goes_on { self.length.saturating_add(1) } else { 1 };
+        self.of = Some((ca, origin));
+        goes_on
+    }
+}
+
+impl Default for OriginsSize {
+    fn default() -> Self {
+        Self { bytes: HEADER_BYTES.saturating_add(CHECKSUM_BYTES), run: Run::default() }
+    }
+}
+
+impl OriginsSize {
+    /// Takes one more, and says how large a file with all of them is, in bytes.
+    pub fn add(&mut self, what: &OriginOf, origin: &Origin) -> u64 {
+        let record = u64::try_from(RECORD_BYTES).unwrap_or(u64::MAX);
+        let more = match what {
+            OriginOf::Serial(ca, _) if self.run.takes(*ca, *origin) => SERIAL_BYTES,
+            OriginOf::Serial(..) => record.saturating_add(SERIAL_BYTES),
+            _ => {
+                self.run = Run::default();
+                record
+            }
+        };
+        self.bytes = self.bytes.saturating_add(more);
+        self.bytes
+    }
+
+    /// That, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// Writes the file below `directory`, in the place of the one before, readable for its owner alone.
@@ -181,9 +240,25 @@ fn write_as(
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut out = Summed { inner: BufWriter::new(file), sum: Hasher::new() };
     out.put(&header(realm, host))?;
+    // The record of serials that is not written yet.
+    let mut held: Option<(Id, Origin, Vec<u8>)> = None;
+    let mut run = Run::default();
     for (what, origin) in origins {
-        out.put(&record(&what, &origin))?;
+        if let OriginOf::Serial(ca, serial) = what {
+            if !run.takes(ca, origin) {
+                out.put_serials(held.replace((ca, origin, Vec::new())))?;
+            }
+            if let Some((.., serials)) = &mut held {
+                serials.extend_from_slice(&serial.0.to_be_bytes());
+            }
+        } else {
+            run = Run::default();
+            out.put_serials(held.take())?;
+            let (sort, key) = what.bytes();
+            out.put(&Record { sort, key, origin }.bytes())?;
+        }
     }
+    out.put_serials(held)?;
     let sum = out.sum.finalize();
     out.inner.write_all(&sum.to_be_bytes())?;
     let file = out.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -206,22 +281,31 @@ pub fn read_origins(
     let (file, bytes) = opened.map_err(untrusted)?.map_err(|_| io::ErrorKind::NotFound)?;
     let header = header(realm, host);
     let wrong = |expected: &'static str| io::Error::new(io::ErrorKind::InvalidData, expected);
-    let record_bytes = u64::try_from(RECORD_BYTES).unwrap_or(u64::MAX);
-    let rest = bytes.checked_sub(FIXED_BYTES).ok_or_else(|| wrong("expected a whole file of origins"))?;
-    if !rest.is_multiple_of(record_bytes) {
-        return Err(wrong("expected a whole file of origins"));
-    }
+    let whole = || wrong("expected a whole file of origins");
+    let mut left = bytes.checked_sub(HEADER_BYTES.saturating_add(CHECKSUM_BYTES)).ok_or_else(whole)?;
     let mut input = Summed { inner: BufReader::new(file), sum: Hasher::new() };
     if input.take::<{ 8 + 2 + 6 + 32 + 16 }>()? != header {
-        return Err(wrong("expected origins of this realm and host, version 1"));
+        return Err(wrong("expected origins of this realm and host, version 2"));
     }
     let keys: Vec<(u8, [u8; KEY_BYTES])> = wanted.iter().map(OriginOf::bytes).collect();
     let mut found = vec![None; wanted.len()];
-    for _ in 0..rest.checked_div(record_bytes).unwrap_or(0) {
-        let (key, origin) =
-            parse(&input.take::<RECORD_BYTES>()?).ok_or_else(|| wrong("expected a record of an origin"))?;
+    let mut take = |key: (u8, [u8; KEY_BYTES]), origin: Origin| {
         for (place, _) in found.iter_mut().zip(&keys).filter(|(_, wanted)| **wanted == key) {
             place.get_or_insert(origin);
+        }
+    };
+    while left > 0 {
+        left = left.checked_sub(u64::try_from(RECORD_BYTES).unwrap_or(u64::MAX)).ok_or_else(whole)?;
+        let Record { sort, key, origin } = Record::parse(&input.take()?).ok_or_else(whole)?;
+        if sort != SERIALS {
+            take((sort, key), origin);
+            continue;
+        }
+        let (ca, count) = serials_of(&key).ok_or_else(whole)?;
+        left = count.checked_mul(SERIAL_BYTES).and_then(|more| left.checked_sub(more)).ok_or_else(whole)?;
+        for _ in 0..count {
+            let serial = Serial(u64::from_be_bytes(input.take()?));
+            take(OriginOf::Serial(ca, serial).bytes(), origin);
         }
     }
     let sum = input.sum.clone().finalize();
@@ -254,27 +338,43 @@ fn header(realm: &RealmId, host: Id) -> [u8; 64] {
     header
 }
 
-fn record(what: &OriginOf, origin: &Origin) -> Vec<u8> {
-    let (sort, key) = what.bytes();
-    let mut out = Vec::with_capacity(RECORD_BYTES);
-    out.push(sort);
-    out.extend_from_slice(&key);
-    out.extend_from_slice(&origin.block.to_be_bytes());
-    out.push(u8::from(origin.place.is_some()));
-    let (shard, index, time_secs) = origin.place.map_or((0, 0, 0), |place| (place.shard, place.index, place.time_secs));
-    for number in [shard, index, time_secs] {
-        out.extend_from_slice(&number.to_be_bytes());
-    }
-    out
+/// A record, as it stands in the file.
+struct Record {
+    sort: u8,
+    key: [u8; KEY_BYTES],
+    origin: Origin,
 }
 
-fn parse(record: &[u8; RECORD_BYTES]) -> Option<((u8, [u8; KEY_BYTES]), Origin)> {
-    let mut fields = crate::layout::Fields::new(record);
-    let key = (fields.u8()?, fields.array()?);
-    let block = fields.u64()?;
-    let known = fields.flag()?;
-    let place = OriginPlace { shard: fields.u64()?, index: fields.u64()?, time_secs: fields.u64()? };
-    Some((key, Origin { block, place: known.then_some(place) }))
+impl Record {
+    fn bytes(&self) -> Vec<u8> {
+        let Origin { block, shard, index, time_secs } = self.origin;
+        let mut out = Vec::with_capacity(RECORD_BYTES);
+        out.push(self.sort);
+        out.extend_from_slice(&self.key);
+        for number in [block, shard, index, time_secs] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out
+    }
+
+    fn parse(record: &[u8; RECORD_BYTES]) -> Option<Self> {
+        let mut fields = crate::layout::Fields::new(record);
+        let (sort, key) = (fields.u8()?, fields.array()?);
+        let origin =
+            Origin { block: fields.u64()?, shard: fields.u64()?, index: fields.u64()?, time_secs: fields.u64()? };
+        Some(Self { sort, key, origin })
+    }
+}
+
+/// The key of a record of so many serials: as that of a serial, with their count in its place.
+fn serials_key(ca: Id, count: u64) -> [u8; KEY_BYTES] {
+    OriginOf::Serial(ca, Serial(count)).bytes().1
+}
+
+fn serials_of(key: &[u8; KEY_BYTES]) -> Option<(Id, u64)> {
+    let mut fields = crate::layout::Fields::new(key);
+    let (ca, count) = (Id(fields.array()?), fields.u64()?);
+    (*key == serials_key(ca, count)).then_some((ca, count))
 }
 
 /// Whatever passes through it is part of the checksum.
@@ -287,6 +387,14 @@ impl<T: Write> Summed<T> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.sum.update(bytes);
         self.inner.write_all(bytes)
+    }
+
+    /// The record of serials, if any: of this CA, by this entry, eight bytes each.
+    fn put_serials(&mut self, held: Option<(Id, Origin, Vec<u8>)>) -> io::Result<()> {
+        let Some((ca, origin, serials)) = held else { return Ok(()) };
+        let count = u64::try_from(serials.len()).unwrap_or(u64::MAX) / SERIAL_BYTES;
+        self.put(&Record { sort: SERIALS, key: serials_key(ca, count), origin }.bytes())?;
+        self.put(&serials)
     }
 }
 
@@ -309,7 +417,7 @@ mod tests {
     const HOST: Id = Id([2; 16]);
 
     fn origin(block: u64) -> Origin {
-        Origin { block, place: Some(OriginPlace { shard: 1 << 32, index: block, time_secs: block }) }
+        Origin { block, shard: 1 << 32, index: block, time_secs: block }
     }
 
     fn trust() -> Trust {
@@ -326,7 +434,13 @@ mod tests {
             (OriginOf::User(id(3)), origin(5)),
             (OriginOf::Membership(id(3), id(4)), origin(6)),
             (OriginOf::Answer(id(3), 1, 7), origin(7)),
-            (OriginOf::LockedKey(Fingerprint20([3; 20])), Origin { block: 8, place: None }),
+            (OriginOf::LockedKey(Fingerprint20([3; 20])), origin(8)),
+            (OriginOf::Serial(id(5), Serial(7)), origin(9)),
+            (OriginOf::Serial(id(5), Serial(u64::MAX)), origin(9)),
+            (OriginOf::Serial(id(6), Serial(7)), origin(9)),
+            (OriginOf::Serial(id(6), Serial(8)), origin(10)),
+            (OriginOf::Retired(id(6)), origin(11)),
+            (OriginOf::Serial(id(6), Serial(9)), origin(10)),
         ]
     }
 
@@ -347,11 +461,34 @@ mod tests {
             OriginOf::Answer(id, 0, 7),
             OriginOf::Answer(id, 1, 8),
             OriginOf::RevokedKey(Fingerprint20([3; 20])),
+            // As the key of a record of two serials stands.
+            OriginOf::Serial(Id([5; 16]), Serial(2)),
+            OriginOf::Serial(Id([5; 16]), Serial(8)),
+            OriginOf::Retired(Id([5; 16])),
         ];
-        assert_eq!(read(folder.path(), &unknown).unwrap(), [None; 5]);
+        assert_eq!(read(folder.path(), &unknown).unwrap(), [None; 8]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
         let metadata = fs::metadata(folder.path().join(ORIGINS_NAME)).unwrap();
-        assert_eq!((metadata.len(), metadata.mode() & 0o7777), (origins_bytes(4), 0o600));
+        let mut size = OriginsSize::default();
+        let bytes = some().iter().map(|(what, origin)| size.add(what, origin)).last();
+        assert_eq!(bytes, Some(64 + 9 * 65 + 5 * 8 + 4), "two serials of one CA and entry share a record");
+        assert_eq!((Some(metadata.len()), metadata.mode() & 0o7777), (bytes, 0o600));
+    }
+
+    #[test]
+    fn many_serials_of_one_entry_take_up_eight_bytes_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = 10_000;
+        let revoked = |serial| (OriginOf::Serial(HOST, Serial(serial)), origin(7));
+        let mut size = OriginsSize::default();
+        let sizes: Vec<u64> = (0..count).map(revoked).map(|(what, origin)| size.add(&what, &origin)).collect();
+        assert_eq!(size.bytes(), 64 + 3 * 65 + 8 * count + 4);
+        assert!(sizes.is_sorted());
+        write_origins(folder.path(), &REALM, HOST, (0..count).map(revoked)).unwrap();
+        assert_eq!(fs::metadata(folder.path().join(ORIGINS_NAME)).unwrap().len(), size.bytes());
+        let wanted = [0, 4095, 4096, count - 1, count].map(|serial| OriginOf::Serial(HOST, Serial(serial)));
+        let known = Some(origin(7));
+        assert_eq!(read(folder.path(), &wanted).unwrap(), [known, known, known, known, None]);
     }
 
     #[test]
@@ -378,7 +515,8 @@ mod tests {
     #[test]
     fn a_file_that_is_cut_changed_or_of_another_host_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
-        write_origins(folder.path(), &REALM, HOST, some().into_iter()).unwrap();
+        // One for itself, and two serials that share a record.
+        write_origins(folder.path(), &REALM, HOST, some().into_iter().skip(3).take(3)).unwrap();
         let path = folder.path().join(ORIGINS_NAME);
         let whole = fs::read(&path).unwrap();
         let read = || read(folder.path(), &[]).map_err(|error| error.kind());

@@ -1,5 +1,7 @@
 //! `countersign explain` about plain keys: the entries behind each fact, and behind each sort of denial. From a log that stands here;
-//! no chain runs.
+//! no chain runs. About certificates: `certificates`.
+
+mod certificates;
 
 use std::path::Path;
 
@@ -20,7 +22,7 @@ fn key_blob() -> Bytes {
     [b"\0\0\0\x0bssh-ed25519\0\0\0\x20".as_slice(), &[7; 32]].concat().into()
 }
 
-/// Entries by the roots, one in each block from 101 on.
+/// Entries, one in each block from 101 on.
 struct Log {
     entries: Vec<PlacedEntry>,
     begun_secs: u64,
@@ -31,17 +33,21 @@ impl Log {
         self.begun_secs.saturating_add(block)
     }
 
-    /// Appends and returns its block.
-    fn add(&mut self, entry: &Entry) -> u64 {
+    /// Appends what the roots write, and returns where it stands.
+    fn add(&mut self, entry: &Entry) -> EntryRef {
+        self.add_by(Address::ZERO, entry)
+    }
+
+    fn add_by(&mut self, actor: Address, entry: &Entry) -> EntryRef {
         let block = u64::try_from(self.entries.len()).unwrap().saturating_add(101);
         let (kind, time) = (entry.kind(), self.time(block));
         let shard = shard::shard(shard::class_of_kind(kind).unwrap(), 0);
         let index = self.entries.iter().filter(|placed| placed.at.shard == shard).count();
         let at = EntryRef { block, shard, index: u64::try_from(index).unwrap(), time };
         let meta = Meta { kind, prev_block: 0, time }.pack();
-        let entry = LogEntry { shard, actor: Address::ZERO, meta, data: entry.encode() };
+        let entry = LogEntry { shard, actor, meta, data: entry.encode() };
         self.entries.push(PlacedEntry { at, entry });
-        block
+        at
     }
 
     /// Publishes what `host` would have, as its agent does.
@@ -133,7 +139,11 @@ fn explain(cast: &Cast, login: &str, format: &str) -> String {
 }
 
 fn explain_in(folder: &Path, login: &str, format: &str) -> String {
-    std::fs::write(folder.join("key.pub"), KEY_LINE).unwrap();
+    explain_line(folder, KEY_LINE, login, format)
+}
+
+fn explain_line(folder: &Path, line: &str, login: &str, format: &str) -> String {
+    std::fs::write(folder.join("key.pub"), line).unwrap();
     let ran =
         countersign(folder, &["--format", format, "explain", "key.pub", "--login", login, "--snapshot", "."], &[]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -174,11 +184,16 @@ fn each_fact_of_a_granted_login_names_the_entry_that_it_comes_from() {
     assert!(text.contains(&grant), "{text}");
 }
 
+/// An entry as it is shown.
+fn source(record: &str, id: &str, at: EntryRef) -> Value {
+    json!({"record": record, "id": id, "block": at.block, "shard": at.shard, "index": at.index, "time": at.time})
+}
+
 /// What is written; the reason, the sort of entry and the id that are shown.
 type Case = (fn(&Cast) -> Entry, &'static str, &'static str, fn(&Cast) -> String);
 
 #[test]
-fn each_sort_of_denial_names_the_block_that_did_it() {
+fn each_sort_of_denial_names_the_entry_that_did_it() {
     let cases: [Case; 6] = [
         (|cast| Entry::Lock(Targets::Users(vec![cast.alice])), "user-locked", "lock", |cast| cast.alice.to_string()),
         (
@@ -205,15 +220,13 @@ fn each_sort_of_denial_names_the_block_that_did_it() {
     for (denial, reason, record, id) in cases {
         let mut cast = cast();
         let denial = denial(&cast);
-        let block = cast.log.add(&denial);
+        let at = cast.log.add(&denial);
         let refused = explained(&cast, "deploy");
         assert_eq!((&refused["verdict"], &refused["reason"]), (&json!("refused"), &json!(reason)));
-        let because = json!([{
-            "record": record, "id": id(&cast), "block": block, "shard": null, "index": null, "time": null
-        }]);
-        assert_eq!(refused["because"], because, "{reason}");
+        assert_eq!(refused["because"], json!([source(record, &id(&cast), at)]), "{reason}");
         let text = explain(&cast, "deploy", "text");
-        assert!(text.contains(&format!("{}: block {block}, entry unknown\n", id(&cast))), "{text}");
+        let EntryRef { block, shard, index, .. } = at;
+        assert!(text.contains(&format!("{}: block {block}, entry {shard}/{index}\n", id(&cast))), "{text}");
     }
     // A key whose registration, or a grant that, was taken back is not found any more: nothing names it, and nothing is made up.
     let (key, grant) = (cast().key, cast().grant);

@@ -85,7 +85,9 @@ pub(super) fn combine(
             locks: fin.locks.clone(),
             revoked: fin.revoked.clone(),
             removed: fin.removed.clone(),
-            pending: Vec::new(),
+            retired: fin.retired.clone(),
+            serials: fin.serials.clone(),
+            ..Origins::default()
         },
         refusals: view.refusals(&view.undenied().actors()),
         locked_keys: view.keys_in(fin.locks.iter().map(|(target, _)| target), &denied.locked),
@@ -341,11 +343,12 @@ impl View<'_> {
     }
 
     fn ca(&self, id: &Id, ca: &Ca) -> Ca {
-        let retired = [self.fin.retired.get(id), self.denied.retired.get(id)].into_iter().flatten().min();
+        let retired =
+            self.fin.retired.get(id).map(|at| at.time).into_iter().chain(self.denied.retired.get(id).copied()).min();
         let state = match (self.state_of(Target::Ca(*id)), retired) {
             (RecordState::Revoked, _) => CaState::Revoked,
             (RecordState::Locked, _) => CaState::Locked,
-            (RecordState::Active, Some(at)) => CaState::Retired { at: *at },
+            (RecordState::Active, Some(at)) => CaState::Retired { at },
             (RecordState::Active, None) => CaState::Active,
         };
         let limits = self.denied.limits.get(id).map_or_else(|| ca.limits.clone(), |cut| ca.limits.intersect(cut));
@@ -471,8 +474,8 @@ impl View<'_> {
 
     fn revoked_serials(&self) -> BTreeMap<Id, BTreeSet<u64>> {
         let mut serials: BTreeMap<Id, BTreeSet<u64>> = BTreeMap::new();
-        for (ca, serial) in self.fin.serials.iter().map(|(key, _)| key).chain(&self.denied.serials) {
-            serials.entry(*ca).or_default().insert(*serial);
+        for (ca, serial) in self.fin.serials.keys().chain(self.denied.serials.iter().copied()) {
+            serials.entry(ca).or_default().insert(serial);
         }
         serials
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::effective::Settings;
 use crate::entries::Roles;
 use crate::origins;
-use crate::realm::CaLimits;
+use crate::realm::{CaLimits, EntryRef};
 use crate::replay::late::Late;
 
 /// How many blocks the final view must have passed a denial's block by before the denial is dropped.
@@ -30,12 +30,12 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Its lock, where it is a record or a key.
-    pub(crate) fn locked(&self) -> Option<origins::Denied> {
+    /// Its lock.
+    pub(crate) fn locked(&self) -> origins::Denied {
         match self {
-            Self::Key(key) => Some(origins::Denied::LockedKey(*key)),
-            Self::User(id) | Self::Host(id) | Self::Ca(id) | Self::Batch(id) => Some(origins::Denied::Locked(*id)),
-            Self::Actor(_) => None,
+            Self::Key(key) => origins::Denied::LockedKey(*key),
+            Self::User(id) | Self::Host(id) | Self::Ca(id) | Self::Batch(id) => origins::Denied::Locked(*id),
+            Self::Actor(actor) => origins::Denied::Issuer(*actor),
         }
     }
 
@@ -45,6 +45,21 @@ impl Target {
             Self::Key(key) => Some(origins::Denied::RevokedKey(*key)),
             Self::User(id) | Self::Host(id) | Self::Ca(id) | Self::Batch(id) => Some(origins::Denied::Revoked(*id)),
             Self::Actor(_) => None,
+        }
+    }
+}
+
+impl Denial {
+    /// What people are told that it denies, where that has an origin of its own.
+    pub(super) fn denied(&self) -> Option<origins::Denied> {
+        match self {
+            Self::Locked(target) => Some(target.locked()),
+            Self::Revoked(target) => target.revoked(),
+            Self::Retired { ca, .. } => Some(origins::Denied::Retired(*ca)),
+            Self::Serial { ca, serial } => Some(origins::Denied::Serial(*ca, *serial)),
+            Self::Removed(id) => Some(origins::Denied::Removed(*id)),
+            Self::RoleLost { actor, role } if *role == Roles::ISSUER => Some(origins::Denied::Issuer(*actor)),
+            Self::RoleLost { .. } | Self::Limited { .. } | Self::Setting { .. } | Self::Unbound(_) => None,
         }
     }
 }
@@ -89,10 +104,10 @@ pub(super) enum Sink<'a> {
 }
 
 impl Sink<'_> {
-    pub(super) fn deny(&mut self, denial: Denial, block: u64) {
+    pub(super) fn deny(&mut self, denial: Denial, at: EntryRef) {
         match self {
-            Self::Final(pending, _) => pending.seen_final(&denial, block),
-            Self::Latest(pending) => pending.remember(denial, block),
+            Self::Final(pending, _) => pending.seen_final(&denial, at.block),
+            Self::Latest(pending) => pending.remember(denial, at),
         }
     }
 
@@ -110,34 +125,40 @@ pub(super) fn voids_from(pending: &PendingDenials, sources: &[Late], actor: &Add
     sources.iter().filter_map(|source| source.voids_from(actor)).chain(pending.voids_from(actor)).min()
 }
 
-/// Denials with the blocks they were seen in.
+/// Denials with the entries they were seen in.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct PendingDenials {
     blocks: BTreeMap<Denial, Seen>,
 }
 
-/// The least and the greatest block in which a denial was seen.
+/// The least block in which a denial was seen, and the entry of the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     first: u64,
-    last: u64,
+    last: EntryRef,
+}
+
+impl Seen {
+    fn join(&mut self, other: Self) {
+        *self = Self { first: self.first.min(other.first), last: self.last.max(other.last) };
+    }
 }
 
 impl PendingDenials {
-    pub(super) fn remember(&mut self, denial: Denial, block: u64) {
-        let seen = self.blocks.entry(denial).or_insert(Seen { first: block, last: block });
-        *seen = Seen { first: block.min(seen.first), last: block.max(seen.last) };
+    pub(super) fn remember(&mut self, denial: Denial, at: EntryRef) {
+        let seen = Seen { first: at.block, last: at };
+        self.blocks.entry(denial).or_insert(seen).join(seen);
     }
 
     pub(super) fn seen_final(&mut self, denial: &Denial, block: u64) {
-        if self.blocks.get(denial).is_some_and(|seen| seen.last <= block) {
+        if self.blocks.get(denial).is_some_and(|seen| seen.last.block <= block) {
             self.blocks.remove(denial);
         }
     }
 
     /// Drops what the final view has passed.
     pub(super) fn expire(&mut self, final_block: u64) {
-        self.blocks.retain(|_, seen| final_block < seen.last.saturating_add(DENIAL_BLOCKS));
+        self.blocks.retain(|_, seen| final_block < seen.last.block.saturating_add(DENIAL_BLOCKS));
     }
 
     /// The block from which a pending lock or loss of its role makes the additions of `actor` void.
@@ -153,15 +174,9 @@ impl PendingDenials {
         denied
     }
 
-    /// Those of records and keys, with the greatest block in which each was seen.
-    pub(super) fn origins(&self) -> Vec<(origins::Denied, u64)> {
-        let of = |denial: &Denial| match denial {
-            Denial::Locked(target) => target.locked(),
-            Denial::Revoked(target) => target.revoked(),
-            Denial::Removed(id) => Some(origins::Denied::Removed(*id)),
-            _ => None,
-        };
-        self.blocks.iter().filter_map(|(denial, seen)| Some((of(denial)?, seen.last))).collect()
+    /// What is denied, and the entry of the greatest block in which that was seen.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Denial, EntryRef)> {
+        self.blocks.iter().map(|(denial, seen)| (denial, seen.last))
     }
 
     pub(super) fn add_to(&self, denied: &mut Denied) {
@@ -173,8 +188,7 @@ impl PendingDenials {
     /// Remembers what another has seen, too.
     pub(super) fn absorb(&mut self, other: &Self) {
         for (denial, seen) in &other.blocks {
-            self.remember(denial.clone(), seen.first);
-            self.remember(denial.clone(), seen.last);
+            self.blocks.entry(denial.clone()).or_insert(*seen).join(*seen);
         }
     }
 }
@@ -276,10 +290,14 @@ mod tests {
 
     const LOCK: Denial = Denial::Locked(Target::User(Id([1; 16])));
 
+    fn at(block: u64) -> EntryRef {
+        EntryRef { block, index: block, ..EntryRef::default() }
+    }
+
     #[test]
     fn a_denial_stays_until_final_has_passed_its_block_by_64_blocks() {
         let mut pending = PendingDenials::default();
-        pending.remember(LOCK, 100);
+        pending.remember(LOCK, at(100));
         pending.expire(163);
         assert!(pending.index().locked.contains(&Target::User(Id([1; 16]))));
         pending.expire(164);
@@ -289,19 +307,19 @@ mod tests {
     #[test]
     fn a_denial_ends_when_final_contains_it_but_not_by_an_earlier_one_of_the_same_target() {
         let mut pending = PendingDenials::default();
-        pending.remember(LOCK, 100);
-        Sink::Final(&mut pending, &[]).deny(LOCK, 99);
+        pending.remember(LOCK, at(100));
+        Sink::Final(&mut pending, &[]).deny(LOCK, at(99));
         assert_eq!(pending.blocks.len(), 1);
-        Sink::Final(&mut pending, &[]).deny(LOCK, 100);
+        Sink::Final(&mut pending, &[]).deny(LOCK, at(100));
         assert!(pending.blocks.is_empty());
     }
 
     #[test]
     fn a_denial_seen_again_lasts_from_its_least_to_its_greatest_block() {
         let mut pending = PendingDenials::default();
-        Sink::Latest(&mut pending).deny(LOCK, 100);
-        Sink::Latest(&mut pending).deny(LOCK, 90);
+        Sink::Latest(&mut pending).deny(LOCK, at(100));
+        Sink::Latest(&mut pending).deny(LOCK, at(90));
         pending.expire(160);
-        assert_eq!(pending.blocks.get(&LOCK), Some(&Seen { first: 90, last: 100 }));
+        assert_eq!(pending.blocks.get(&LOCK), Some(&Seen { first: 90, last: at(100) }));
     }
 }

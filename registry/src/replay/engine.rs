@@ -123,7 +123,7 @@ impl Engine<'_> {
     }
 
     fn deny(&mut self, context: Context<'_>, denial: Denial) {
-        self.sink.deny(denial, context.at.block);
+        self.sink.deny(denial, context.at);
     }
 }
 

@@ -19,7 +19,7 @@ use super::{Fresh, Replay, ReplayError, fresh};
 use crate::entries::{Entry, Kind, Targets};
 use crate::head::{Meta, PlacedEntry};
 use crate::migration::in_leg;
-use crate::realm::BlockRef;
+use crate::realm::{BlockRef, EntryRef};
 use crate::replay::{IgnoreReason, Ignored};
 use crate::shard;
 
@@ -30,9 +30,18 @@ pub(super) struct Late {
     final_block: u64,
     /// The next final entry, by shard; the heads' counts at first.
     next: BTreeMap<u64, u64>,
-    /// Final, and not lifted, with the latest block.
-    standing: BTreeMap<Denial, u64>,
+    /// Final, and not lifted.
+    standing: BTreeMap<Denial, Stood>,
     pending: PendingDenials,
+}
+
+/// Where a denial of the source stands.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Stood {
+    /// The latest block; what lifts it is in a later one.
+    block: u64,
+    /// Its entry, where that is known.
+    at: Option<EntryRef>,
 }
 
 /// What an entry of the source does.
@@ -81,11 +90,10 @@ impl Late {
         let Fresh { entries, next } = self.fresh(until, entries)?;
         let mut ignored = Vec::new();
         for placed in entries {
-            let block = placed.at.block;
             match effects(state, placed) {
                 Ok(effects) => {
                     for effect in effects {
-                        self.take(effect, block);
+                        self.take(effect, placed.at);
                     }
                 }
                 Err((kind, reason)) => ignored.push(Ignored { at: placed.at, kind, reason }),
@@ -97,14 +105,17 @@ impl Late {
         Ok(ignored)
     }
 
-    fn take(&mut self, effect: Effect, block: u64) {
+    fn take(&mut self, effect: Effect, at: EntryRef) {
         match effect {
             Effect::Deny(denial) => {
-                self.pending.seen_final(&denial, block);
-                let last = self.standing.entry(denial).or_insert(block);
-                *last = block.max(*last);
+                self.pending.seen_final(&denial, at.block);
+                let stood = Stood { block: at.block, at: Some(at) };
+                let last = self.standing.entry(denial).or_insert(stood);
+                if at.block >= last.block {
+                    *last = stood;
+                }
             }
-            Effect::Lift(lift) => self.standing.retain(|denial, last| *last >= block || !lift.ends(denial)),
+            Effect::Lift(lift) => self.standing.retain(|denial, last| last.block >= at.block || !lift.ends(denial)),
         }
     }
 
@@ -112,7 +123,7 @@ impl Late {
         for placed in self.fresh(until, entries)?.entries {
             for effect in effects(state, placed).unwrap_or_default() {
                 if let Effect::Deny(denial) = effect {
-                    self.pending.remember(denial, placed.at.block);
+                    self.pending.remember(denial, placed.at);
                 }
             }
         }
@@ -124,13 +135,19 @@ impl Late {
         self.standing.keys()
     }
 
+    /// Everything that is denied there, with the entries that are known.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Denial, EntryRef)> {
+        let standing = self.standing.iter().filter_map(|(denial, stood)| Some((denial, stood.at?)));
+        self.pending.entries().chain(standing)
+    }
+
     pub(super) fn pending(&self) -> &PendingDenials {
         &self.pending
     }
 
     /// The block from which a lock makes what `actor` adds on the target void, as far as it was known by then.
     pub(super) fn voids_from(&self, actor: &Address) -> Option<u64> {
-        let locked = self.standing.get(&Denial::Locked(Target::Actor(*actor))).copied();
+        let locked = self.standing.get(&Denial::Locked(Target::Actor(*actor))).map(|stood| stood.block);
         locked.into_iter().chain(self.pending.voids_from(actor)).min()
     }
 }
@@ -223,15 +240,15 @@ impl Replay {
     pub fn keep_denials_of(&mut self, before: &Self) {
         for source in &mut self.sources {
             let Some(known) = before.sources.iter().find(|known| known.leg == source.leg) else { continue };
-            for (denial, block) in &known.standing {
-                source.standing.entry(denial.clone()).or_insert(*block);
+            for (denial, stood) in &known.standing {
+                source.standing.entry(denial.clone()).or_insert(*stood);
             }
             source.pending.absorb(&known.pending);
         }
         let Some(source) = self.sources.last_mut() else { return };
         let block = before.final_block.number;
-        for denial in before.state.denials_beyond(&self.state) {
-            source.standing.entry(denial).or_insert(block);
+        for (denial, at) in before.state.denials_beyond(&self.state) {
+            source.standing.entry(denial).or_insert(Stood { block, at });
         }
         source.pending.absorb(&before.pending);
     }

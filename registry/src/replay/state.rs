@@ -18,6 +18,7 @@ use crate::realm::{
 use crate::records::{Records, Sets, SharedSet};
 use crate::replay::denial::{Denial, Target};
 use crate::replay::legs::LegState;
+use crate::replay::serials::Serials;
 use crate::replay::settings::SettingsState;
 use crate::replay::{IgnoreReason, Ignored};
 
@@ -44,7 +45,8 @@ pub(super) struct State {
     pub(super) ca_keys: Records<B256, Id>,
     /// Tightenings of CAs that are not there yet.
     pub(super) early_limits: Records<Id, CaLimits>,
-    pub(super) retired: Records<Id, u64>,
+    /// By the first retirement.
+    pub(super) retired: Records<Id, EntryRef>,
     pub(super) users: Records<Id, User>,
     pub(super) groups: Records<Id, Group>,
     pub(super) hosts: Records<Id, Host>,
@@ -56,18 +58,17 @@ pub(super) struct State {
     pub(super) grants: Records<Id, Grant>,
     pub(super) memberships: Records<Id, Membership>,
     pub(super) payload_names: Records<Id, NamedPayload>,
-    /// Removed ids, known or not, with the block.
-    pub(super) removed: Records<Id, u64>,
+    /// Removed ids, known or not, with the latest entry that did it.
+    pub(super) removed: Records<Id, EntryRef>,
     /// Blocks of restores: references made before do not come back.
     pub(super) restored: Records<Id, u64>,
     pub(super) waiting: Records<Id, WaitingRecord>,
     /// Additions, with writer and block, that are void as long as the writer's lock or loss of its role is pending.
     pub(super) doubted: Records<Id, (Address, u64)>,
     /// Latest lock of each target that is locked. Actors' locks are in their histories.
-    pub(super) locks: Records<Target, u64>,
-    pub(super) revoked: Records<Target, u64>,
-    /// To the (latest) shard of the revocation.
-    pub(super) serials: Records<(Id, u64), u64>,
+    pub(super) locks: Records<Target, EntryRef>,
+    pub(super) revoked: Records<Target, EntryRef>,
+    pub(super) serials: Serials,
     pub(super) batches: Records<Id, BatchRecord>,
     /// (batch, watchdog, entry hash)
     pub(super) countersignatures: Records<(Id, Address, B256), EntryRef>,
@@ -102,8 +103,8 @@ pub(super) struct GrantSets {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct ActorState {
-    /// (block, role bits from then on)
-    pub(super) roles: Vec<(u64, u64)>,
+    /// (the entry, role bits from its block on)
+    pub(super) roles: Vec<(EntryRef, u64)>,
     pub(super) role_x25519: B256,
     pub(super) bindings: Vec<Binding>,
     pub(super) locks: Vec<LockSpan>,
@@ -123,8 +124,8 @@ pub(super) struct Binding {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct LockSpan {
     pub(super) from: u64,
-    /// Block of the latest lock of this span.
-    pub(super) last: u64,
+    /// The latest lock of this span.
+    pub(super) last: EntryRef,
     pub(super) until: Option<u64>,
 }
 
@@ -236,15 +237,15 @@ impl ActorState {
 
     /// Role bits held at the start of `block` and not lost in it.
     pub(super) fn roles_in(&self, block: u64) -> u64 {
-        held_in(&self.roles, |(changed, _)| *changed, block)
+        held_in(&self.roles, |(changed, _)| changed.block, block)
             .map(|changes| changes.map(|(_, roles)| *roles).fold(u64::MAX, |all, roles| all & roles))
             .unwrap_or(0)
     }
 
     /// Role bits held at the start of `block` or given in it.
     pub(super) fn roles_ever_in(&self, block: u64) -> u64 {
-        let before = self.roles.iter().rev().find(|(changed, _)| *changed < block).map_or(0, |(_, roles)| *roles);
-        self.roles.iter().filter(|(changed, _)| *changed == block).fold(before, |all, (_, roles)| all | roles)
+        let before = self.roles.iter().rev().find(|(changed, _)| changed.block < block).map_or(0, |(_, roles)| *roles);
+        self.roles.iter().filter(|(changed, _)| changed.block == block).fold(before, |all, (_, roles)| all | roles)
     }
 
     pub(super) fn binding(&self) -> Option<(&Binding, Id)> {
@@ -265,23 +266,34 @@ impl ActorState {
     }
 
     pub(super) fn locked_now(&self) -> bool {
-        self.locks.last().is_some_and(|span| span.until.is_none())
+        self.lock_now().is_some()
     }
 
-    pub(super) fn lock(&mut self, block: u64) {
+    pub(super) fn lock(&mut self, at: EntryRef) {
         match self.locks.last_mut() {
-            Some(span) if span.until.is_none_or(|until| until >= block) => {
-                span.last = block;
+            Some(span) if span.until.is_none_or(|until| until >= at.block) => {
+                span.last = at;
                 span.until = None;
             }
-            _ => self.locks.push(LockSpan { from: block, last: block, until: None }),
+            _ => self.locks.push(LockSpan { from: at.block, last: at, until: None }),
         }
+    }
+
+    /// The lock that is in force.
+    pub(super) fn lock_now(&self) -> Option<EntryRef> {
+        self.locks.last().filter(|span| span.until.is_none()).map(|span| span.last)
+    }
+
+    /// The entry that took one of `roles` last, if none of them is there now.
+    pub(super) fn role_loss(&self, roles: u64) -> Option<EntryRef> {
+        let held = self.roles.iter().rposition(|(_, held)| held & roles != 0)?;
+        self.roles.get(held.checked_add(1)?).map(|(at, _)| *at)
     }
 
     /// Ends the locks of earlier blocks; false if there are none.
     pub(super) fn unlock(&mut self, block: u64) -> bool {
         match self.locks.last_mut() {
-            Some(span) if span.until.is_none() && span.last < block => {
+            Some(span) if span.until.is_none() && span.last.block < block => {
                 span.until = Some(block);
                 true
             }
@@ -388,7 +400,7 @@ impl State {
         }
         for id in voided {
             self.forget(&id);
-            self.removed.insert(id, at.block);
+            self.removed.insert(id, at);
         }
     }
 
@@ -422,34 +434,34 @@ impl State {
         self.doubted.retain(|_, (writer, block)| voids_from(writer).is_some_and(|first| first <= *block));
     }
 
-    /// What is denied here and not in `other`, an earlier state of the same history: locks, revocations, retirements, tightened CA limits,
-    /// revoked serials, removals.
-    pub(super) fn denials_beyond(&self, other: &Self) -> Vec<Denial> {
+    /// What is denied here and not in `other`, an earlier state of the same history, with the entry where that is known: locks,
+    /// revocations, retirements, tightened CA limits, revoked serials, removals.
+    pub(super) fn denials_beyond(&self, other: &Self) -> Vec<(Denial, Option<EntryRef>)> {
         let mut beyond = Vec::new();
         let locks =
-            self.locks.iter().filter(|(target, block)| other.locks.get(*target).is_none_or(|lock| lock < block));
-        beyond.extend(locks.map(|(target, _)| Denial::Locked(*target)));
-        let last_lock =
-            |actor: &ActorState| actor.locked_now().then(|| actor.locks.last().map(|span| span.last)).flatten();
-        let actors = self.actors.iter().filter(|(address, actor)| {
-            last_lock(actor)
-                .is_some_and(|lock| other.actors.get(*address).and_then(last_lock).is_none_or(|before| before < lock))
-        });
-        beyond.extend(actors.map(|(address, _)| Denial::Locked(Target::Actor(*address))));
+            self.locks.iter().filter(|(target, at)| other.locks.get(*target).is_none_or(|lock| lock.block < at.block));
+        beyond.extend(locks.map(|(target, at)| (Denial::Locked(*target), Some(*at))));
+        for (address, actor) in self.actors.iter() {
+            let Some(lock) = actor.lock_now() else { continue };
+            let before = other.actors.get(address).and_then(ActorState::lock_now);
+            if before.is_none_or(|before| before.block < lock.block) {
+                beyond.push((Denial::Locked(Target::Actor(*address)), Some(lock)));
+            }
+        }
         let revoked = self.revoked.iter().filter(|(target, _)| !other.revoked.contains_key(*target));
-        beyond.extend(revoked.map(|(target, _)| Denial::Revoked(*target)));
+        beyond.extend(revoked.map(|(target, at)| (Denial::Revoked(*target), Some(*at))));
         let retired = self.retired.iter().filter(|(ca, _)| !other.retired.contains_key(*ca));
-        beyond.extend(retired.map(|(ca, time)| Denial::Retired { ca: *ca, time: *time }));
+        beyond.extend(retired.map(|(ca, at)| (Denial::Retired { ca: *ca, time: at.time }, Some(*at))));
         for (id, record) in self.cas.iter() {
             let limits = &record.ca.limits;
             if other.cas.get(id).is_some_and(|before| before.ca.limits.intersect(limits) != before.ca.limits) {
-                beyond.push(Denial::Limited { ca: *id, limits: limits.clone() });
+                beyond.push((Denial::Limited { ca: *id, limits: limits.clone() }, None));
             }
         }
-        let serials = self.serials.iter().filter(|(key, _)| !other.serials.contains_key(*key));
-        beyond.extend(serials.map(|((ca, serial), _)| Denial::Serial { ca: *ca, serial: *serial }));
+        let serials = self.serials.iter().filter(|((ca, serial), _)| !other.serials.contains(ca, *serial));
+        beyond.extend(serials.map(|((ca, serial), at)| (Denial::Serial { ca, serial }, at)));
         let removed = self.removed.iter().filter(|(id, _)| !other.removed.contains_key(*id));
-        beyond.extend(removed.map(|(id, _)| Denial::Removed(*id)));
+        beyond.extend(removed.map(|(id, at)| (Denial::Removed(*id), Some(*at))));
         beyond
     }
 
@@ -457,7 +469,7 @@ impl State {
     pub(super) fn retain_shards(&mut self, wanted: impl Fn(u64) -> bool) {
         let keep = |shard: u64| shard >> 32 < 3 || wanted(shard);
         self.next.retain(|shard, _| keep(*shard));
-        self.serials.retain(|_, shard| keep(*shard));
+        self.serials.retain_shards(keep);
         self.batches.retain(|_, record| keep(record.batch.at.shard));
         self.countersignatures.retain(|_, at| keep(at.shard));
         self.requests.retain(|_, request| keep(request.at.shard));

@@ -7,6 +7,7 @@ use countersign_registry::head::{Meta, PlacedEntry};
 use countersign_registry::migration::{
     Cut, Heads, MAX_LEGS, Move, MoveError, Place, check_move, in_chain, in_leg, leg_of,
 };
+use countersign_registry::origins::Denied;
 use countersign_registry::realm::{BlockRef, CaState, EntryRef, State, Waiting};
 use countersign_registry::replay::{IgnoreReason, LegError, ReplayError};
 use countersign_registry::{Address, B256, Effective, Fingerprint20, Id, RealmPin, Replay, U256, shard, sign};
@@ -223,6 +224,9 @@ fn every_denial_on_the_source_after_the_heads_counts_on_the_target() {
     assert_eq!((view.cas[&ca].state, view.cas[&second].state), (CaState::Locked, CaState::Retired { at: time(21) }));
     assert_eq!((view.settings.max_ttl, view.cas[&third].limits.max_ttl), (60, 30));
     assert!(view.revoked_serials[&ca].contains(&77));
+    let blocks = |denied: Denied| view.origins.denials().find(|(of, _)| *of == denied).map(|(_, at)| at.block);
+    let denied = [Denied::Locked(alice), Denied::Retired(second), Denied::Serial(ca, 77), Denied::Removed(grant_id)];
+    assert_eq!(denied.map(blocks), [20, 21, 22, 23].map(Some), "the source's");
     assert!(!view.grants.contains_key(&grant_id) && quiet.grants.contains_key(&grant_id));
     let view = journey(&|log| {
         log.add(20, ROOTS, &Entry::Revoke(Targets::Users(vec![alice])));

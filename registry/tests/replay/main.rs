@@ -11,6 +11,7 @@ mod authority;
 mod directory;
 mod history;
 mod legs;
+mod origins;
 mod properties;
 mod support;
 mod views;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use countersign_certificate::{Fingerprint20, Id, RealmId};
-use countersign_snapshot::{ORIGINS_NAME, Origin, OriginOf, OriginPlace, write_origins};
+use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
+use countersign_snapshot::{ORIGINS_NAME, Origin, OriginOf, write_origins};
 use serde_json::{Value, json};
 
 fn read(file: &Path) -> Output {
@@ -33,13 +33,18 @@ fn another_reader_finds_every_sort_of_origin_where_the_specification_says() {
         (OriginOf::Locked(id(8)), "lock", json!([hex(id(8))])),
         (OriginOf::Revoked(id(9)), "revocation", json!([hex(id(9))])),
         (OriginOf::Removed(id(10)), "removal", json!([hex(id(10))])),
+        (OriginOf::Retired(id(11)), "retirement", json!([hex(id(11))])),
+        (OriginOf::Issuer(id(13)), "issuer-denial", json!([hex(id(13))])),
+        // Last: these two are of one entry, and share a record.
+        (OriginOf::Serial(id(14), Serial(5)), "certificate-revocation", json!([hex(id(14)), 5])),
+        (OriginOf::Serial(id(14), Serial(u64::MAX)), "certificate-revocation", json!([hex(id(14)), u64::MAX])),
     ];
+    let last = cases.len() - 2;
     let origin = |at: usize| {
+        let at = at.min(last);
         let number = u64::try_from(at).unwrap();
-        let place =
-            OriginPlace { shard: (2 << 32) | number, index: u64::MAX - number, time_secs: 1_800_000_000 + number };
-        // Of some only the block is known.
-        Origin { block: (1 << 40) + number, place: (at % 3 != 2).then_some(place) }
+        let time_secs = 1_800_000_000 + number;
+        Origin { block: (1 << 40) + number, shard: (2 << 32) | number, index: u64::MAX - number, time_secs }
     };
     let (realm, host) = (RealmId([0xab; 32]), id(0xcd));
     let written = cases.iter().enumerate().map(|(at, (what, ..))| (*what, origin(at)));
@@ -51,9 +56,8 @@ fn another_reader_finds_every_sort_of_origin_where_the_specification_says() {
     let records: Vec<Value> = (cases.iter().enumerate())
         .map(|(at, (what, name, key))| {
             assert_eq!(what.name(), *name, "the name that explain shows");
-            let Origin { block, place } = origin(at);
-            let place = place.map(|place| json!({"shard": place.shard, "index": place.index, "time": place.time_secs}));
-            json!({"record": name, "key": key, "block": block, "place": place})
+            let Origin { block, shard, index, time_secs } = origin(at);
+            json!({"record": name, "key": key, "block": block, "shard": shard, "index": index, "time": time_secs})
         })
         .collect();
     assert_eq!(found, json!({"realm": "ab".repeat(32), "host": "cd".repeat(16), "records": records}));

@@ -22,10 +22,10 @@ impl Engine<'_> {
                 for target in each(&targets) {
                     match target {
                         Target::Actor(actor) => {
-                            self.state.actors.get_or_default(actor).lock(block);
+                            self.state.actors.get_or_default(actor).lock(context.at);
                             actors.insert(actor);
                         }
-                        target => self.state.locks.insert(target, block),
+                        target => self.state.locks.insert(target, context.at),
                     }
                     self.deny(context, Denial::Locked(target));
                 }
@@ -36,9 +36,10 @@ impl Engine<'_> {
             }
             Entry::CaRetire(cas) => {
                 for ca in cas {
-                    let time = self.state.retired.get(&ca).map_or(context.at.time, |time| context.at.time.min(*time));
-                    self.state.retired.insert(ca, time);
-                    self.deny(context, Denial::Retired { ca, time });
+                    let first = self.state.retired.get(&ca).copied().filter(|first| first.time <= context.at.time);
+                    let first = first.unwrap_or(context.at);
+                    self.state.retired.insert(ca, first);
+                    self.deny(context, Denial::Retired { ca, time: first.time });
                 }
                 Ok(())
             }
@@ -70,12 +71,7 @@ impl Engine<'_> {
             Entry::CertRevoke { ca, serials } => {
                 self.state.may_revoke(context.actor, &ca, block)?;
                 for serial in serials {
-                    let shard = self
-                        .state
-                        .serials
-                        .get(&(ca, serial))
-                        .map_or(context.at.shard, |shard| context.at.shard.max(*shard));
-                    self.state.serials.insert((ca, serial), shard);
+                    self.state.serials.revoke(ca, serial, context.at);
                     self.deny(context, Denial::Serial { ca, serial });
                 }
                 Ok(())

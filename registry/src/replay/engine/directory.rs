@@ -36,7 +36,7 @@ impl Engine<'_> {
             Entry::PayloadNameAdd(add) => self.add_payload_name(context, add),
             Entry::Remove(ids) => {
                 for id in ids {
-                    self.state.removed.insert(id, context.at.block);
+                    self.state.removed.insert(id, context.at);
                     self.deny(context, Denial::Removed(id));
                 }
                 Ok(())
@@ -132,7 +132,7 @@ impl Engine<'_> {
         let bound = state.is_some_and(|actor| actor.binding().is_some());
         // A ROLE_SET without MEMBER in the same block wins, whichever the contract saw first.
         let role_lost = state.is_some_and(|actor| {
-            actor.roles.iter().any(|(changed, roles)| *changed == block && roles & Roles::MEMBER == 0)
+            actor.roles.iter().any(|(changed, roles)| changed.block == block && roles & Roles::MEMBER == 0)
         });
         let mut outcome = Ok(());
         let mut binding = Binding { at: context.at, subject: None, id, x25519: B256::ZERO };

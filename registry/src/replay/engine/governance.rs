@@ -45,7 +45,7 @@ impl Engine<'_> {
             }
             Entry::Revoke(targets) => {
                 for target in each(&targets) {
-                    self.state.revoked.insert(target, context.at.block);
+                    self.state.revoked.insert(target, context.at);
                     self.deny(context, Denial::Revoked(target));
                 }
                 Ok(())
@@ -57,7 +57,7 @@ impl Engine<'_> {
     fn set_roles(&mut self, context: Context<'_>, set: &payload::RoleSet) {
         let actor = self.state.actors.get_or_default(set.actor);
         let lost = actor.roles_now() & !set.roles;
-        actor.roles.push((context.at.block, set.roles));
+        actor.roles.push((context.at, set.roles));
         actor.role_x25519 = set.x25519;
         let unbound = set.roles & Roles::MEMBER == 0 && actor.binding().is_some();
         if unbound {
@@ -127,7 +127,7 @@ impl Engine<'_> {
                 self.state.actors.contains_key(&actor) && self.state.actors.get_or_default(actor).unlock(block)
             }
             target => {
-                let earlier = self.state.locks.get(&target).is_some_and(|locked| *locked < block);
+                let earlier = self.state.locks.get(&target).is_some_and(|locked| locked.block < block);
                 if earlier {
                     self.state.locks.remove(&target);
                 }
