@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use countersign_certificate::{
-    CertType, LogProof, RealmId, Scope, Target, encode_base64, insert_log_proof, leaf_hash, merkle,
-};
+use base64ct::{Base64, Encoding as _};
+use countersign_certificate::{CertType, LogProof, RealmId, Scope, Target, insert_log_proof, leaf_hash, merkle};
 use countersign_issuer::wire::{CertificateFields, with_signature};
 use countersign_registry::entries::{Entry, Kind, Roles, Targets, payload};
 use countersign_registry::realm::EntryRef;
@@ -36,10 +35,7 @@ fn ca_blob() -> Bytes {
 fn line(to_be_signed: &[u8]) -> String {
     let signature = [b"\0\0\0\x0bssh-ed25519\0\0\0\x40".as_slice(), &[5; 64]].concat();
     let blob = with_signature(to_be_signed, &signature).unwrap();
-    // sshd's base64 has padding, and the alphabet of RFC 4648.
-    let text = encode_base64(&blob).replace('-', "+").replace('_', "/");
-    let padding = "=".repeat((4 - text.len() % 4) % 4);
-    format!("ssh-ed25519-cert-v01@openssh.com {text}{padding}")
+    format!("ssh-ed25519-cert-v01@openssh.com {}", Base64::encode_string(&blob))
 }
 
 fn world() -> World {
@@ -89,8 +85,8 @@ fn world() -> World {
         serial: SERIAL,
         key_id: "alice/4e".to_owned(),
         principals: vec!["deploy".to_owned()],
-        valid_after: begins - 30,
-        valid_before: begins + 3_000,
+        valid_after: begins.saturating_sub(30),
+        valid_before: begins.saturating_add(3_000),
         critical_options: BTreeMap::new(),
         extensions: BTreeMap::from([("scope@countersign".to_owned(), scope.to_text())]),
         ca_key: ca_blob().to_vec(),
@@ -105,7 +101,7 @@ fn world() -> World {
             ca: ca.0.into(),
             root: merkle::root(&leaves).unwrap().into(),
             size: 1,
-            notAfter: begins + 3_100,
+            notAfter: begins.saturating_add(3_100),
             leavesCid: Bytes::new(),
         }),
     );
