@@ -90,7 +90,7 @@ mod tests {
     const CA: Id = Id([5; 16]);
 
     fn at(epoch: u32, index: u64) -> EntryRef {
-        EntryRef { block: 100 + index, shard: shard::shard(CLASS_REVOCATIONS, epoch), index, time: 9 }
+        EntryRef { block: index.saturating_add(100), shard: shard::shard(CLASS_REVOCATIONS, epoch), index, time: 9 }
     }
 
     #[test]
