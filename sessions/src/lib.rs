@@ -24,4 +24,5 @@ pub use error::SessionsError;
 pub use judge::{Standing, standing};
 pub use keeper::{Event, EventKind, Keeper, Settings, WARNING_SECS};
 pub use list::{Session, State, end, list};
+pub use socket::address_of_kernel;
 pub use store::{Store, prepare};

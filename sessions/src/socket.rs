@@ -2,7 +2,7 @@
 //! say otherwise. Where PAM is asked, sshd tells it; this is for hosts without.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The one connected TCP socket of the process; none where there is none, or more than one.
 pub(crate) fn connection(pid: u32) -> Option<String> {
@@ -28,24 +28,21 @@ fn of_line(line: &str, sockets: &[String]) -> Option<String> {
     if state != ESTABLISHED || !sockets.iter().any(|socket| socket == inode) {
         return None;
     }
-    Some(format!("{} {}", end(remote)?, end(local)?))
+    let [remote, local] = [address_of_kernel(remote)?, address_of_kernel(local)?];
+    Some(format!("{} {} {} {}", remote.ip(), remote.port(), local.ip(), local.port()))
 }
 
-/// `0100007F:08AE`: 32-bit words in the machine's order.
-fn end(text: &str) -> Option<String> {
+/// An address as `/proc/net/tcp` and `tcp6` write it, `0100007F:08AE`: 32-bit words in the machine's order, then the port.
+#[must_use]
+pub fn address_of_kernel(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    if address.len() % 8 != 0 {
-        return None;
-    }
-    let words: Option<Vec<[u8; 4]>> = (0..address.len().checked_div(8)?)
-        .map(|index| {
-            let from = index.checked_mul(8)?;
-            let digits = address.get(from..from.checked_add(8)?)?;
-            u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
-        })
-        .collect();
-    let address = match *words?.as_slice() {
+    let word = |digits: &[u8]| {
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 8)?;
+        u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
+    };
+    let words: Option<Vec<[u8; 4]>> = address.as_bytes().chunks(8).map(word).collect();
+    let address: IpAddr = match *words?.as_slice() {
         [word] => IpAddr::V4(Ipv4Addr::from(word)),
         [a, b, c, d] => {
             let mut bytes = [0; 16];
@@ -56,7 +53,7 @@ fn end(text: &str) -> Option<String> {
         }
         _ => return None,
     };
-    Some(format!("{address} {port}"))
+    Some(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]
@@ -89,12 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_written_as_sshd_writes_them() {
-        assert_eq!(end("0100007F:08AE").as_deref(), Some("127.0.0.1 2222"));
-        assert_eq!(end("00000000000000000000000001000000:0016").as_deref(), Some("::1 22"));
-        assert_eq!(end("0000000000000000FFFF00000100007F:0016").as_deref(), Some("127.0.0.1 22"));
+    fn addresses_are_read_as_the_kernel_writes_them() {
+        let read = |text| address_of_kernel(text).map(|address| address.to_string());
+        assert_eq!(read("0100007F:08AE").as_deref(), Some("127.0.0.1:2222"));
+        assert_eq!(read("00000000000000000000000001000000:0016").as_deref(), Some("[::1]:22"));
+        assert_eq!(read("0000000000000000FFFF00000100007F:0016").as_deref(), Some("127.0.0.1:22"));
         for wrong in ["", ":", "0100007F", "0100007:0016", "0100007F01:0016", "0100007G:0016"] {
-            assert_eq!(end(wrong), None, "{wrong}");
+            assert_eq!(address_of_kernel(wrong), None, "{wrong}");
         }
     }
 }

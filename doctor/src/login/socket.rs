@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+
+use countersign_sessions::address_of_kernel;
 
 const LISTEN: &str = "0A";
 const ESTABLISHED: &str = "01";
@@ -59,32 +61,13 @@ fn entries() -> Vec<Entry> {
 
 fn of_line(line: &str) -> Option<Entry> {
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, remote, state) = (end(fields.next()?)?, end(fields.next()?)?, fields.next()?);
+    let (local, remote, state) =
+        (address_of_kernel(fields.next()?)?, address_of_kernel(fields.next()?)?, fields.next()?);
     // Queues, timer, retransmissions; then the uid, a timeout, the inode.
     let uid = fields.nth(3)?.parse().ok()?;
     let inode = fields.nth(1)?.to_owned();
     let is_open = state == ESTABLISHED && inode != NOBODYS;
     Some(Entry { local, remote, listens: state == LISTEN, is_open, uid, inode })
-}
-
-/// `0100007F:08AE`: 32-bit words in the machine's order.
-fn end(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().map(u32::to_ne_bytes);
-    let words: Option<Vec<[u8; 4]>> = address.as_bytes().chunks(8).map(word).collect();
-    let address: IpAddr = match *words?.as_slice() {
-        [word] => IpAddr::V4(Ipv4Addr::from(word)),
-        [a, b, c, d] => {
-            let mut bytes = [0; 16];
-            for (to, from) in bytes.chunks_exact_mut(4).zip([a, b, c, d]) {
-                to.copy_from_slice(&from);
-            }
-            Ipv6Addr::from(bytes).to_canonical()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]
