@@ -14,7 +14,7 @@ use countersign_snapshot::{
     Accounts, Denial, Gid, OpenError, PublishError, PublishInfo, Snapshot, Synthetic, publish, refresh, synthetic,
 };
 
-use crate::support::{access, accounts, info, trust};
+use crate::support::{SetOnDrop, access, accounts, info, trust};
 
 const PUBLISHER: &str = env!("CARGO_BIN_EXE_countersign-snapshot-synthetic");
 
@@ -25,15 +25,6 @@ const PUBLICATIONS: u32 = 60;
 const READS: u32 = 100;
 
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Ends the readers, also where the publisher panics.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Publishes plans whose uids tell the generation, and returns what readers saw: whole snapshots, vanished ones.
 fn publish_beside_readers(now_unix_secs: u64) -> (u32, u32) {

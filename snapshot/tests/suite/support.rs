@@ -1,6 +1,7 @@
 //! What the tests share: a clock, what is published with it, and small tables.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use countersign_certificate::{Fingerprint20, Id, RealmId, Serial};
 use countersign_snapshot::{
@@ -18,6 +19,15 @@ pub(crate) fn trust() -> Trust {
 /// A directory in memory where there is one: for tests that publish hundreds of times and lose no power.
 pub(crate) fn quick_directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Ends those who wait for the flag, also where the one who holds this panics.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 pub(crate) fn id(byte: u8) -> Id {

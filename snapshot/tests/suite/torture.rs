@@ -13,7 +13,7 @@ use countersign_snapshot::{
 };
 
 use crate::model::Random;
-use crate::support::{accounts, full_grant, id, info, trust};
+use crate::support::{SetOnDrop, accounts, full_grant, id, info, trust};
 
 const LOOKUPS: u64 = 20_000;
 const LEAST_PUBLICATIONS: u64 = 8;
@@ -170,15 +170,6 @@ fn publish_until(directory: &Path, progress: &Progress) -> u64 {
         progress.publications.fetch_add(1, Ordering::Relaxed);
     }
     merged
-}
-
-/// Ends the publisher, also where a reader panics.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]
